@@ -1,0 +1,1 @@
+"""CenterMask: real-time anchor-free instance segmentation on MMDetection."""

@@ -1,0 +1,18 @@
+"""The two ways in which a command ends early, each with one sentence instead of a traceback."""
+
+from __future__ import annotations
+
+
+class InputError(Exception):
+    """What the user gave can't be used.
+
+    The message is one sentence that names the file, key or option and says what to do. Commands exit with code 2.
+    """
+
+    exit_code = 2
+
+
+class RunError(Exception):
+    """A run that began well can't go on. Same form of message as :class:`InputError`; commands exit with code 1."""
+
+    exit_code = 1
