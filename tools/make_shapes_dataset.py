@@ -1,0 +1,30 @@
+"""Make a data set of textured shapes in COCO format: OUT/images/*.jpg and OUT/annotations.json."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from centermask.datasets.shapes import CLASSES, make_dataset
+from centermask.errors import InputError
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('out', type=Path, help='folder to write')
+    parser.add_argument('--images', type=int, required=True, help='how many pictures')
+    parser.add_argument('--seed', type=int, default=0, help='another seed gives other pictures (default 0)')
+    args = parser.parse_args()
+    try:
+        coco = make_dataset(args.out, args.images, args.seed)
+    except InputError as error:
+        print(error, file=sys.stderr)
+        sys.exit(error.exit_code)
+    crowds = sum(annotation['iscrowd'] for annotation in coco['annotations'])
+    objects = len(coco['annotations']) - crowds
+    print(f'{args.out}: {args.images} images, {objects} objects ({", ".join(CLASSES)}), {crowds} crowds')
+
+
+if __name__ == '__main__':
+    main()
