@@ -1,4 +1,4 @@
-"""Loading, resizing, flipping and boxes by the two recipes' rules."""
+"""Resizing, flipping and boxes by the two recipes' rules."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from centermask.datasets import FloorResize, InclusiveBoxes, InclusiveFlip, LoadImage
-from centermask.errors import RunError
+from centermask.datasets import FloorResize, InclusiveBoxes, InclusiveFlip
 from mmcv.transforms import Compose
 from mmdet.registry import TRANSFORMS
 from mmdet.structures.bbox import HorizontalBoxes
@@ -145,42 +144,11 @@ def test_inclusive_flip_that_does_not_flip_changes_nothing() -> None:
     assert after['gt_bboxes'].tensor.tolist() == [[10, 20, 110, 70]]
 
 
-def test_load_image_gives_bgr(tmp_path: Path) -> None:
-    path = tmp_path / 'red.png'
-    Image.new('RGB', (7, 5), (255, 0, 0)).save(path)
-    loaded = LoadImage()({'img_path': str(path), 'height': 5, 'width': 7})
-    assert loaded['img'].shape == (5, 7, 3)
-    assert loaded['img'][0, 0].tolist() == [0, 0, 255]
-    assert loaded['ori_shape'] == (5, 7)
-
-
-@pytest.mark.parametrize('content', [b'', b'not a picture', 'truncated'])
-def test_unreadable_image_is_named(tmp_path: Path, content: bytes | str) -> None:
-    path = tmp_path / 'broken.jpg'
-    if content == 'truncated':
-        Image.fromarray(example()['img']).save(path)
-        content = path.read_bytes()[:5000]
-    path.write_bytes(content)
-    with pytest.raises(RunError, match=r'broken\.jpg could not be read \(it is damaged or not an image\)'):
-        LoadImage()({'img_path': str(path)})
-
-
-def test_image_gone_during_the_run_is_named(tmp_path: Path) -> None:
-    with pytest.raises(RunError, match=r'gone\.jpg could not be read \(No such file or directory\)'):
-        LoadImage()({'img_path': str(tmp_path / 'gone.jpg')})
-
-
-def test_image_of_another_size_than_its_annotation_is_named(tmp_path: Path) -> None:
-    Image.new('RGB', (7, 5)).save(tmp_path / 'small.png')
-    with pytest.raises(RunError, match=r'small\.png is 7x5 pixels but its annotation file says 70x50'):
-        LoadImage()({'img_path': str(tmp_path / 'small.png'), 'height': 50, 'width': 70})
-
-
 def test_polygons_survive_the_paper_pipeline_at_float_precision(tmp_path: Path) -> None:
     Image.fromarray(example(64, 48)['img']).save(tmp_path / 'a.png')
     pipeline = Compose(
         [
-            LoadImage(),
+            TRANSFORMS.build({'type': 'LoadImageFromFile'}),
             TRANSFORMS.build({'type': 'LoadAnnotations', 'with_bbox': True, 'with_mask': True, 'poly2mask': False}),
             InclusiveBoxes(),
             FloorResize((100, 80)),

@@ -1,5 +1,5 @@
 """Data sets in COCO's format, the transforms of the two recipes, and the demo's shapes."""
 
-from centermask.datasets.transforms import FloorResize, InclusiveBoxes, InclusiveFlip, LoadImage
+from centermask.datasets.transforms import FloorResize, InclusiveBoxes, InclusiveFlip
 
-__all__ = ['FloorResize', 'InclusiveBoxes', 'InclusiveFlip', 'LoadImage']
+__all__ = ['FloorResize', 'InclusiveBoxes', 'InclusiveFlip']

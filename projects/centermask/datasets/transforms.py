@@ -1,52 +1,17 @@
-"""Loading and geometry of pictures where the recipes differ from MMDetection's own transforms.
+"""The geometry of the paper recipe, which counts pixels: a box over columns 3 to 5 ends at 5, not at 6.
 
-The star recipe needs only ``LoadImage``: its resizing is MMDetection's ``Resize(keep_ratio=True, backend='pillow')``,
-which gives Detectron2's sizes but for sides that fall on exactly half a pixel. The paper recipe counts pixels where
-others measure lengths (a box from column 3 to column 5 ends at 5, not at 6), hence the other three classes.
+The star recipe needs none of it. Its resizing is MMDetection's ``Resize(keep_ratio=True, backend='pillow')``, which gives
+Detectron2's sizes but for sides that fall on exactly half a pixel.
 """
 
 from __future__ import annotations
 
 import mmcv
 import torch
-from mmcv.transforms import BaseTransform, LoadImageFromFile
+from mmcv.transforms import BaseTransform
 from mmdet.datasets.transforms import RandomFlip, Resize
 from mmdet.registry import TRANSFORMS
 from mmdet.structures.mask import PolygonMasks
-
-from centermask.errors import RunError
-
-
-@TRANSFORMS.register_module()
-class LoadImage(LoadImageFromFile):
-    """Load a picture as (H, W, 3) uint8 in BGR.
-
-    Raises:
-        RunError: The file can't be read, or its size isn't the one that its annotation file gives it.
-    """
-
-    def transform(self, results: dict) -> dict:
-        path = results['img_path']
-        try:
-            loaded = super().transform(results)
-        except Exception as error:
-            raise RunError(
-                f'The image {path} could not be read ({_reason(error)}): '
-                'replace it or take it out of the annotation file.'
-            ) from error
-        height, width = loaded['img_shape']
-        expected = results.get('height', height), results.get('width', width)
-        if (height, width) != expected:
-            raise RunError(
-                f'The image {path} is {width}x{height} pixels but its annotation file says '
-                f'{expected[1]}x{expected[0]}: correct one of them.'
-            )
-        return loaded
-
-
-def _reason(error: Exception) -> str:
-    """What is wrong with an image file, in a few words; OpenCV's own words help no user."""
-    return error.strerror if isinstance(error, OSError) and error.strerror else 'it is damaged or not an image'
 
 
 @TRANSFORMS.register_module()
