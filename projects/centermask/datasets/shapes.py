@@ -15,10 +15,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 import shapely
-from mmengine.utils import track_iter_progress
 from numpy.random import Generator
 from shapely import Polygon
 from shapely.geometry.base import BaseGeometry
+from tqdm import tqdm
 
 from centermask.errors import InputError
 
@@ -137,8 +137,8 @@ def _texture(rng: Generator, behind: list[np.ndarray]) -> tuple[np.ndarray, np.n
         contrast = np.linalg.norm(colours[:, :, None] - others, axis=-1).min(axis=(1, 2))
         enough = contrast >= MIN_CONTRAST
         chosen = int(enough.argmax() if enough.any() else contrast.argmax())
-    pixels = base[chosen] + _pattern(rng)[..., None] * swing[chosen]
-    return colours[chosen], pixels.astype(np.float32)
+    pixels = _pattern(rng)[..., None] * swing[chosen].astype(np.float32) + base[chosen].astype(np.float32)
+    return colours[chosen], pixels
 
 
 def _outline(rng: Generator, label: int, radius: float, centre: np.ndarray) -> Polygon:
@@ -211,8 +211,9 @@ def _coverage(shape: BaseGeometry) -> np.ndarray:
     """Share of each pixel that lies inside an outline: (SIZE, SIZE) in [0, 1]."""
     canvas = np.zeros((SIZE * SUPERSAMPLING,) * 2, np.uint8)
     fraction_bits = 4
-    for polygon in solid_pieces(shape):
-        # fillPoly counts from the middle of the first pixel.
+    # fillPoly also fills the pixels under the outline itself, which is half a pixel too much all round.
+    for polygon in solid_pieces(shape.buffer(-0.5 / SUPERSAMPLING, join_style='mitre')):
+        # It counts from the middle of the first pixel.
         corners = np.array(polygon.exterior.coords) * SUPERSAMPLING - 0.5
         cv2.fillPoly(canvas, [np.round(corners * 2**fraction_bits).astype(np.int32)], 255, shift=fraction_bits)
     return cv2.resize(canvas, (SIZE, SIZE), interpolation=cv2.INTER_AREA).astype(np.float32) / 255
@@ -297,7 +298,7 @@ def make_dataset(out: Path, images: int, seed: int) -> dict:
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=out.parent, prefix=f'{out.name}.part-') as aside:
-            part = Path(aside) / 'new'
+            part = Path(aside) / out.name
             coco = _write(part, images, seed)
             if out.exists():
                 out.rename(Path(aside) / 'old')
@@ -317,7 +318,7 @@ def _write(folder: Path, images: int, seed: int) -> dict:
     )
     # Halved chroma would smear the edges between colours.
     quality = [cv2.IMWRITE_JPEG_QUALITY, 92, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
-    for index in track_iter_progress(range(images)):
+    for index in tqdm(range(images), desc=f'Drawing {folder}', unit='image', disable=None):
         scene = make_scene(seed, index)
         name = f'{index:06d}.jpg'
         _, data = cv2.imencode('.jpg', paint(scene)[..., ::-1], quality)
