@@ -1,0 +1,214 @@
+"""The box head of CenterMask: FCOS (paper, section 2.1) with the arithmetic of both releases."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from mmcv.ops import batched_nms
+from mmdet.models.dense_heads import FCOSHead
+from mmdet.models.dense_heads.anchor_free_head import AnchorFreeHead
+from mmdet.registry import MODELS
+from mmdet.structures.bbox import scale_boxes
+from mmdet.utils import reduce_mean
+from mmengine.structures import InstanceData
+from torch import Tensor
+
+
+def _flatten(maps: Sequence[Tensor]) -> Tensor:
+    """Join maps (N, C, H, W) of all levels as (locations, C): level by level, in it image by image, row by row."""
+    return torch.cat([level.permute(0, 2, 3, 1).flatten(0, 2) for level in maps])
+
+
+@MODELS.register_module()
+class CenterMaskFCOSHead(FCOSHead):
+    """FCOS head that trains and detects in one forward pass.
+
+    It gives distances to the sides of a box in pixels where they are exponentials (paper recipe) and in strides of the
+    level where they are rectified (star recipe), in training as in testing.
+
+    Args:
+        num_classes, in_channels, **kwargs: as :class:`mmdet.models.FCOSHead` takes them. ``norm_on_bbox`` tells which
+            of the two the distances are.
+        sqrt_score: whether a detection's score is the square root of class score × centerness (star) or their product.
+        plus_one: the paper recipe's convention that a box ends inside its last pixel: boxes are clipped to
+            [0, W − 1] × [0, H − 1] before NMS, and the smallest of several objects is found by (w + 1)(h + 1). Without
+            it boxes stay unclipped. (NMS has it by ``test_cfg.nms.offset=1``.)
+        average_normalizers: whether losses are divided by counts averaged over the processes (star), or each process's
+            own, the class loss by positives + images (paper).
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        in_channels: int,
+        sqrt_score: bool = True,
+        plus_one: bool = False,
+        average_normalizers: bool = True,
+        **kwargs,
+    ) -> None:
+        super().__init__(num_classes, in_channels, **kwargs)
+        self.sqrt_score = sqrt_score
+        self.plus_one = plus_one
+        self.average_normalizers = average_normalizers
+
+    def forward_single(self, x: Tensor, scale: torch.nn.Module, stride: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Return class logits, distances (left, top, right, bottom) and centerness logits of one level."""
+        cls_score, distances, cls_feat, box_feat = AnchorFreeHead.forward_single(self, x)
+        centerness = self.conv_centerness(box_feat if self.centerness_on_reg else cls_feat)
+        distances = scale(distances).float()
+        return cls_score, distances.relu() if self.norm_on_bbox else distances.exp(), centerness
+
+    def loss_by_feat(
+        self,
+        cls_scores: list[Tensor],
+        bbox_preds: list[Tensor],
+        centernesses: list[Tensor],
+        batch_gt_instances: list[InstanceData],
+        batch_img_metas: list[dict],
+        batch_gt_instances_ignore: list[InstanceData] | None = None,
+    ) -> dict[str, Tensor]:
+        """Return ``loss_cls``, ``loss_bbox`` and ``loss_centerness``, scalars."""
+        points = self.prior_generator.grid_priors(
+            [level.shape[-2:] for level in cls_scores], dtype=torch.float32, device=cls_scores[0].device
+        )
+        level_labels, level_targets = self.get_targets(points, batch_gt_instances)
+        labels, targets = torch.cat(level_labels), torch.cat(level_targets)  # (P,), (P, 4)
+        logits, distances, centerness = _flatten(cls_scores), _flatten(bbox_preds), _flatten(centernesses).squeeze(1)
+
+        positive = (labels < self.num_classes).nonzero().squeeze(1)
+        targets, distances, centerness = targets[positive], distances[positive], centerness[positive]
+        centerness_targets = self.centerness_target(targets)
+        num_positive = centerness_targets.new_tensor(float(len(positive)))
+        centerness_sum = centerness_targets.sum()
+        if self.average_normalizers:
+            num_positive, centerness_sum = reduce_mean(torch.stack([num_positive, centerness_sum]))
+            class_normalizer = num_positive.clamp(min=1)
+        else:
+            class_normalizer = num_positive + len(batch_img_metas)
+
+        losses = dict(loss_cls=self.loss_cls(logits, labels, avg_factor=class_normalizer))
+        if len(positive):
+            losses['loss_bbox'] = self.loss_bbox(
+                distances, targets, weight=centerness_targets, avg_factor=centerness_sum.clamp(min=1e-6)
+            )
+            losses['loss_centerness'] = self.loss_centerness(
+                centerness, centerness_targets, avg_factor=num_positive.clamp(min=1)
+            )
+        else:  # nothing to learn, yet every parameter gets its gradient of 0
+            losses['loss_bbox'] = distances.sum()
+            losses['loss_centerness'] = centerness.sum()
+        return losses
+
+    def _get_targets_single(
+        self, gt_instances: InstanceData, points: Tensor, regress_ranges: Tensor, num_points_per_lvl: list[int]
+    ) -> tuple[Tensor, Tensor]:
+        """Return the class (P,) and the distances in pixels (P, 4) that each of one image's locations (P, 2) learns.
+
+        A location near the centre of several objects of its level's size learns the smallest. Ranges of sizes include
+        both ends.
+        """
+        boxes, labels = gt_instances.bboxes, gt_instances.labels
+        if not len(boxes):
+            return labels.new_full((len(points),), self.num_classes), points.new_zeros((len(points), 4))
+        top_left, bottom_right, points = boxes[:, :2], boxes[:, 2:], points[:, None]  # (G, 2), (G, 2), (P, 1, 2)
+        distances = torch.cat([points - top_left, bottom_right - points], dim=-1)  # (P, G, 4)
+
+        strides = points.new_tensor(self.strides).repeat_interleave(torch.tensor(num_points_per_lvl).to(points.device))
+        reach = self.center_sample_radius * strides[:, None, None]
+        centers = (top_left + bottom_right) / 2
+        near_center = (
+            torch.cat(
+                [
+                    points - torch.maximum(centers - reach, top_left),
+                    torch.minimum(centers + reach, bottom_right) - points,
+                ],
+                dim=-1,
+            ).amin(-1)
+            > 0
+        )  # (P, G)
+        size = distances.amax(-1)
+        of_level = (size >= regress_ranges[:, :1]) & (size <= regress_ranges[:, 1:])
+
+        sides = bottom_right - top_left + int(self.plus_one)
+        areas = (sides[:, 0] * sides[:, 1]).expand(len(points), -1)
+        smallest, chosen = areas.where(near_center & of_level, areas.new_tensor(torch.inf)).min(1)
+        target_labels = labels[chosen].where(smallest.isfinite(), labels.new_tensor(self.num_classes))
+        return target_labels, distances.take_along_dim(chosen[:, None, None].expand(-1, 1, 4), dim=1).squeeze(1)
+
+    @torch.no_grad()
+    def predict_by_feat(
+        self,
+        cls_scores: list[Tensor],
+        bbox_preds: list[Tensor],
+        score_factors: list[Tensor],
+        batch_img_metas: list[dict],
+        cfg: dict | None = None,
+        rescale: bool = False,
+        with_nms: bool = True,
+    ) -> list[InstanceData]:
+        """Return the detections of each image by falling score: ``bboxes`` (N, 4), ``scores`` (N,), ``labels`` (N,).
+
+        Args:
+            cls_scores, bbox_preds, score_factors: what :meth:`forward` returns, a list of levels each.
+            batch_img_metas: ``img_shape`` and, to rescale, ``scale_factor``.
+            cfg: instead of ``test_cfg``.
+            rescale: whether boxes are in pixels of the original image.
+        """
+        cfg = cfg or self.test_cfg
+        points = self.prior_generator.grid_priors(
+            [level.shape[-2:] for level in cls_scores], dtype=torch.float32, device=cls_scores[0].device
+        )
+        units = [stride if self.norm_on_bbox else 1 for stride in self.strides]
+        results = []
+        for i, meta in enumerate(batch_img_metas):
+            levels = [
+                self._candidates(cls[i], box[i].float() * unit, centerness[i], level_points, cfg)
+                for cls, box, centerness, level_points, unit in zip(
+                    cls_scores, bbox_preds, score_factors, points, units, strict=True
+                )
+            ]
+            boxes, scores, labels = (torch.cat(parts) for parts in zip(*levels, strict=True))
+            results.append(self._select(boxes, scores, labels, meta, cfg, rescale))
+        return results
+
+    def _candidates(
+        self, cls_score: Tensor, distances: Tensor, centerness: Tensor, points: Tensor, cfg: dict
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return boxes (K, 4), scores (K,) and labels (K,) of one level of one image.
+
+        Of all whose class score passes the threshold, the best ``nms_pre`` by class × centerness; all that equal the
+        last of these stay too, as in both releases.
+        """
+        class_scores = cls_score.float().sigmoid().flatten(1).t()  # (P, classes)
+        scores = class_scores * centerness.float().sigmoid().flatten(1).t()
+        locations, labels = (class_scores > cfg['score_thr']).nonzero(as_tuple=True)
+        scores = scores[locations, labels]
+        kept = _best(scores, cfg['nms_pre'])
+        locations, labels, scores = locations[kept], labels[kept], scores[kept]
+        left_top, right_bottom = distances.flatten(1).t()[locations].split(2, dim=1)
+        boxes = torch.cat([points[locations] - left_top, points[locations] + right_bottom], dim=1)
+        return boxes, scores.sqrt() if self.sqrt_score else scores, labels
+
+    def _select(
+        self, boxes: Tensor, scores: Tensor, labels: Tensor, meta: dict, cfg: dict, rescale: bool
+    ) -> InstanceData:
+        """Return one image's detections: class-wise NMS, then the best ``max_per_img`` with all that equal the last."""
+        if self.plus_one:
+            height, width = meta['img_shape'][:2]
+            boxes = torch.minimum(boxes.clamp(min=0), boxes.new_tensor([width, height, width, height]) - 1)
+        if len(boxes):
+            # batched_nms sets classes apart by the largest coordinate and takes the smallest to be 0.
+            _, kept = batched_nms(boxes - boxes.min(), scores, labels, cfg['nms'])
+            kept = kept[_best(scores[kept], cfg['max_per_img'])]
+            boxes, scores, labels = boxes[kept], scores[kept], labels[kept]
+        if rescale:
+            boxes = scale_boxes(boxes, [1 / factor for factor in meta['scale_factor']])
+        return InstanceData(bboxes=boxes, scores=scores, labels=labels)
+
+
+def _best(scores: Tensor, count: int) -> Tensor:
+    """Return a mask of the ``count`` highest scores and all that equal the last of them."""
+    if len(scores) <= count:
+        return torch.ones_like(scores, dtype=torch.bool)
+    return scores >= scores.kthvalue(len(scores) - count + 1).values

@@ -1,0 +1,67 @@
+"""The mask scoring head (paper, Table 1; Mask Scoring R-CNN): how well does a predicted mask cover its object?"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from mmdet.models.roi_heads.mask_heads import MaskIoUHead
+from mmdet.registry import MODELS
+from torch import Tensor
+
+from .mask_targets import Polygons, mask_iou_targets, share_by_exact_area, share_of_first_polygon
+
+
+@MODELS.register_module()
+class MaskScoringHead(MaskIoUHead):
+    """Predicts the IoU of each mask with its object, one output a class.
+
+    Args:
+        num_classes: classes of objects.
+        background_channel: whether output 0 stands for the background, so that class c reads output c + 1
+            (the paper recipe's released layout).
+        share: how the part of an object inside its RoI is measured in training:
+            ``'exact_area'`` (second release, default) or ``'first_polygon'`` (first release).
+        **kwargs: as :class:`mmdet.models.MaskIoUHead` takes them.
+
+    Raises:
+        ValueError: for an unknown ``share``.
+    """
+
+    def __init__(
+        self, num_classes: int = 80, background_channel: bool = False, share: str = 'exact_area', **kwargs
+    ) -> None:
+        super().__init__(num_classes=num_classes + int(background_channel), **kwargs)
+        if share not in ('exact_area', 'first_polygon'):
+            raise ValueError(f"share is 'exact_area' or 'first_polygon', not {share!r}")
+        self.first_class = int(background_channel)
+        self.share = share
+
+    def of_class(self, mask_ious: Tensor, labels: Tensor) -> Tensor:
+        """Return the IoU predicted for each RoI's own class, shape (R,)."""
+        return mask_ious[torch.arange(len(labels), device=labels.device), labels + self.first_class]
+
+    def shares(self, objects: list[Polygons], rois: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:
+        """Return the part of each RoI's object that lies inside it, shape (R,); RoIs (R, 4) of one image."""
+        if self.share == 'exact_area':
+            shares = [share_by_exact_area(polygons, roi) for polygons, roi in zip(objects, rois, strict=True)]
+        else:
+            shares = [
+                share_of_first_polygon(polygons, roi, image_size) for polygons, roi in zip(objects, rois, strict=True)
+            ]
+        return np.array(shares, np.float64)
+
+    def loss(self, mask_ious: Tensor, mask_logits: Tensor, mask_targets: Tensor, shares: np.ndarray) -> Tensor:
+        """Return the scoring loss, a scalar: over RoIs with an IoU above 0.
+
+        Args:
+            mask_ious: IoU predicted for each RoI's own class, shape (R,).
+            mask_logits: its mask, shape (R, 28, 28).
+            mask_targets: masks of 0 and 1, shape (R, 28, 28).
+            shares: what :meth:`shares` returns for the same RoIs.
+        """
+        predicted = (mask_logits.detach() > 0).cpu().numpy()
+        targets = mask_ious.new_tensor(mask_iou_targets(predicted, mask_targets.cpu().numpy(), shares))
+        learned = (targets > 0).nonzero().squeeze(1)
+        if not len(learned):
+            return mask_ious.sum() * 0
+        return self.loss_iou(mask_ious[learned], targets[learned])

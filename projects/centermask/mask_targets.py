@@ -1,0 +1,97 @@
+"""What the mask branch learns: each object's polygons seen through an RoI, and how much of the object the RoI holds.
+
+Objects are lists of flat polygons (x0, y0, x1, y1, …) in pixels of the resized image. Everything is NumPy: polygons
+stay on the host, and pycocotools rasterises them without a Python loop over pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pycocotools.mask as mask_utils
+
+Polygons = Sequence[np.ndarray]
+
+
+def rasterise_in_rois(objects: Sequence[Polygons], rois: np.ndarray, size: int) -> np.ndarray:
+    """Rasterise objects in the frames of their RoIs.
+
+    RoIs aren't clipped to the image, and one thinner than 0.1 pixel counts as 0.1.
+
+    Args:
+        objects: the polygons of each RoI's object.
+        rois: x1, y1, x2, y2 in pixels, shape (R, 4).
+        size: height and width of the result.
+
+    Returns:
+        Masks of 0 and 1, shape (R, size, size), float32.
+    """
+    if not len(rois):
+        return np.zeros((0, size, size), np.float32)
+    scales = size / np.maximum(rois[:, 2:] - rois[:, :2], 0.1)
+    encoded = []
+    for polygons, roi, scale in zip(objects, rois, scales, strict=True):
+        in_roi = [((polygon.reshape(-1, 2) - roi[:2]) * scale).ravel() for polygon in polygons]
+        encoded.append(mask_utils.merge(mask_utils.frPyObjects(in_roi, size, size)))
+    return mask_utils.decode(encoded).transpose(2, 0, 1).astype(np.float32)
+
+
+def _polygon_area(polygon: np.ndarray) -> float:
+    x, y = polygon[::2], polygon[1::2]
+    return 0.5 * abs(float(np.dot(x, np.roll(y, 1)) - np.dot(y, np.roll(x, 1))))
+
+
+def _raster_area(polygon: np.ndarray, corner: np.ndarray, height: float, width: float) -> float:
+    """Count a polygon's pixels on a canvas whose top left corner lies at ``corner`` and whose size is rounded down."""
+    moved = (polygon.reshape(-1, 2) - corner).ravel()
+    return float(mask_utils.area(mask_utils.frPyObjects([moved], int(height), int(width))).sum())
+
+
+def share_by_exact_area(polygons: Polygons, roi: np.ndarray) -> float:
+    """Return the share of an object inside an RoI: its pixels on the RoI's canvas over the exact area of its polygons.
+
+    The rule of the second release (star).
+    """
+    full = sum(_polygon_area(polygon) for polygon in polygons)
+    width, height = roi[2:] - roi[:2]
+    inside = sum(_raster_area(polygon, roi[:2], height, width) for polygon in polygons)
+    return inside / full if full > 0 else 0.0
+
+
+def share_of_first_polygon(polygons: Polygons, roi: np.ndarray, image_size: tuple[int, int]) -> float:
+    """Return the share of an object's first polygon inside an RoI, both areas counted in pixels.
+
+    The rule of the first release (paper); it overlooks all other polygons. The canvas of the whole polygon starts at
+    the RoI's or the polygon's corner, whichever is further out, inside the image.
+
+    Args:
+        image_size: height and width of the resized image.
+    """
+    # In float32, as the release has it: on sizes rounded down the last bit decides.
+    polygon, roi = polygons[0].astype(np.float32), roi.astype(np.float32)
+    points = polygon.reshape(-1, 2)
+    limit = np.array(image_size[::-1]) - 1
+    corner = np.maximum(np.minimum(roi[:2].astype(int), points.min(0)), 0)
+    end = np.minimum(np.maximum(roi[2:].astype(int) + 1, points.max(0)), limit)
+    full = _raster_area(polygon, corner, end[1] - corner[1], end[0] - corner[0])
+    inside = _raster_area(polygon, roi[:2], roi[3] - roi[1], roi[2] - roi[0])
+    return inside / full if full > 0 else 0.0
+
+
+def mask_iou_targets(predicted: np.ndarray, targets: np.ndarray, shares: np.ndarray) -> np.ndarray:
+    """Return the IoU of predicted masks with whole objects, of which only a part lies inside the RoI.
+
+    The object's full area is its area inside the RoI divided by the share of it that lies there.
+
+    Args:
+        predicted, targets: masks of 0 and 1 in the RoIs' frames, shape (R, 28, 28).
+        shares: part of each object inside its RoI, [0, 1], shape (R,).
+
+    Returns:
+        Shape (R,), 0 where nothing of an object lies inside its RoI.
+    """
+    intersection = (predicted * targets).sum((1, 2))
+    full = targets.sum((1, 2)) / np.where(shares > 0, shares, np.inf)
+    union = predicted.sum((1, 2)) + full - intersection
+    return np.where((shares > 0) & (union > 0), intersection / np.maximum(union, 1e-7), 0.0).astype(np.float32)

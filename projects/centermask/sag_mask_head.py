@@ -1,0 +1,55 @@
+"""The spatial attention-guided mask head (SAG-Mask; paper, section 2.4 and Fig. 2)."""
+
+from __future__ import annotations
+
+import torch
+from mmdet.models.roi_heads.mask_heads import FCNMaskHead
+from mmdet.registry import MODELS
+from torch import Tensor, nn
+
+
+class SpatialAttention(nn.Module):
+    """Spatial attention module (SAM, Eq. 3 and 4): a weight for each position, from the mean and maximum over channels.
+
+    Eq. 3 writes the maximum first; both releases concatenate the mean first, and their weights want it so.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(2, 1, 3, padding=1, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        pooled = torch.cat([x.mean(1, keepdim=True), x.amax(1, keepdim=True)], dim=1)  # (R, 2, 14, 14)
+        return x * self.conv(pooled).sigmoid()
+
+
+@MODELS.register_module()
+class SAGMaskHead(FCNMaskHead):
+    """Mask R-CNN's mask head with a spatial attention module after its convs.
+
+    Args:
+        num_classes: classes of objects.
+        spatial_attention: whether there is the attention (Table 1 switches it off).
+        background_channel: whether channel 0 stands for the background, so that class c reads channel c + 1
+            (the paper recipe's released layout).
+        **kwargs: as :class:`mmdet.models.FCNMaskHead` takes them.
+    """
+
+    def __init__(
+        self, num_classes: int = 80, spatial_attention: bool = True, background_channel: bool = False, **kwargs
+    ) -> None:
+        super().__init__(num_classes=num_classes + int(background_channel), **kwargs)
+        self.first_class = int(background_channel)
+        self.spatial_attention = SpatialAttention() if spatial_attention else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return mask logits (R, channels, 28, 28) of RoI features (R, C, 14, 14)."""
+        for conv in self.convs:
+            x = conv(x)  # (R, 256, 14, 14)
+        x = self.spatial_attention(x)
+        x = self.relu(self.upsample(x))  # (R, 256, 28, 28)
+        return self.conv_logits(x)
+
+    def of_class(self, mask_logits: Tensor, labels: Tensor) -> Tensor:
+        """Return each RoI's logits of its own class, shape (R, 28, 28)."""
+        return mask_logits[torch.arange(len(labels), device=labels.device), labels + self.first_class]

@@ -1,0 +1,74 @@
+"""The adaptive RoI assignment function (paper, section 2.3): which pyramid level an RoI is pooled from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from mmdet.models.roi_heads.roi_extractors import BaseRoIExtractor
+from mmdet.registry import MODELS
+from torch import Tensor
+
+
+@MODELS.register_module()
+class ScaleAdaptiveRoIExtractor(BaseRoIExtractor):
+    """RoIAlign from the level that Eq. 2 assigns: k = ceil(k_max − log2(A_input / A_RoI)), kept in [k_min, k_max].
+
+    Args:
+        roi_layer: MMCV's config of the RoI operator.
+        out_channels: channels of the features.
+        featmap_strides: strides of the levels, consecutive powers of two; (8, 16, 32) is P3 to P5.
+        assignment: ``'scale_adaptive'`` (Eq. 2) or ``'fpn'`` (Eq. 1: k = floor(4 + log2(sqrt(w h) / 224))).
+        plus_one: whether an RoI's area is (w + 1)(h + 1), as in the paper recipe, instead of w h.
+
+    Raises:
+        ValueError: for an unknown ``assignment``.
+    """
+
+    def __init__(
+        self,
+        roi_layer: dict,
+        out_channels: int,
+        featmap_strides: Sequence[int],
+        assignment: str = 'scale_adaptive',
+        plus_one: bool = False,
+        init_cfg: dict | None = None,
+    ) -> None:
+        super().__init__(roi_layer, out_channels, list(featmap_strides), init_cfg)
+        if assignment not in ('scale_adaptive', 'fpn'):
+            raise ValueError(f"assignment is 'scale_adaptive' (Eq. 2) or 'fpn' (Eq. 1), not {assignment!r}")
+        self.assignment = assignment
+        self.plus_one = plus_one
+        self.k_min = featmap_strides[0].bit_length() - 1  # stride 8 = 2³ is P3
+        self.k_max = featmap_strides[-1].bit_length() - 1
+
+    def map_roi_levels(self, rois: Tensor, image_areas: Tensor) -> Tensor:
+        """Return the index into ``featmap_strides`` of each RoI's level, shape (R,).
+
+        Args:
+            rois: image index in the batch, x1, y1, x2, y2 in pixels of the resized images, shape (R, 5).
+            image_areas: area of each resized image without its padding, in pixels, shape (N,).
+        """
+        sizes = (rois[:, 3:] - rois[:, 1:3]).float() + int(self.plus_one)
+        roi_areas = sizes[:, 0] * sizes[:, 1]
+        if self.assignment == 'scale_adaptive':
+            levels = torch.ceil(self.k_max - torch.log2(image_areas[rois[:, 0].long()] / roi_areas))
+        else:
+            levels = torch.floor(4 + torch.log2(roi_areas.sqrt() / 224))
+        return levels.clamp(self.k_min, self.k_max).long() - self.k_min
+
+    def forward(self, feats: Sequence[Tensor], rois: Tensor, image_areas: Tensor) -> Tensor:
+        """Return features of the RoIs, shape (R, C, 14, 14) for a 14×14 ``roi_layer``.
+
+        Args:
+            feats: one (N, C, H, W) for each of ``featmap_strides``.
+            rois, image_areas: as :meth:`map_roi_levels` takes them. Any number of RoIs, also none.
+        """
+        rois = rois.type_as(feats[0])
+        levels = self.map_roi_levels(rois, image_areas)
+        pooled = feats[0].new_zeros(len(rois), self.out_channels, *self.roi_layers[0].output_size)
+        for i, (feat, roi_align) in enumerate(zip(feats, self.roi_layers, strict=True)):
+            index = (levels == i).nonzero().squeeze(1)
+            if len(index):
+                pooled = pooled.index_copy(0, index, roi_align(feat, rois[index]))
+        return pooled

@@ -1,0 +1,287 @@
+"""VoVNet and VoVNetV2 (paper, section 2.5 and Fig. 3): a backbone of One-Shot Aggregation modules.
+
+VoVNetV2 is VoVNet with two additions in every OSA module: an effective Squeeze-Excitation (eSE) after the aggregation
+and a residual connection around the module.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch.nn.functional as F
+import torch.utils.checkpoint
+from mmcv.cnn import ConvModule, DepthwiseSeparableConvModule
+from mmdet.models.layers import SELayer
+from mmdet.registry import MODELS
+from mmengine.model import BaseModule
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+
+class Variant(NamedTuple):
+    """Widths and depths of one VoVNet, stages 2 to 5."""
+
+    conv_widths: tuple[int, int, int, int]
+    out_widths: tuple[int, int, int, int]
+    convs_per_block: int
+    blocks_per_stage: tuple[int, int, int, int]
+    depthwise: bool = False
+
+
+_WIDTHS = ((128, 160, 192, 224), (256, 512, 768, 1024))
+_SLIM_WIDTHS = ((64, 80, 96, 112), (112, 256, 384, 512))
+
+VARIANTS = {
+    '19': Variant(*_WIDTHS, 3, (1, 1, 1, 1)),
+    '19-dw': Variant(*_WIDTHS, 3, (1, 1, 1, 1), depthwise=True),
+    '19-slim': Variant(*_SLIM_WIDTHS, 3, (1, 1, 1, 1)),
+    '19-slim-dw': Variant(*_SLIM_WIDTHS, 3, (1, 1, 1, 1), depthwise=True),
+    '39': Variant(*_WIDTHS, 5, (1, 1, 2, 2)),
+    '57': Variant(*_WIDTHS, 5, (1, 1, 4, 3)),
+    '99': Variant(*_WIDTHS, 5, (1, 3, 9, 3)),
+}
+
+
+class EffectiveSE(nn.Module):
+    """Effective Squeeze-Excitation (eSE, Eq. 6 and 7): one fully connected layer that keeps the number of channels.
+
+    The paper writes a sigmoid; every released weight was trained with the hard one, relu6(x + 3) / 6.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.fc = nn.Conv2d(channels, channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        attention = self.fc(x.mean((2, 3), keepdim=True))  # (N, C, 1, 1)
+        return x * F.hardsigmoid(attention)
+
+
+def _attention(kind: str | None, channels: int) -> nn.Module:
+    if kind is None:
+        return nn.Identity()
+    if kind == 'se':  # SELayer's second activation is the hard sigmoid of EffectiveSE
+        return SELayer(channels, ratio=4)
+    if kind == 'ese':
+        return EffectiveSE(channels)
+    raise ValueError(f"VoVNet's attention is None, 'se' or 'ese', not {kind!r}")
+
+
+class OSAModule(nn.Module):
+    """One-Shot Aggregation (Fig. 3): a chain of convs of which all outputs are aggregated once, at the end.
+
+    Args:
+        in_channels, conv_channels, out_channels: channels of the input, of each conv and of the result.
+        num_convs: convs in the chain.
+        residual: whether the input is added to the result.
+        attention: ``'ese'``, ``'se'`` or None.
+        depthwise: whether each conv is a depthwise separable one.
+        conv_cfg, norm_cfg: MMCV's layer configs for the 3×3 convs and for the norms.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        conv_channels: int,
+        out_channels: int,
+        num_convs: int,
+        residual: bool,
+        attention: str | None,
+        depthwise: bool,
+        conv_cfg: dict | None,
+        norm_cfg: dict,
+    ) -> None:
+        super().__init__()
+        self.residual = residual
+        self.reduce: nn.Module = nn.Identity()
+        widths = [in_channels] + [conv_channels] * num_convs
+        if depthwise and in_channels != conv_channels:
+            self.reduce = ConvModule(in_channels, conv_channels, 1, norm_cfg=norm_cfg)
+            widths[0] = conv_channels
+        self.convs = nn.ModuleList(
+            _conv3x3(widths[i], conv_channels, 1, depthwise, conv_cfg, norm_cfg) for i in range(num_convs)
+        )
+        self.aggregate = ConvModule(in_channels + num_convs * conv_channels, out_channels, 1, norm_cfg=norm_cfg)
+        self.attention = _attention(attention, out_channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        outputs = [x]
+        y = self.reduce(x)
+        for conv in self.convs:
+            y = conv(y)
+            outputs.append(y)
+        y = self.attention(self.aggregate(torch.cat(outputs, dim=1)))
+        return x + y if self.residual else y
+
+
+def _conv3x3(
+    in_channels: int, out_channels: int, stride: int, depthwise: bool, conv_cfg: dict | None, norm_cfg: dict
+) -> nn.Module:
+    """3×3 conv-BN-ReLU; depthwise: 3×3 without norm or activation, then 1×1-BN-ReLU."""
+    if depthwise:
+        return DepthwiseSeparableConvModule(
+            in_channels,
+            out_channels,
+            3,
+            stride,
+            padding=1,
+            bias=False,
+            norm_cfg=norm_cfg,
+            dw_norm_cfg=None,
+            dw_act_cfg=None,
+        )
+    return ConvModule(in_channels, out_channels, 3, stride, padding=1, conv_cfg=conv_cfg, norm_cfg=norm_cfg)
+
+
+class OSAStage(nn.Module):
+    """A stage of VoVNet: a max pool that halves the size (stage 2 has none), then OSA modules.
+
+    The pool rounds sizes up. The first module changes the number of channels, so it has no residual connection.
+    """
+
+    def __init__(self, pool: bool, blocks: Sequence[OSAModule]) -> None:
+        super().__init__()
+        self.pool = nn.MaxPool2d(3, stride=2, ceil_mode=True) if pool else nn.Identity()
+        self.blocks = nn.Sequential(*blocks)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.blocks(self.pool(x))
+
+
+@MODELS.register_module()
+class VoVNet(BaseModule):
+    """VoVNetV2, and VoVNet (V1) with ``attention=None, residual=False``.
+
+    Loads checkpoints of its own layout and ImageNet weights in the layout of both releases.
+
+    Args:
+        arch: a key of :data:`VARIANTS`: ``'19' '19-dw' '19-slim' '19-slim-dw' '39' '57' '99'``.
+        attention: ``'ese'`` (V2), ``'se'`` (Table 4) or None.
+        residual: whether every OSA module of a stage but its first adds its input to its result (V2).
+        dcn_stages: whether stage 2, 3, 4, 5 uses modulated deformable 3×3 convs.
+        out_indices: which of stages 2, 3, 4, 5 (counted from 0) are returned.
+        frozen_stages: -1 trains all; 0 freezes the stem, n also the first n stages.
+        norm_cfg: MMCV's norm config. ``requires_grad=False`` freezes the affine parameters.
+        norm_eval: whether BN keeps its statistics in training.
+        with_cp: whether stages recompute their activations in the backward pass, to save memory.
+
+    Raises:
+        ValueError: for an unknown ``arch`` or ``attention``, or norms that train with epsilon 0, which torch refuses.
+    """
+
+    def __init__(
+        self,
+        arch: str,
+        attention: str | None = 'ese',
+        residual: bool = True,
+        dcn_stages: Sequence[bool] = (False, False, False, False),
+        out_indices: Sequence[int] = (1, 2, 3),
+        frozen_stages: int = -1,
+        norm_cfg: dict | None = None,
+        norm_eval: bool = True,
+        with_cp: bool = False,
+        init_cfg: dict | list[dict] | None = None,
+    ) -> None:
+        super().__init__(init_cfg)
+        if arch not in VARIANTS:
+            raise ValueError(f'VoVNet has no variant {arch!r}; known are {", ".join(VARIANTS)}')
+        norm_cfg = norm_cfg or dict(type='BN')
+        if not norm_eval and norm_cfg.get('eps') == 0:
+            raise ValueError('a BN that trains needs an epsilon above 0: with norm_eval=False set norm_cfg.eps=1e-5')
+        variant = VARIANTS[arch]
+        self.out_indices = tuple(out_indices)
+        self.frozen_stages = frozen_stages
+        self.norm_eval = norm_eval
+        self.with_cp = with_cp
+
+        stem_width = 64 if variant.depthwise else 128
+        self.stem = nn.Sequential(
+            _conv3x3(3, 64, 2, False, None, norm_cfg),
+            _conv3x3(64, 64, 1, variant.depthwise, None, norm_cfg),
+            _conv3x3(64, stem_width, 2, variant.depthwise, None, norm_cfg),
+        )
+        in_channels = stem_width
+        self.stages = nn.ModuleList()
+        for i, (conv_width, out_width) in enumerate(zip(variant.conv_widths, variant.out_widths, strict=True)):
+            blocks = []
+            for block in range(variant.blocks_per_stage[i]):
+                blocks.append(
+                    OSAModule(
+                        in_channels,
+                        conv_width,
+                        out_width,
+                        variant.convs_per_block,
+                        residual=residual and block > 0,
+                        attention=attention,
+                        depthwise=variant.depthwise,
+                        conv_cfg=dict(type='DCNv2') if dcn_stages[i] else None,
+                        norm_cfg=norm_cfg,
+                    )
+                )
+                in_channels = out_width
+            self.stages.append(OSAStage(pool=i > 0, blocks=blocks))
+        self._freeze_stages()
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Return the chosen stages' features, strides 4, 8, 16, 32, of images (N, 3, H, W)."""
+        x = self.stem(x)
+        outputs = []
+        for i, stage in enumerate(self.stages):
+            if self.with_cp and x.requires_grad:
+                x = torch.utils.checkpoint.checkpoint(stage, x, use_reentrant=False)
+            else:
+                x = stage(x)
+            if i in self.out_indices:
+                outputs.append(x)
+        return tuple(outputs)
+
+    def _frozen_parts(self) -> list[nn.Module]:
+        return [self.stem, *self.stages][: self.frozen_stages + 1]
+
+    def _freeze_stages(self) -> None:
+        for part in self._frozen_parts():
+            part.requires_grad_(False)
+
+    def train(self, mode: bool = True) -> VoVNet:
+        super().train(mode)
+        for part in self._frozen_parts():
+            part.eval()
+        if self.norm_eval:
+            for module in self.modules():
+                if isinstance(module, _BatchNorm):
+                    module.eval()
+        return self
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args, **kwargs) -> None:
+        for key in [k for k in state_dict if k.startswith(prefix)]:
+            renamed = rename_released_key(key[len(prefix) :])
+            if renamed is not None:
+                state_dict[prefix + renamed] = state_dict.pop(key)
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+
+
+_RELEASED_PARTS = (
+    (r'^stem\.stem_(\d)', lambda m: f'stem.{int(m[1]) - 1}'),
+    (r'^stage(\d)\.OSA\d_(\d+)\.', lambda m: f'stages.{int(m[1]) - 2}.blocks.{int(m[2]) - 1}.'),
+    (r'\.layers\.(\d+)\.OSA\d_\d+_\d+', r'.convs.\1'),
+    (r'\.concat\.OSA\d_\d+_concat', '.aggregate'),
+    (r'\.conv_reduction\.OSA\d_\d+_reduction_0', '.reduce'),
+    (r'\.ese\.fc', '.attention.fc'),
+    (r'/conv_offset', '.conv.conv_offset'),
+    (r'/conv', '.conv'),
+    (r'/norm', '.bn'),
+    (r'/dw_conv3x3', '.depthwise_conv.conv'),
+    (r'/pw_conv1x1', '.pointwise_conv.conv'),
+    (r'/pw_norm', '.pointwise_conv.bn'),
+)
+
+
+def rename_released_key(key: str) -> str | None:
+    """Return this module's name of a tensor of a released VoVNet, or None where ``key`` isn't of that layout."""
+    if not re.match(r'^(stem\.stem_\d/|stage\d\.OSA\d_\d+\.)', key):
+        return None
+    for pattern, replacement in _RELEASED_PARTS:
+        key = re.sub(pattern, replacement, key, count=1)
+    return key
