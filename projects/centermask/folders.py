@@ -1,0 +1,37 @@
+"""Output folders that appear when they are complete, and never in place of something else."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from centermask.errors import InputError
+
+
+@contextmanager
+def replaced_when_done(out: Path, is_ours: Callable[[Path], bool]) -> Iterator[Path]:
+    """A new, empty folder beside ``out`` that takes its place when the block ends without an error.
+
+    Args:
+        out: the folder to write; its parents are made.
+        is_ours: whether a folder that stands there already was made by the same writer, and so may be replaced.
+
+    Raises:
+        InputError: ``out`` holds something else, or can't be written.
+    """
+    if out.exists() and not (out.is_dir() and (is_ours(out) or not any(out.iterdir()))):
+        raise InputError(f'{out} exists and was not made by this command: name another folder or remove it.')
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=out.parent, prefix=f'{out.name}.part-') as aside:
+            # The folder inside has ordinary permissions; a temporary one is its owner's alone.
+            new = Path(aside) / out.name
+            new.mkdir()
+            yield new
+            if out.exists():
+                out.rename(Path(aside) / 'replaced')
+            new.rename(out)
+    except OSError as error:
+        raise InputError(f'{out} can not be written ({error.strerror or error}): name a folder that can.') from error

@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+import pytest
+
+from centermask.errors import InputError
+from centermask.folders import replaced_when_done
+
+
+def made_here(folder):
+    return (folder / 'mark').exists()
+
+
+def write(out):
+    with replaced_when_done(out, made_here) as folder:
+        (folder / 'mark').touch()
+
+
+def test_takes_the_place_of_nothing_an_empty_folder_or_its_own(tmp_path):
+    out = tmp_path / 'a' / 'out'
+    write(out)
+    (out / 'old').touch()
+    write(out)
+    assert [path.name for path in out.iterdir()] == ['mark']
+    (tmp_path / 'empty').mkdir()
+    write(tmp_path / 'empty')
+    assert made_here(tmp_path / 'empty')
+    assert [path.name for path in out.parent.iterdir()] == ['out']
+
+
+@pytest.mark.parametrize('foreign', ['file', 'folder'])
+def test_leaves_alone_what_is_not_its_own(tmp_path, foreign):
+    out = tmp_path / 'out'
+    kept = out
+    if foreign == 'folder':
+        out.mkdir()
+        kept = out / 'thesis.txt'
+    kept.write_text('years of work')
+    with pytest.raises(InputError, match=r'out exists .* name another folder'):
+        write(out)
+    assert kept.read_text() == 'years of work'
+
+
+def test_an_error_leaves_what_was_there(tmp_path):
+    out = tmp_path / 'out'
+    write(out)
+    with pytest.raises(ValueError, match='half way'), replaced_when_done(out, made_here):
+        raise ValueError('half way')
+    assert made_here(out)
+    assert [path.name for path in tmp_path.iterdir()] == ['out']
+
+
+def test_a_place_that_can_not_be_written(tmp_path):
+    (tmp_path / 'file').touch()
+    with pytest.raises(InputError, match='can not be written'):
+        write(tmp_path / 'file' / 'out')
