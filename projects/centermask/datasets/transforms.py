@@ -1,7 +1,7 @@
 """The geometry of the paper recipe, which counts pixels: a box over columns 3 to 5 ends at 5, not at 6.
 
-The star recipe needs none of it. Its resizing is MMDetection's ``Resize(keep_ratio=True, backend='pillow')``, which gives
-Detectron2's sizes but for sides that fall on exactly half a pixel.
+The star recipe needs none of it: its resizing is MMDetection's ``Resize(keep_ratio=True, backend='pillow')``, which
+gives Detectron2's sizes but for sides that fall on exactly half a pixel.
 """
 
 from __future__ import annotations
