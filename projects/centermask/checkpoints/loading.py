@@ -1,0 +1,157 @@
+"""Read a checkpoint, put its weights into a model, and say in one sentence what doesn't fit."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from mmengine.logging import print_log
+from mmengine.runner.checkpoint import CheckpointLoader
+from torch import Tensor, nn
+
+from centermask.errors import InputError
+
+
+def read_checkpoint(source: str, map_location: Any = 'cpu', remedy: str = 'give the path of a checkpoint') -> dict:
+    """Read a checkpoint from a file, a URL or one of MMEngine's short forms (``open-mmlab://...``).
+
+    Args:
+        source: where it is.
+        map_location: as for ``torch.load``.
+        remedy: what the user can do where it can't be read, the end of the error's sentence.
+
+    Returns:
+        What the file holds, with the weights under ``state_dict`` whatever they were under (nothing, or ``model``), and
+        without the ``module.`` of parallel wrappers in front of their names.
+
+    Raises:
+        InputError: it is missing, can't be fetched, is damaged or holds no weights.
+    """
+    remote = '://' in source
+    path = os.path.expanduser(source)
+    if not remote and not os.path.isfile(path):
+        kind = 'is a folder' if os.path.isdir(path) else "doesn't exist"
+        raise InputError(f'the checkpoint {source} {kind}: {remedy}')
+    if remote:
+        print_log(f'fetching {source}, unless it was fetched before', 'current')
+    try:
+        content = CheckpointLoader.load_checkpoint(source if remote else path, map_location, logger='silent')
+    except Exception as error:  # a damaged file raises whatever its first wrong byte leads to
+        if remote:
+            raise InputError(f"the checkpoint {source} can't be fetched ({_reason(error)}): {remedy}") from error
+        raise InputError(
+            f"the checkpoint {source} can't be read, it is truncated or no checkpoint ({_reason(error)}): {remedy}"
+        ) from error
+    if isinstance(content, Mapping):
+        weights = content.get('state_dict', content.get('model', content))
+        if isinstance(weights, Mapping) and any(isinstance(value, Tensor) for value in weights.values()):
+            bare = {key.removeprefix('module.'): value for key, value in weights.items() if isinstance(value, Tensor)}
+            return {**(content if 'state_dict' in content else {}), 'state_dict': bare}
+    raise InputError(f'the checkpoint {source} holds no weights: {remedy}')
+
+
+def _reason(error: Exception) -> str:
+    """The first sentence of an error, and of torch's refusal to load a class only which class that is."""
+    text = str(error)
+    refused = re.search(r'Unsupported global: GLOBAL (\S+)', text)
+    if refused:
+        return f'it holds {refused[1]}, which is no part of a checkpoint'
+    return re.split(r'\.\s|\n', text.strip() or type(error).__name__)[0].rstrip('.')
+
+
+class Misfit(NamedTuple):
+    """A tensor that the file and the model don't share: its name, its shape in each, None where it is absent."""
+
+    key: str
+    in_file: tuple[int, ...] | None
+    in_model: tuple[int, ...] | None
+
+    def __str__(self) -> str:
+        file, model = ('absent' if shape is None else shape for shape in (self.in_file, self.in_model))
+        return f'{self.key} is {file} in the file and {model} in the model'
+
+
+def load_weights(module: nn.Module, weights: Mapping[str, Tensor]) -> list[Misfit]:
+    """Load what fits and return what doesn't, in the model's order and then the file's.
+
+    A module that translates other layouts (as ``VoVNet`` does the released one) does so here too. Batch counters of
+    BN, which files older than torch 0.4.1 lack, may be absent.
+    """
+    state = dict(weights)  # modules rename in place
+    unexpected: list[str] = []
+
+    def load(part: nn.Module, prefix: str) -> None:
+        part._load_from_state_dict(state, prefix, {'version': 2}, True, [], unexpected, [])
+        for name, child in part.named_children():
+            load(child, f'{prefix}{name}.')
+
+    load(module, '')
+    misfits = []
+    for key, tensor in module.state_dict().items():
+        in_file = tuple(state[key].shape) if key in state else None
+        if in_file != tuple(tensor.shape) and not (in_file is None and key.endswith('num_batches_tracked')):
+            misfits.append(Misfit(key, in_file, tuple(tensor.shape)))
+    return misfits + [Misfit(key, tuple(state[key].shape), None) for key in unexpected]
+
+
+def require_fit(misfits: list[Misfit], source: str, model: nn.Module) -> None:
+    """Raise an :class:`InputError` that names the first misfit, if there is one."""
+    if not misfits:
+        return
+    others = f' ({len(misfits)} tensors differ)' if len(misfits) > 1 else ''
+    classes = class_counts(model, misfits)
+    if classes:
+        why = f'it was trained on {classes[0]} classes and the config has {classes[1]}'
+    else:
+        why = 'it belongs to another model'
+    raise InputError(
+        f"the checkpoint {source} doesn't fit the config's model, {why}: {misfits[0]}{others}; "
+        'give the config that it was trained with'
+    )
+
+
+def class_counts(model: nn.Module, misfits: list[Misfit]) -> tuple[int, int] | None:
+    """The numbers of classes of the file and of the model, if that difference alone explains all misfits.
+
+    It does where each shape differs in one length only, which in the model is the number of classes, or one more where
+    background has a channel, and where all of them give the same number for the file.
+    """
+    numbers = [getattr(part, 'num_classes', None) for part in model.modules()]
+    here = min((number for number in numbers if isinstance(number, int)), default=0)
+    in_file = set()
+    for misfit in misfits:
+        if misfit.in_file is None or misfit.in_model is None or len(misfit.in_file) != len(misfit.in_model):
+            return None
+        lengths = [pair for pair in zip(misfit.in_file, misfit.in_model, strict=True) if pair[0] != pair[1]]
+        if len(lengths) != 1 or not here or lengths[0][1] - here not in (0, 1):
+            return None
+        in_file.add(lengths[0][0] - (lengths[0][1] - here))
+    return (in_file.pop(), here) if len(in_file) == 1 else None
+
+
+def start_from(model: nn.Module, checkpoint: dict, source: str) -> None:
+    """Load a checkpoint as the start of a training: layers whose shape depends on the number of classes may stay fresh.
+
+    Their fresh weights replace the file's in ``checkpoint``, so that whoever loads it next (an EMA hook) finds what the
+    model has.
+
+    Raises:
+        InputError: anything else doesn't fit.
+    """
+    misfits = load_weights(model, checkpoint['state_dict'])
+    classes = class_counts(model, misfits)
+    if not classes:
+        require_fit(misfits, source, model)
+        return
+    fresh = model.state_dict()
+    checkpoint['state_dict'].update({misfit.key: fresh[misfit.key].clone() for misfit in misfits})
+    layers = dict.fromkeys(misfit.key.rpartition('.')[0] for misfit in misfits)
+    print_log(
+        f'{source} was trained on {classes[0]} classes and the config has {classes[1]}: '
+        f'{", ".join(layers)} start fresh',
+        logger='current',
+        level=logging.WARNING,
+    )

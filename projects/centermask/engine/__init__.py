@@ -1,0 +1,5 @@
+"""Running the model: the runner, mixed precision, processes on a CPU, options, and the command lines' frame."""
+
+from centermask.engine import amp, runner
+
+__all__ = ['amp', 'runner']

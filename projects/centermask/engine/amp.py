@@ -1,0 +1,38 @@
+"""Mixed precision wherever the model trains."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from mmengine.device import is_cuda_available
+from mmengine.optim import AmpOptimWrapper, OptimWrapper
+from mmengine.registry import OPTIM_WRAPPERS
+
+
+@OPTIM_WRAPPERS.register_module()
+class MixedPrecisionOptimWrapper(AmpOptimWrapper):
+    """MMEngine's ``AmpOptimWrapper`` on a GPU; without one bfloat16, the only type that autocast has for CPUs.
+
+    bfloat16 has the exponents of float32, so on a CPU nothing is scaled, whatever ``loss_scale`` says.
+
+    Args:
+        loss_scale: ``'dynamic'``, a number, or the arguments of torch's ``GradScaler``; GPU only.
+        dtype: ``'float16'`` or ``'bfloat16'``, by default float16; GPU only.
+        **kwargs: as for ``OptimWrapper``.
+    """
+
+    def __init__(self, loss_scale: str | float | dict = 'dynamic', dtype: str | None = None, **kwargs: Any) -> None:
+        if is_cuda_available():
+            super().__init__(loss_scale=loss_scale, dtype=dtype, **kwargs)
+            return
+        OptimWrapper.__init__(self, **kwargs)
+        self.cast_dtype = torch.bfloat16
+        self.loss_scaler = torch.amp.GradScaler('cpu', enabled=False)
+        self._scale_update_param = None
+
+    def state_dict(self) -> dict:
+        state = super().state_dict()
+        if not state['loss_scaler']:  # an unused scaler has no state, and one in use refuses to load that
+            del state['loss_scaler']
+        return state

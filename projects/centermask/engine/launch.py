@@ -1,0 +1,160 @@
+"""What the command lines share: options, the config, checks before a run, and errors as one sentence."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+
+from mmengine.config import Config, DictAction
+from mmengine.registry import RUNNERS
+from mmengine.runner import Runner
+from torch import distributed
+
+from centermask.engine.options import check_options
+from centermask.errors import InputError, RunError
+
+
+class _Options(DictAction):
+    """``KEY=VALUE`` words, where MMEngine's own action ends in a traceback at a word without ``=``."""
+
+    def __call__(self, parser, namespace, values, option_string=None):  # type: ignore[no-untyped-def]
+        for word in values:
+            if '=' not in word:
+                parser.error(f'{option_string} takes KEY=VALUE words and {word!r} has no "="')
+        super().__call__(parser, namespace, values, option_string)
+
+
+def add_run_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what training and testing have in common."""
+    parser.add_argument('--work-dir', help='where logs and checkpoints go (default work_dirs/NAME_OF_THE_CONFIG)')
+    add_config_options(parser)
+    parser.add_argument(
+        '--launcher',
+        choices=['none', 'pytorch', 'slurm', 'mpi'],
+        default='none',
+        help='what started this process, where there are several',
+    )
+    parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
+
+
+def add_config_options(parser: argparse.ArgumentParser) -> None:
+    """Add ``--cfg-options``."""
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=_Options,
+        default={},
+        metavar='KEY=VALUE',
+        help='settings that replace those of the config: model.backbone.norm_eval=False param_scheduler.0.end=501 '
+        'key="[a,b]" (no spaces within a value)',
+    )
+
+
+def load_config(path: str, options: dict) -> Config:
+    """Read a config and merge ``--cfg-options`` into it.
+
+    Raises:
+        InputError: the file is missing or no valid config, or an option names nothing.
+    """
+    if not os.path.isfile(path):
+        raise InputError(f"the config {path} doesn't exist: give the path of a file under configs/ or your own")
+    try:
+        cfg = Config.fromfile(path)
+    except Exception as error:  # a config is a program: it may fail in any way
+        raise InputError(f"the config {path} can't be read, {type(error).__name__}: {error}") from error
+    check_options(cfg, options)
+    cfg.merge_from_dict(options)
+    return cfg
+
+
+def load_run_config(args: argparse.Namespace) -> Config:
+    """Read the config of a run: options merged, launcher and work folder set, the folder checked.
+
+    Raises:
+        InputError: one of these can't be used.
+    """
+    cfg = load_config(args.config, args.cfg_options)
+    cfg.launcher = args.launcher
+    cfg.work_dir = args.work_dir or cfg.get('work_dir') or os.path.join('work_dirs', Path(args.config).stem)
+    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    require_writable(cfg.work_dir, '--work-dir')
+    return cfg
+
+
+def require_writable(folder: str | Path, option: str) -> None:
+    """Make a folder and check that files can be written there.
+
+    Raises:
+        InputError: they can't.
+    """
+    try:
+        os.makedirs(folder, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise InputError(
+            f"the folder {folder} can't be written to ({error.strerror}): give another one by {option}"
+        ) from error
+
+
+def require_file(path: str, what: str) -> None:
+    """Raise an :class:`InputError` where ``path`` is neither a file nor a URL, before a run's slow beginning."""
+    if '://' not in path and not os.path.isfile(os.path.expanduser(path)):
+        raise InputError(f"the {what} {path} doesn't exist: give the path of a file")
+
+
+def build_runner(cfg: Config) -> Runner:
+    """Build the runner that the config names, MMEngine's own where it names none."""
+    return RUNNERS.build(cfg)
+
+
+def run(command: Callable[[], None]) -> int:
+    """Run a command line to its end and return its exit code.
+
+    What the package raises for the user to read becomes one sentence, also from a worker of a data loader or from
+    within another error. Where torchrun started this process the sentence, or the traceback of an error that nobody
+    foresaw, goes to torchrun's error file, so that of N processes' reports one is shown.
+    """
+    try:
+        command()
+    except KeyboardInterrupt:
+        print('interrupted', file=sys.stderr)
+        return 130
+    except Exception as error:
+        known = _find_known(error)
+        report = os.environ.get('TORCHELASTIC_ERROR_FILE')
+        if known is None and report is None:
+            raise
+        text = _sentence(known) if known else traceback.format_exc()
+        code = known.exit_code if known else 1
+        if report is None:
+            print(f'error: {text}', file=sys.stderr)
+        else:
+            content = {'message': text, 'timestamp': int(time.time()), 'foreseen': known is not None}
+            Path(report).write_text(json.dumps(content))
+        return code
+    if distributed.is_initialized():
+        distributed.destroy_process_group()
+    return 0
+
+
+def _find_known(error: BaseException | None) -> InputError | RunError | None:
+    """The package's own error among an error and those that led to it."""
+    while error is not None and not isinstance(error, InputError | RunError):
+        error = error.__cause__ or error.__context__
+    return error
+
+
+def _sentence(error: InputError | RunError) -> str:
+    """The sentence of an error; from a data loader's worker torch hands on a whole traceback, which ends with it."""
+    text = str(error).strip()
+    if 'Original Traceback' in text:
+        text = text.rpartition(f'{type(error).__name__}: ')[2]
+    return text

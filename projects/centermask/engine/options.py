@@ -1,0 +1,183 @@
+"""Check what ``--cfg-options`` names: MMEngine's merge accepts any key, so a misspelt one would change nothing."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from difflib import get_close_matches
+from typing import Any
+
+import mmdet.registry
+from mmengine.config import Config
+from mmengine.model import MMDistributedDataParallel
+from mmengine.optim import OptimWrapper
+from mmengine.registry import FUNCTIONS, Registry
+from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, LogProcessor, Runner, TestLoop, ValLoop
+from torch.nn.utils import clip_grad_norm_
+from torch.utils.data import DataLoader
+
+from centermask.errors import InputError
+
+_REGISTRIES = [value for value in vars(mmdet.registry).values() if isinstance(value, Registry)] + [FUNCTIONS]
+
+# Keys that MMEngine or MMCV take out of a typed dict before the class sees it.
+_TAKEN_OUT = {
+    'type',
+    '_scope_',
+    '_delete_',
+    'priority',  # of hooks
+    'constructor',  # of the optimiser wrapper, as the next
+    'paramwise_cfg',
+    'convert_to_iter_based',  # of schedules
+    'requires_grad',  # of norms
+}
+
+# What the runner reads besides the arguments of its class.
+_RUNNER_EXTRAS = (
+    *('runner_type', 'model_wrapper_cfg', 'sync_bn', 'find_unused_parameters', 'compile', 'activation_checkpointing'),
+    *('efficient_conv_bn_eval', 'tta_model', 'tta_pipeline'),
+)
+
+_LOADER = (DataLoader, ('dataset', 'num_batch_per_epoch', 'disable_subprocess_warning'))
+
+# What dicts without a type are arguments of, by their place or by the last part of it.
+_UNTYPED: dict[str, tuple[Callable | Iterable[str], ...]] = {
+    '': (Runner, _RUNNER_EXTRAS),
+    'train_dataloader': _LOADER,
+    'val_dataloader': _LOADER,
+    'test_dataloader': _LOADER,
+    'train_cfg': (EpochBasedTrainLoop, IterBasedTrainLoop, ('by_epoch',)),
+    'val_cfg': (ValLoop,),
+    'test_cfg': (TestLoop,),
+    'optim_wrapper': (OptimWrapper,),
+    'optim_wrapper.clip_grad': (clip_grad_norm_,),
+    'model_wrapper_cfg': (MMDistributedDataParallel,),
+    'log_processor': (LogProcessor,),
+    'randomness': (Runner.set_randomness,),
+    'auto_scale_lr': (('enable', 'base_batch_size'),),
+    'env_cfg': (('cudnn_benchmark', 'mp_cfg', 'dist_cfg', 'resource_limit'),),
+    'default_hooks': (('runtime_info', 'timer', 'sampler_seed', 'logger', 'param_scheduler', 'checkpoint'),),
+    '*.metainfo': (('classes', 'palette'),),
+    '*.filter_cfg': (('filter_empty_gt', 'min_size'),),
+    '*.paramwise_cfg': (
+        ('custom_keys', 'bias_lr_mult', 'bias_decay_mult', 'norm_decay_mult', 'flat_decay_mult', 'dwconv_decay_mult'),
+        ('dcn_offset_lr_mult', 'bypass_duplicate'),
+    ),
+}
+
+
+def check_options(cfg: Config, options: Mapping[str, Any]) -> None:
+    """Check that each option names something that the config has or that whatever it addresses takes.
+
+    Args:
+        cfg: the config before the options are merged.
+        options: values by dotted key, as ``--cfg-options`` gives them.
+
+    Raises:
+        InputError: it doesn't. The sentence names the nearest key.
+    """
+    merged = copy.deepcopy(cfg)
+    try:
+        merged.merge_from_dict(copy.deepcopy(dict(options)))
+    except (KeyError, TypeError) as error:
+        raise InputError(f"--cfg-options can't be merged into {cfg.filename}: {error.args[0]}") from error
+    for option in options:
+        _check(option, cfg._cfg_dict, merged._cfg_dict)
+
+
+def _check(option: str, before: Any, after: Any) -> None:
+    """Follow an option from the top of the config, as it was and as it will be, to what it names."""
+    place = ''
+    for key in option.split('.'):
+        if isinstance(before, list | tuple):
+            if not key.isdigit() or int(key) >= len(before):
+                raise InputError(
+                    f'--cfg-options {option}: {place} is a list, its entries are {place}.0 to {place}.{len(before) - 1}'
+                )
+            before, after = before[int(key)], after[int(key)]
+        else:
+            before = before if isinstance(before, dict) else {}
+            known, complete = _arguments(place, after)
+            if not known and not before:
+                return  # a dict that the config doesn't have, of which no class is known
+            if key not in before and key not in known and key not in _TAKEN_OUT:
+                _reject(option, key, place, {*before, *known}, complete)
+            if not place and key not in known:
+                _reject_variable(option, key, before)
+            before, after = before.get(key), after.get(key) if isinstance(after, dict) else None
+        place = f'{place}.{key}'.lstrip('.')
+
+
+def _arguments(place: str, node: Any) -> tuple[set[str], bool]:
+    """The names that a dict of the config may hold by what it is built into, and whether those are all."""
+    kind = node.get('type') if isinstance(node, dict) else None
+    if kind is None:
+        owners = _UNTYPED.get(place) or _UNTYPED.get('*.' + place.rpartition('.')[2], ())
+    elif isinstance(kind, str):
+        owners = tuple(filter(None, (registry.get(kind) for registry in _REGISTRIES)))
+    else:
+        owners = (kind,)
+    names: set[str] = set()
+    complete = True
+    for owner in owners:
+        if callable(owner):
+            found, all_found = _parameters(owner)
+            names |= found
+            complete &= all_found
+        else:
+            names |= set(owner)
+    return names, complete
+
+
+def _parameters(owner: Callable) -> tuple[set[str], bool]:
+    """Names of a function's or class's arguments, and whether those are all.
+
+    They aren't where a class hands ``**kwargs`` to something other than its bases.
+    """
+    functions = (
+        [vars(base)['__init__'] for base in inspect.getmro(owner)[:-1] if '__init__' in vars(base)]
+        if isinstance(owner, type)
+        else [owner]
+    )
+    names: set[str] = set()
+    for function in functions:
+        parameters = inspect.signature(function).parameters.values()
+        names |= {p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)} - {'self'}
+        if not any(p.kind is p.VAR_KEYWORD for p in parameters):
+            return names, True
+    return names, False
+
+
+def _reject(option: str, key: str, place: str, known: Iterable[str], complete: bool) -> None:
+    """Refuse a key, but where more are possible than ``known`` only one that looks like a slip of the pen."""
+    near = get_close_matches(key, known, n=1, cutoff=0.5 if complete else 0.8)
+    if not near and not complete:
+        return
+    where = f'{place} has' if place else 'the config and the runner have'
+    hint = f'did you mean {place + "." if place else ""}{near[0]}?' if near else f'known are {", ".join(sorted(known))}'
+    raise InputError(f'--cfg-options {option}: {where} no {key!r}; {hint}')
+
+
+def _reject_variable(option: str, key: str, config: dict) -> None:
+    """Refuse a name that the config file only uses to write other entries, which were written before options count."""
+    value = config[key]
+    entries = [
+        place
+        for place, other in _entries({name: node for name, node in config.items() if name in _arguments('', {})[0]})
+        if (place.endswith(f'.{key}') or isinstance(value, dict | list)) and other == value
+    ]
+    use = f'set {" and ".join(entries[:4])}' if entries else 'set the entries made from it'
+    raise InputError(
+        f'--cfg-options {option}: {key} is a variable that the config file has used already, so that setting it here '
+        f'would change nothing; {use}, or write a config that sets it and has this one as its _base_'
+    )
+
+
+def _entries(node: Any, place: str = '') -> Iterable[tuple[str, Any]]:
+    """Every entry of a nested config with its dotted place."""
+    items = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
+    for key, value in items:
+        inner = f'{place}.{key}'.lstrip('.')
+        yield inner, value
+        yield from _entries(value, inner)

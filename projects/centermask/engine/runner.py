@@ -1,0 +1,106 @@
+"""MMEngine's runner with strict checkpoints and with processes on a CPU."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Callable, Sequence
+
+import torch
+from mmengine.dist import is_distributed
+from mmengine.model import BaseTTAModel, is_model_wrapper
+from mmengine.registry import RUNNERS
+from mmengine.runner import BaseLoop, Runner
+from torch import distributed, nn
+
+from centermask.checkpoints.loading import load_weights, read_checkpoint, require_fit, start_from
+from centermask.errors import InputError
+
+
+@RUNNERS.register_module()
+class CenterMaskRunner(Runner):
+    """A ``Runner`` that refuses checkpoints which don't fit and that runs several processes without CUDA too.
+
+    Selected by ``runner_type = 'CenterMaskRunner'`` in a config, so that MMDetection's own scripts use it as well.
+    """
+
+    def setup_env(self, env_cfg: dict) -> None:
+        """Start the process group with gloo where there is no CUDA, which MMEngine's own start needs."""
+        if self.distributed and not is_distributed() and not torch.cuda.is_available():
+            _join_cpu_processes(self.launcher)
+        super().setup_env(env_cfg)
+
+    def build_model(self, model: nn.Module | dict) -> nn.Module:
+        """Build the model of the config.
+
+        Raises:
+            InputError: a class, an argument or a value in it doesn't exist.
+        """
+        try:
+            return super().build_model(model)
+        except (KeyError, TypeError, ValueError) as error:
+            raise InputError(f"the config's model can't be built: {error.args[0] if error.args else error}") from error
+
+    def wrap_model(self, model_wrapper_cfg: dict | None, model: nn.Module) -> nn.Module:
+        """Wrap the model for several processes; those on a CPU have no device number."""
+        if self.distributed and not torch.cuda.is_available():
+            model_wrapper_cfg = {
+                'broadcast_buffers': False,
+                'find_unused_parameters': self.cfg.get('find_unused_parameters', False),
+                **(model_wrapper_cfg or {}),
+                'device_ids': None,
+            }
+        return super().wrap_model(model_wrapper_cfg, model)
+
+    def load_checkpoint(
+        self,
+        filename: str,
+        map_location: str | Callable = 'cpu',
+        strict: bool = True,
+        revise_keys: Sequence = (),
+    ) -> dict:
+        """Load a checkpoint strictly; as the start of a training (``load_from``) layers of the classes may differ.
+
+        Args:
+            filename: file, URL or short form.
+            map_location: as for ``torch.load``.
+            strict, revise_keys: of the signature that MMEngine calls; always strict, and ``module.`` is always removed.
+
+        Raises:
+            InputError: it can't be read or doesn't fit.
+        """
+        checkpoint = read_checkpoint(filename, map_location)
+        model = self.model.module if is_model_wrapper(self.model) else self.model
+        model = model.module if isinstance(model, BaseTTAModel) else model
+        if isinstance(self._train_loop, BaseLoop) and not self._resume:
+            start_from(model, checkpoint, filename)
+        else:
+            require_fit(load_weights(model, checkpoint['state_dict']), filename, model)
+        if self._resume and 'iter' not in checkpoint.get('meta', {}):
+            raise InputError(
+                f'the checkpoint {filename} holds weights only and no state of a training to resume: '
+                'start from it by --cfg-options load_from=FILE'
+            )
+        self.call_hook('after_load_checkpoint', checkpoint=checkpoint)
+        load_weights(model, checkpoint['state_dict'])  # an EMA hook may have swapped them for its own
+        self._has_loaded = True
+        self.logger.info(f'Load checkpoint from {filename}')
+        return checkpoint
+
+
+def _join_cpu_processes(launcher: str) -> None:
+    """Join the processes that torchrun or Slurm started, over gloo."""
+    environ = os.environ
+    if launcher == 'slurm' and 'SLURM_PROCID' in environ:
+        environ['RANK'], environ['WORLD_SIZE'] = environ['SLURM_PROCID'], environ['SLURM_NTASKS']
+        environ['LOCAL_RANK'] = environ['SLURM_LOCALID']
+        environ.setdefault('MASTER_PORT', '29500')
+        if 'MASTER_ADDR' not in environ:
+            hosts = ['scontrol', 'show', 'hostnames', environ['SLURM_NODELIST']]
+            environ['MASTER_ADDR'] = subprocess.run(hosts, capture_output=True, text=True, check=True).stdout.split()[0]
+    if not {'RANK', 'WORLD_SIZE', 'LOCAL_RANK', 'MASTER_ADDR', 'MASTER_PORT'} <= environ.keys():
+        raise InputError(
+            f'--launcher {launcher} is for processes that it started and this is none: '
+            'use tools/dist_train.sh, tools/dist_test.sh or tools/slurm_train.sh'
+        )
+    distributed.init_process_group('gloo')

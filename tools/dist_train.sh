@@ -1,0 +1,6 @@
+#!/usr/bin/env bash
+# Train on several GPUs: tools/dist_train.sh CONFIG GPUS [options of tools/train.py]
+# Several machines: the same command on each, with NNODES, NODE_RANK, MASTER_ADDR and PORT in the environment.
+set -euo pipefail
+if [ $# -lt 2 ]; then echo "usage: $0 CONFIG GPUS [options of tools/train.py]" >&2; exit 2; fi
+exec "${PYTHON:-python}" -m centermask.engine.ranks "$2" "$(dirname "$0")/train.py" "$1" --launcher pytorch "${@:3}"

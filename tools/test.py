@@ -1,0 +1,77 @@
+"""Test a detector: python tools/test.py CONFIG CHECKPOINT [--out FILE.pkl] [--show-dir DIR] [--tta]."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from mmdet.engine.hooks.utils import trigger_visualization_hook
+from mmdet.evaluation import DumpDetResults
+from mmengine.config import Config, ConfigDict
+from mmengine.dist import is_main_process
+
+from centermask.engine.launch import (
+    add_run_arguments,
+    build_runner,
+    load_run_config,
+    require_file,
+    require_writable,
+    run,
+)
+from centermask.errors import InputError
+
+
+def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.partition(':')[0])
+    parser.add_argument('config', help='config file')
+    parser.add_argument('checkpoint', help='checkpoint file')
+    parser.add_argument('--out', help='write all predictions to this file (.pkl or .pickle)')
+    parser.add_argument('--show', action='store_true', help='show predictions in a window')
+    parser.add_argument('--show-dir', help='draw predictions into this folder, under WORK_DIR/TIMESTAMP')
+    parser.add_argument('--wait-time', type=float, default=2, help='seconds that --show shows each (default 2)')
+    parser.add_argument('--tta', action='store_true', help="test-time augmentation, by the config's tta_model")
+    add_run_arguments(parser)
+    return parser.parse_args(argv)
+
+
+def use_tta(cfg: Config) -> None:
+    """Put the config's test-time augmentation around its model and into its test data."""
+    for key in ('tta_model', 'tta_pipeline'):
+        if key not in cfg:
+            raise InputError(f'--tta: the config {cfg.filename} has no {key}')
+    cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)
+    cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    args = parse_args(argv)
+    cfg = load_run_config(args)
+    require_file(args.checkpoint, 'checkpoint')
+    cfg.load_from = args.checkpoint
+    cfg.resume = False
+    if args.show or args.show_dir:
+        if 'visualization' not in cfg.default_hooks:
+            raise InputError(f'--show: the config {args.config} has no default_hooks.visualization')
+        trigger_visualization_hook(cfg, args)
+    if args.tta:
+        use_tta(cfg)
+    if args.out:
+        out = Path(args.out)
+        if out.suffix not in ('.pkl', '.pickle'):
+            raise InputError(f'--out {out}: the file is a pickle, so end its name in .pkl or .pickle')
+        require_writable(out.parent, '--out')
+
+    runner = build_runner(cfg)
+    if args.out:
+        aside = out.with_name(f'.{out.stem}.part{out.suffix}')
+        runner.test_evaluator.metrics.append(DumpDetResults(out_file_path=str(aside)))
+    runner.test()
+    if args.out and is_main_process():
+        os.replace(aside, out)
+
+
+if __name__ == '__main__':
+    sys.exit(run(main))

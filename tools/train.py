@@ -1,0 +1,51 @@
+"""Train a detector: python tools/train.py CONFIG [--resume] [--amp] [--cfg-options KEY=VALUE ...]."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from centermask.engine.launch import add_run_arguments, build_runner, load_run_config, require_file, run
+from centermask.errors import InputError
+
+
+def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.partition(':')[0])
+    parser.add_argument('config', help='config file')
+    parser.add_argument('--amp', action='store_true', help='mixed precision: float16 on a GPU, bfloat16 on a CPU')
+    parser.add_argument(
+        '--auto-scale-lr', action='store_true', help="scale the learning rate by the batch size over the config's"
+    )
+    parser.add_argument(
+        '--resume',
+        nargs='?',
+        const='auto',
+        metavar='CHECKPOINT',
+        help='go on from a checkpoint; without one, from the last in the work folder',
+    )
+    add_run_arguments(parser)
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    args = parse_args(argv)
+    cfg = load_run_config(args)
+    if args.amp:
+        cfg.optim_wrapper.type = 'MixedPrecisionOptimWrapper'
+    if args.auto_scale_lr:
+        if 'base_batch_size' not in cfg.get('auto_scale_lr', {}):
+            raise InputError(
+                f'--auto-scale-lr: the config {args.config} has no auto_scale_lr.base_batch_size to scale by'
+            )
+        cfg.auto_scale_lr.enable = True
+    if args.resume:
+        cfg.resume = True
+        cfg.load_from = None if args.resume == 'auto' else args.resume
+    if cfg.get('load_from'):
+        require_file(cfg.load_from, 'checkpoint')
+    build_runner(cfg).train()
+
+
+if __name__ == '__main__':
+    sys.exit(run(main))
