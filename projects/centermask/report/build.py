@@ -1,0 +1,211 @@
+"""Put a run's figures, curves and pictures together."""
+
+from __future__ import annotations
+
+import datetime
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from mmengine.config import Config
+from pycocotools import mask as coco_mask
+from pycocotools.coco import COCO
+
+from centermask.errors import InputError
+from centermask.folders import replaced_when_done
+from centermask.report import page, pictures, plots
+from centermask.report.evaluation import Evaluation, evaluate, read_annotations, read_results
+from centermask.report.history import History, read_history
+
+PAGE_NAME = 'report.html'
+PICTURES = 12
+# Below this score a prediction is not drawn; it counts in the AP all the same.
+LEAST_SCORE = 0.3
+AP_CURVES = {'mask AP': 'coco/segm_mAP', 'box AP': 'coco/bbox_mAP'}
+
+
+@dataclass
+class Report:
+    """What :func:`build_report` wrote: the page, the PNG files, and box and mask AP."""
+
+    page: Path
+    images: list[Path]
+    box: Evaluation
+    mask: Evaluation
+
+
+@dataclass
+class _Data:
+    """Ground truth, detections and where the images are."""
+
+    config: Path
+    annotations: Path
+    images: Path
+    truth: COCO
+    category_ids: list[int]
+    boxes: list[dict]
+    masks: list[dict]
+
+
+def build_report(work_dir: Path, predictions: str, out: Path, command: str) -> Report:
+    """Write ``report.html`` and PNG files about a run on any data set in COCO format.
+
+    Args:
+        work_dir: of the training; its scalars give the curves.
+        predictions: what ``test_evaluator.outfile_prefix`` was at the test; ``PREFIX.bbox.json`` and
+            ``PREFIX.segm.json`` are read, and the config beside them (else in ``work_dir``) says what was tested on.
+        out: folder to write; a report that stands there is replaced.
+        command: what the user typed, shown in the report.
+
+    Raises:
+        InputError: a file is missing or belongs to other data, or ``out`` can't be written.
+    """
+    history = read_history(work_dir)
+    data = _read_data(work_dir, predictions)
+    box = evaluate(data.truth, data.boxes, 'bbox', data.category_ids)
+    mask = evaluate(data.truth, data.masks, 'segm', data.category_ids)
+    with replaced_when_done(out, lambda folder: (folder / PAGE_NAME).exists()) as folder:
+        sections = {
+            '': _headline(data, history, box, mask, command),
+            'Ground truth beside predictions': _shown_images(data, folder),
+            'Classes': _classes(data, box, mask, folder),
+            'Training': _curves(history, folder),
+        }
+        (folder / PAGE_NAME).write_text(page.page(data.config.stem, sections), encoding='utf-8')
+        images = [path.relative_to(folder) for path in sorted(folder.rglob('*.png'))]
+    return Report(out / PAGE_NAME, [out / path for path in images], box, mask)
+
+
+def _read_data(work_dir: Path, predictions: str) -> _Data:
+    config_path = _config_of_run(Path(predictions).parent, work_dir)
+    dataset = Config.fromfile(config_path, import_custom_modules=False).test_dataloader.dataset
+    while 'dataset' in dataset:
+        dataset = dataset.dataset
+    root = Path(dataset.get('data_root') or '')
+    annotations = root / dataset.ann_file
+    truth = read_annotations(annotations)
+    names = dataset.get('metainfo', {}).get('classes') or [category['name'] for category in truth.cats.values()]
+    category_ids = [i for i, category in sorted(truth.cats.items()) if category['name'] in names]
+    return _Data(
+        config=config_path,
+        annotations=annotations,
+        images=root / dataset.data_prefix.img,
+        truth=truth,
+        category_ids=category_ids,
+        boxes=read_results(Path(f'{predictions}.bbox.json'), truth, category_ids),
+        masks=read_results(Path(f'{predictions}.segm.json'), truth, category_ids),
+    )
+
+
+def _config_of_run(*folders: Path) -> Path:
+    """The config that MMEngine left in the first of these folders that has one."""
+    for folder in folders:
+        if configs := sorted(folder.glob('*.py'), key=lambda path: path.stat().st_mtime):
+            return configs[-1]
+    raise InputError(f'{folders[-1]} holds no config (*.py): name the work dir of a training run.')
+
+
+def _headline(data: _Data, history: History, box: Evaluation, mask: Evaluation, command: str) -> list[str]:
+    steps, seconds = history.curve('time')
+    objects, classes = len(data.truth.getAnnIds(catIds=data.category_ids, iscrowd=0)), len(data.category_ids)
+    known = {
+        'Config': data.config.name,
+        'Data': f'{data.annotations}: {len(data.truth.imgs)} images with {objects} objects of {classes} classes',
+        'Training': f'{max(steps)} iterations, {np.mean(seconds):.2f} s each' if steps else 'no iteration logged',
+        'Command': command,
+        'Date': f'{datetime.datetime.now().astimezone():%Y-%m-%d %H:%M %Z}',
+    }
+    rows = [[kind, *map(page.number, e.figures.values())] for kind, e in (('Masks', mask), ('Boxes', box))]
+    return [
+        page.cards({'mask AP': mask.figures['AP'], 'box AP': box.figures['AP']}),
+        page.facts(known),
+        page.table(['', *mask.figures], rows),
+        page.paragraph(
+            'AP is the average precision of COCO, from 0 to 1: the mean over IoU 0.50, 0.55, …, 0.95 and over the '
+            'classes. Small objects have less than 32² pixels, large ones more than 96².'
+        ),
+    ]
+
+
+def _shown_images(data: _Data, folder: Path) -> list[str]:
+    chosen = pictures.choose_images(data.truth, data.category_ids, PICTURES)
+    if not chosen:
+        return [page.paragraph('No image of this data set has an object.')]
+    colours = dict(zip(data.category_ids, pictures.class_colours(len(data.category_ids)), strict=True))
+    (folder / 'pictures').mkdir()
+    parts = [
+        page.paragraph(
+            f'Images with objects, spread over the data set, those with overlaps first. Predictions with a score of at '
+            f'least {LEAST_SCORE} are drawn; the number is the mask score (detection score × predicted mask IoU).'
+        )
+    ]
+    for position, image_id in enumerate(chosen, 1):
+        name = data.truth.imgs[image_id]['file_name']
+        image = pictures.read_image(data.images / name)
+        annotations = data.truth.loadAnns(data.truth.getAnnIds(image_id, data.category_ids))
+        results = [r for r in data.masks if r['image_id'] == image_id and r['score'] >= LEAST_SCORE]
+        truth = [_shown(data, colours, a, data.truth.annToMask(a), ' (crowd)' * a['iscrowd']) for a in annotations]
+        found = [
+            _shown(data, colours, r, coco_mask.decode(r['segmentation']), f' {r["score"]:.2f}')
+            for r in sorted(results, key=lambda result: -result['score'])
+        ]
+        pair = pictures.draw_pair(image, truth, found)[..., ::-1]
+        cv2.imwrite(str(folder / 'pictures' / f'{position:02d}_{Path(name).stem}.png'), pair)
+        alt = f'{name}: left {_list(truth)} in the ground truth, right {_list(found)} predicted'
+        parts.append(page.picture(cv2.imencode('.jpg', pair)[1].tobytes(), 'jpeg', alt, name))
+    return parts
+
+
+def _shown(data: _Data, colours: dict, item: dict, mask: np.ndarray, suffix: str) -> pictures.Shown:
+    category = item['category_id']
+    return pictures.Shown(mask, item['bbox'], colours[category], data.truth.cats[category]['name'] + suffix)
+
+
+def _list(objects: Sequence[pictures.Shown]) -> str:
+    return ', '.join(shown.label for shown in objects) or 'nothing'
+
+
+def _classes(data: _Data, box: Evaluation, mask: Evaluation, folder: Path) -> list[str]:
+    rows = []
+    for category_id in data.category_ids:
+        name = data.truth.cats[category_id]['name']
+        objects = len(data.truth.getAnnIds(catIds=[category_id], iscrowd=0))
+        rows.append([name, str(objects), page.number(mask.per_class[name]), page.number(box.per_class[name])])
+    parts = [page.table(['class', 'objects', 'mask AP', 'box AP'], rows)]
+    present = [name for name, value in mask.per_class.items() if not math.isnan(value)]
+    if len(present) < len(rows):
+        parts.append(page.paragraph('A dash stands where a class has no object here: it counts in no figure.'))
+    if present:
+        path = folder / 'ap_per_class.png'
+        plots.plot_classes(present, [box.per_class[n] for n in present], [mask.per_class[n] for n in present], path)
+        parts.insert(
+            0,
+            page.picture(path.read_bytes(), 'png', 'Bars of mask and box AP of each class; the table has the figures.'),
+        )
+    return parts
+
+
+def _curves(history: History, folder: Path) -> list[str]:
+    parts = []
+    if history.training:
+        path = folder / 'losses.png'
+        plots.plot_losses(history, path)
+        ends = []
+        for name in [*history.losses, 'loss']:
+            values = history.curve(name)[1]
+            ends.append(f'{name} from {values[0]:.3f} to {values[-1]:.3f}')
+        parts.append(page.picture(path.read_bytes(), 'png', f'Losses over iterations: {", ".join(ends)}.'))
+    reached = {label: history.curve(name) for label, name in AP_CURVES.items() if history.curve(name)[0]}
+    if reached:
+        path = folder / 'ap.png'
+        plots.plot_ap(reached, path)
+        ends = [f'{label} {values[-1]:.3f} at iteration {steps[-1]}' for label, (steps, values) in reached.items()]
+        parts.append(
+            page.picture(path.read_bytes(), 'png', f'AP at each validation during training; at last {", ".join(ends)}.')
+        )
+    else:
+        parts.append(page.paragraph('There was no validation during training, so there is no curve of AP over time.'))
+    return parts

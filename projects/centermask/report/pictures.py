@@ -1,0 +1,136 @@
+"""Pictures of ground truth beside predictions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import matplotlib
+import numpy as np
+from matplotlib import font_manager
+from PIL import Image, ImageDraw, ImageFont
+from pycocotools.coco import COCO
+
+from centermask.errors import InputError
+
+PANEL_SIDE = 480
+GAP = 12
+TITLE_HEIGHT = 26
+FILL = 0.4
+
+
+@dataclass
+class Shown:
+    """One object in a picture: its mask (H, W) of the image's size, box (x, y, w, h), colour and label."""
+
+    mask: np.ndarray
+    box: Sequence[float]
+    colour: tuple[int, int, int]
+    label: str
+
+
+def choose_images(truth: COCO, category_ids: Sequence[int], number: int) -> list[int]:
+    """Ids of images that show objects, spread over the data set; those where boxes overlap come first.
+
+    Args:
+        truth: the annotations.
+        category_ids: the classes that count.
+        number: how many to choose, if there are as many.
+    """
+    overlapping: list[int] = []
+    apart: list[int] = []
+    for image_id in sorted(truth.imgs):
+        ids = truth.getAnnIds(image_id, category_ids, iscrowd=0)
+        if not ids:
+            continue
+        boxes = np.array([annotation['bbox'] for annotation in truth.loadAnns(ids)])
+        low, high = boxes[:, :2], boxes[:, :2] + boxes[:, 2:]
+        shared = np.minimum(high[:, None], high) - np.maximum(low[:, None], low)
+        pairs = (shared > 0).all(-1).sum() - len(boxes)
+        (overlapping if pairs else apart).append(image_id)
+    chosen = _spread(overlapping, number)
+    return sorted(chosen + _spread(apart, number - len(chosen)))
+
+
+def _spread(items: list[int], number: int) -> list[int]:
+    if number >= len(items):
+        return items
+    return [items[i * len(items) // number] for i in range(number)]
+
+
+def class_colours(number: int) -> list[tuple[int, int, int]]:
+    """RGB colours of classes, distinct for as many as a palette has and all around the hues beyond that."""
+    palette = matplotlib.colormaps['tab10' if number <= 10 else 'hsv']
+    golden = 0.618
+    places = [i if number <= 10 else (i * golden) % 1 for i in range(number)]
+    return [(round(255 * r), round(255 * g), round(255 * b)) for r, g, b, _ in map(palette, places)]
+
+
+def read_image(path: Path) -> np.ndarray:
+    """An image as (H, W, 3) RGB.
+
+    Raises:
+        InputError: there is no such file, or it is no image.
+    """
+    image = cv2.imread(str(path), cv2.IMREAD_COLOR)
+    if image is None:
+        raise InputError(f'{path} is missing or no image: the report needs the images of the annotation file.')
+    return image[..., ::-1]
+
+
+def draw_pair(image: np.ndarray, truth: Sequence[Shown], found: Sequence[Shown]) -> np.ndarray:
+    """Ground truth on the left, predictions on the right: (H', W', 3) RGB of about ``PANEL_SIDE`` a panel."""
+    panels = [_panel(image, truth, 'Ground truth'), _panel(image, found, 'Predictions')]
+    height, width = panels[0].shape[:2]
+    pair = np.full((height, 2 * width + GAP, 3), 255, np.uint8)
+    pair[:, :width], pair[:, width + GAP :] = panels
+    return pair
+
+
+def _panel(image: np.ndarray, objects: Sequence[Shown], title: str) -> np.ndarray:
+    scale = PANEL_SIDE / max(image.shape[:2])
+    size = (round(image.shape[1] * scale), round(image.shape[0] * scale))
+    canvas = cv2.resize(image, size, interpolation=cv2.INTER_CUBIC if scale > 1 else cv2.INTER_AREA)
+    # The greatest first: small objects stay visible on them.
+    objects = sorted(objects, key=lambda shown: -int(shown.mask.sum()))
+    for shown in objects:
+        mask = cv2.resize(shown.mask.astype(np.float32), size, interpolation=cv2.INTER_LINEAR) > 0.5
+        canvas[mask] = (1 - FILL) * canvas[mask] + FILL * np.array(shown.colour)
+        outlines, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+        cv2.drawContours(canvas, outlines, -1, (255, 255, 255), 3, cv2.LINE_AA)
+        cv2.drawContours(canvas, outlines, -1, shown.colour, 2, cv2.LINE_AA)
+    return _with_text(canvas, objects, scale, title)
+
+
+def _with_text(canvas: np.ndarray, objects: Sequence[Shown], scale: float, title: str) -> np.ndarray:
+    height, width = canvas.shape[:2]
+    page = Image.new('RGB', (width, height + TITLE_HEIGHT), 'white')
+    page.paste(Image.fromarray(canvas), (0, TITLE_HEIGHT))
+    draw = ImageDraw.Draw(page)
+    draw.text((0, 4), title, fill='#444', font=_font(15))
+    font = _font(13)
+    taken: list[tuple[float, float, float, float]] = []
+    for shown in objects:
+        label_width = draw.textlength(shown.label, font=font) + 6
+        left = min(max(shown.box[0] * scale, 0), max(width - label_width, 0))
+        tops = [(shown.box[1] + share * shown.box[3]) * scale for share in (0, 0.25, 0.5, 0.75, 1)]
+        places = [(left, min(max(top - 9, 0), height - 18) + TITLE_HEIGHT) for top in tops]
+        boxes = [(x, y, x + label_width, y + 18) for x, y in places]
+        # The first place that covers no other label.
+        place = next((box for box in boxes if not any(_overlap(box, other) for other in taken)), boxes[0])
+        taken.append(place)
+        bright = np.dot(shown.colour, (0.299, 0.587, 0.114)) > 150
+        draw.rectangle(place, fill=shown.colour)
+        draw.text((place[0] + 3, place[1] + 1), shown.label, fill='black' if bright else 'white', font=font)
+    return np.array(page)
+
+
+def _overlap(a: Sequence[float], b: Sequence[float]) -> bool:
+    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
+
+
+def _font(size: int) -> ImageFont.FreeTypeFont:
+    # matplotlib brings this font along.
+    return ImageFont.truetype(font_manager.findfont('DejaVu Sans'), size)
