@@ -16,3 +16,14 @@ class RunError(Exception):
     """A run that began well can't go on. Same form of message as :class:`InputError`; commands exit with code 1."""
 
     exit_code = 1
+
+
+def sentence(error: Exception) -> str:
+    """The one sentence of an error, also of one raised in a data loader's worker.
+
+    torch raises that error again with the worker's traceback as its message; the sentence ends it.
+    """
+    message = str(error)
+    if message.startswith('Caught '):
+        return message.rpartition(f'{type(error).__module__}.{type(error).__qualname__}: ')[2].strip()
+    return message

@@ -7,12 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from centermask.datasets import FloorResize, InclusiveBoxes, InclusiveFlip
 from mmcv.transforms import Compose
 from mmdet.registry import TRANSFORMS
 from mmdet.structures.bbox import HorizontalBoxes
 from mmdet.structures.mask import PolygonMasks
 from PIL import Image
+
+from centermask.datasets import FloorResize, InclusiveBoxes, InclusiveFlip
 
 
 def example(width: int = 640, height: int = 427, seed: int = 0) -> dict:

@@ -1,0 +1,355 @@
+"""COCO data as CenterMask trains and is tested on it: checked before the run, completed where the file is silent."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pycocotools.mask as mask_utils
+from mmcv.transforms import LoadImageFromFile
+from mmdet.datasets import CocoDataset
+from mmdet.datasets.api_wrappers import COCO
+from mmdet.registry import DATASETS
+from mmengine.fileio import get_local_path
+from mmengine.logging import MMLogger
+
+from centermask.datasets.rle import rle_to_polygons
+from centermask.errors import InputError, RunError
+
+# What an entry of each list must hold for anything to be done with it.
+NEEDED = {
+    'categories': ('id', 'name'),
+    'images': ('id', 'file_name', 'width', 'height'),
+    'annotations': ('id', 'image_id', 'category_id', 'bbox'),
+}
+
+
+class CocoAnnotations(COCO):
+    """MMDetection's reader of COCO files over a file that is checked and completed first.
+
+    A missing ``area`` (that of the polygons or RLE, in pixels) or ``iscrowd`` (0) is filled in; polygons become float64
+    arrays. What can't be used is left out and remembered.
+
+    Args:
+        annotation_file: Path of the JSON file.
+        annotated: False accepts a file without ``annotations``, as COCO's test-dev has.
+        with_masks: False keeps objects whose segmentation can't be used.
+
+    Attributes:
+        unusable: Ids of the annotations left out, under the reason.
+
+    Raises:
+        InputError: The file is missing, isn't JSON or isn't COCO's format, or its ids aren't unique.
+    """
+
+    def __init__(self, annotation_file: str, annotated: bool = True, with_masks: bool = True) -> None:
+        super().__init__()
+        self.path = annotation_file
+        self.unusable: dict[str, list[Any]] = defaultdict(list)
+        self.dataset = _read(annotation_file)
+        if not annotated:
+            self.dataset.setdefault('annotations', [])
+        for key in NEEDED:
+            _check_entries(self.dataset, key, annotation_file)
+        self.dataset['annotations'] = self._usable(with_masks)
+        self.createIndex()
+        self.img_ann_map, self.cat_img_map = self.imgToAnns, self.catToImgs
+
+    def get_cat_ids(
+        self, cat_names: Sequence[str] = (), sup_names: Sequence[str] = (), cat_ids: Sequence[int] = ()
+    ) -> list[int]:
+        """Ids of categories, for ``cat_names`` in the order of the names: pycocotools gives the file's order whatever
+        the names' is, and labels would mean other classes than the config says.
+
+        Raises:
+            InputError: The file has no category of such a name.
+        """
+        if not cat_names:
+            return super().get_cat_ids(cat_names, sup_names, cat_ids)
+        ids = {category['name']: category['id'] for category in self.dataset['categories']}
+        absent = [name for name in cat_names if name not in ids]
+        if absent:
+            raise InputError(
+                f'The annotation file {self.path} has no category {_some(absent)}, only {_some(ids)}: '
+                'make the classes of the config (metainfo) those of the file.'
+            )
+        return [ids[name] for name in cat_names]
+
+    def _usable(self, with_masks: bool) -> list[dict]:
+        sizes = {image['id']: (int(image['height']), int(image['width'])) for image in self.dataset['images']}
+        categories = {category['id'] for category in self.dataset['categories']}
+        usable = []
+        for annotation in self.dataset['annotations']:
+            if annotation['image_id'] not in sizes:
+                self.unusable['of an image that the file does not list'].append(annotation['id'])
+                continue
+            if annotation['category_id'] not in categories:
+                self.unusable['of a category that the file does not list'].append(annotation['id'])
+                continue
+            size = sizes[annotation['image_id']]
+            annotation['iscrowd'] = int(annotation.get('iscrowd') or 0)
+            segmentation, flaw = _segmentation(annotation.get('segmentation'), *size)
+            if not segmentation and annotation['iscrowd']:
+                # A crowd is a region to leave alone, and its box is one.
+                x, y, w, h = annotation['bbox']
+                segmentation, flaw = [np.array([x, y, x + w, y, x + w, y + h, x, y + h], dtype=np.float64)], None
+            if flaw:
+                self.unusable[flaw].append(annotation['id'])
+            if not segmentation and with_masks:
+                continue
+            annotation['segmentation'] = segmentation
+            if not (annotation.get('area') or 0) > 0:
+                annotation['area'] = _area(annotation, *size)
+            usable.append(annotation)
+        return usable
+
+
+@DATASETS.register_module()
+class CenterMaskCocoDataset(CocoDataset):
+    """COCO data for training on polygons.
+
+    Beyond MMDetection's: labels follow the order of the config's classes, objects given as RLE train like polygons, all
+    images must be there before the run starts, and what can't be used is named in one warning.
+
+    Raises:
+        InputError: Whatever :class:`CocoAnnotations` raises, and: the config's classes aren't in the file, nothing is
+            left to train on, or images are missing.
+        RunError: An image can't be read, or isn't of the size that the file says.
+    """
+
+    @classmethod
+    def _load_metainfo(cls, metainfo: Any = None) -> dict:
+        info = super()._load_metainfo(metainfo)
+        if isinstance(info['classes'], str):
+            raise InputError(
+                f"The classes in metainfo are the text '{info['classes']}': write a tuple of names, "
+                f"('{info['classes']}',) for one class."
+            )
+        if len(info['palette']) < len(info['classes']):
+            info['palette'] = 'random'  # drawing fails on a palette with too few colours
+        return info
+
+    def load_data_list(self) -> list[dict]:
+        """Annotations of every image, as MMDetection's pipelines take them."""
+        with get_local_path(self.ann_file, backend_args=self.backend_args) as path:
+            self.coco = CocoAnnotations(path, annotated=not self.test_mode)
+        self.cat_ids = self.coco.get_cat_ids(cat_names=self.metainfo['classes'])
+        self.cat2label = {category: label for label, category in enumerate(self.cat_ids)}
+        self.cat_img_map = self.coco.cat_img_map
+
+        data_list = []
+        for image in self.coco.dataset['images']:
+            annotations = []
+            for annotation in self.coco.img_ann_map.get(image['id'], []):
+                if _box_has_area(annotation, image):
+                    annotations.append(annotation)
+                else:
+                    self.coco.unusable['whose box has no area inside the image'].append(annotation['id'])
+            image = {**image, 'img_id': image['id']}
+            data_list.append(self.parse_data_info({'raw_img_info': image, 'raw_ann_info': annotations}))
+
+        if self.coco.unusable:
+            MMLogger.get_current_instance().warning(_describe(self.ann_file, self.coco.unusable))
+        del self.coco
+        return data_list
+
+    def filter_data(self) -> list[dict]:
+        """The images to use; with ``filter_empty_gt`` those with an object, a crowd not being one."""
+        data_list = super().filter_data()
+        if not self.test_mode and (self.filter_cfg or {}).get('filter_empty_gt'):
+            data_list = [
+                info for info in data_list if not all(instance['ignore_flag'] for instance in info['instances'])
+            ]
+        if not data_list:
+            raise InputError(
+                f'The annotation file {self.ann_file} leaves nothing to work on: none of its {len(self.data_list)} '
+                f'images has a usable object of the classes {_some(self.metainfo["classes"])}.'
+            )
+        if self.backend_args is None:
+            check_images_exist([info['img_path'] for info in data_list], self.ann_file)
+        return data_list
+
+    def get_data_info(self, idx: int) -> dict:
+        """One image's annotations, RLE turned into polygons here lest whole data sets of it take minutes to start."""
+        info = super().get_data_info(idx)
+        for instance in info['instances']:
+            if isinstance(instance.setdefault('mask', []), dict) and not instance['ignore_flag']:
+                instance['mask'] = rle_to_polygons(instance['mask'])
+        return info
+
+    def prepare_data(self, idx: int) -> Any:
+        """One image through the pipeline."""
+        info = self.get_data_info(idx)
+        path, expected = info['img_path'], (info['height'], info['width'])
+        try:
+            data = self.pipeline(info)
+        except Exception:
+            _check_readable(path)
+            raise
+        # Transforms write into `info`; where the first of them isn't one that loads, there is nothing to compare.
+        height, width = info.get('ori_shape', expected)
+        if (height, width) != expected:
+            raise RunError(
+                f'The image {path} is {width}x{height} pixels but {self.ann_file} says {expected[1]}x{expected[0]}: '
+                'correct one of them.'
+            )
+        return data
+
+
+def read_classes(ann_file: str) -> tuple[str, ...]:
+    """Names of a COCO file's categories in the order of their ids.
+
+    For configs that take the classes from their data: ``from centermask.datasets import read_classes``, after the line
+    with ``_base_`` (MMEngine takes a config that imports first for one of its other style).
+
+    Raises:
+        InputError: The file is missing, isn't JSON, or has no categories.
+    """
+    dataset = _read(ann_file)
+    _check_entries(dataset, 'categories', ann_file)
+    return tuple(category['name'] for category in sorted(dataset['categories'], key=lambda category: category['id']))
+
+
+def check_images_exist(paths: Sequence[str], ann_file: str) -> None:
+    """Look for images by listing each folder once, which takes a second where asking for 118,000 files takes minutes.
+
+    Raises:
+        InputError: Names the first file that isn't there, and how many aren't.
+    """
+    listed: dict[str, set[str]] = {}
+    missing = []
+    for path in paths:
+        folder, name = os.path.split(path)
+        if folder not in listed:
+            listed[folder] = {entry.name for entry in os.scandir(folder or '.')} if Path(folder).is_dir() else set()
+        if name not in listed[folder]:
+            missing.append(path)
+    if missing:
+        raise InputError(
+            f'{len(missing)} of the {len(paths)} images of {ann_file} are missing, the first is {missing[0]}: '
+            'put them there or correct data_root and data_prefix.'
+        )
+
+
+def _read(path: str) -> dict:
+    try:
+        dataset = json.loads(Path(path).read_text(encoding='utf-8'))
+    except FileNotFoundError:
+        raise InputError(f'The annotation file {path} does not exist: correct ann_file and data_root.') from None
+    except OSError as error:
+        raise InputError(f'The annotation file {path} could not be read: {error.strerror}.') from None
+    except json.JSONDecodeError as error:
+        raise InputError(
+            f'The annotation file {path} is not valid JSON: {error.msg} at line {error.lineno}, column {error.colno}.'
+        ) from None
+    except ValueError:
+        raise InputError(f'The annotation file {path} is not valid JSON: it is not text in UTF-8.') from None
+    if not isinstance(dataset, dict):
+        raise InputError(
+            f'The annotation file {path} is not in COCO format: it must hold an object with the lists {_some(NEEDED)}.'
+        )
+    return dataset
+
+
+def _check_entries(dataset: dict, key: str, path: str) -> None:
+    """The list is there, its entries have the needed fields, and no id comes twice."""
+    entries = dataset.get(key)
+    if not isinstance(entries, list):
+        raise InputError(f'The annotation file {path} is not in COCO format: it has no list "{key}".')
+    seen = set()
+    for i, entry in enumerate(entries):
+        for field in NEEDED[key]:
+            if not isinstance(entry, dict) or not _valid(field, entry.get(field)):
+                raise InputError(
+                    f'The annotation file {path} is not in COCO format: entry {i} of "{key}" has no valid "{field}".'
+                )
+        if entry['id'] in seen:
+            raise InputError(f'The annotation file {path} has two "{key}" with the id {entry["id"]}: make ids unique.')
+        seen.add(entry['id'])
+    if key == 'categories':
+        names = [entry['name'] for entry in entries]
+        if not names:
+            raise InputError(f'The annotation file {path} lists no categories: add them.')
+        twice = [name for name in names if names.count(name) > 1]
+        if twice:
+            raise InputError(f'The annotation file {path} has two categories "{twice[0]}": rename or merge them.')
+
+
+def _valid(field: str, value: Any) -> bool:
+    if field in ('width', 'height'):
+        return isinstance(value, (int, float)) and value > 0
+    if field == 'bbox':
+        return isinstance(value, list) and len(value) == 4 and all(isinstance(v, (int, float)) for v in value)
+    if field in ('file_name', 'name'):
+        return isinstance(value, str)
+    return isinstance(value, (int, float, str))
+
+
+def _segmentation(segmentation: Any, height: int, width: int) -> tuple[list[np.ndarray] | dict, str | None]:
+    """What of an object's segmentation can be used, none or no polygons if nothing can, and what is wrong with it."""
+    if not segmentation:
+        return [], 'without segmentation'
+    if isinstance(segmentation, dict):
+        try:
+            counts = segmentation['counts']
+            if isinstance(counts, list):
+                if sum(counts) != height * width:
+                    return [], 'whose RLE does not fit its image'
+                segmentation = mask_utils.frPyObjects(segmentation, height, width)
+            if list(segmentation['size']) != [height, width] or not mask_utils.decode(segmentation).any():
+                return [], 'whose RLE is empty or does not fit its image'
+        except (KeyError, TypeError, ValueError):
+            return [], 'whose RLE is damaged'
+        return segmentation, None
+    try:
+        polygons = [np.asarray(polygon, dtype=np.float64) for polygon in segmentation]
+    except (TypeError, ValueError):
+        return [], 'whose polygon is not a list of numbers'
+    good = [p for p in polygons if p.ndim == 1 and len(p) >= 6 and len(p) % 2 == 0 and np.isfinite(p).all()]
+    if not good:
+        return [], 'whose polygon has under three points'
+    return good, None if len(good) == len(polygons) else 'in part, as one polygon has under three points'
+
+
+def _area(annotation: dict, height: int, width: int) -> float:
+    segmentation = annotation['segmentation']
+    if isinstance(segmentation, dict):
+        return float(mask_utils.area(segmentation))
+    if segmentation:
+        return float(mask_utils.area(mask_utils.merge(mask_utils.frPyObjects(segmentation, height, width))))
+    return annotation['bbox'][2] * annotation['bbox'][3]
+
+
+def _box_has_area(annotation: dict, image: dict) -> bool:
+    """Whether MMDetection will take the box: at least a pixel wide and high, and not outside the image."""
+    x, y, width, height = annotation['bbox']
+    inside = min(x + width, image['width']) > max(x, 0) and min(y + height, image['height']) > max(y, 0)
+    return inside and width >= 1 and height >= 1 and annotation['area'] > 0
+
+
+def _describe(ann_file: str, unusable: dict[str, list]) -> str:
+    total = sum(map(len, unusable.values()))
+    parts = [f'{len(ids)} {reason} (ids {_some(ids)})' for reason, ids in unusable.items()]
+    return f'{ann_file}: left out {total} annotations that can not be used: {"; ".join(parts)}.'
+
+
+def _check_readable(path: str) -> None:
+    try:
+        LoadImageFromFile()({'img_path': path})
+    except Exception as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else 'it is damaged or not an image'
+        raise RunError(
+            f'The image {path} could not be read ({reason}): replace it or take it out of the annotation file.'
+        ) from error
+
+
+def _some(values: Iterable[Any], limit: int = 10) -> str:
+    """The first few, and how many more there are."""
+    values = [str(value) for value in values]
+    more = f' and {len(values) - limit} more' if len(values) > limit else ''
+    return ', '.join(values[:limit]) + more

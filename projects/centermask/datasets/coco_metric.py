@@ -1,0 +1,50 @@
+"""COCO's AP for data sets whose classes stand in any order."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from mmdet.evaluation import CocoMetric
+from mmdet.registry import METRICS
+
+from centermask.datasets.coco import CocoAnnotations
+
+
+@METRICS.register_module()
+class CenterMaskCocoMetric(CocoMetric):
+    """``CocoMetric`` that takes the annotation files which ``CenterMaskCocoDataset`` takes, and its labels.
+
+    MMDetection's own takes label i for the i-th of the classes' categories as the *file* lists them, which makes AP
+    wrong where the config lists them otherwise, and its AP per class wrong where ids don't rise in the file.
+
+    Args:
+        ann_file: Path of the COCO file with the ground truth.
+        **kwargs: As for ``CocoMetric``.
+
+    Raises:
+        InputError: The file can't be used, see :class:`CocoAnnotations`.
+    """
+
+    def __init__(self, ann_file: str, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._coco_api = CocoAnnotations(ann_file, annotated=not self.format_only, with_masks='segm' in self.metrics)
+
+    def compute_metrics(self, results: list) -> dict[str, float]:
+        """AP by MMDetection's names. Where nothing at all was detected MMDetection gives none; here it is 0."""
+        # COCOeval sorts the ids whatever order it is given, and the table of AP per class relies on that order.
+        self.cat_ids = sorted(self._coco_api.get_cat_ids(cat_names=self.dataset_meta['classes']))
+        scores = super().compute_metrics(results)
+        if not scores and not self.format_only:
+            items = self.metric_items or ('mAP', 'mAP_50', 'mAP_75', 'mAP_s', 'mAP_m', 'mAP_l')
+            scores = {f'{metric}_{item}': 0.0 for metric in self.metrics for item in items}
+        return scores
+
+    def results2json(self, results: Sequence[dict], outfile_prefix: str) -> dict:
+        """Write the results as COCO's JSON; labels that count through the config's classes become category ids."""
+        category_of_label = self._coco_api.get_cat_ids(cat_names=self.dataset_meta['classes'])
+        rank = np.array([self.cat_ids.index(category) for category in category_of_label])
+        return super().results2json(
+            [{**result, 'labels': rank[result['labels']]} for result in results], outfile_prefix
+        )
