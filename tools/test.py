@@ -7,11 +7,12 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from mmdet.engine.hooks.utils import trigger_visualization_hook
 from mmdet.evaluation import DumpDetResults
 from mmengine.config import Config, ConfigDict
-from mmengine.dist import is_main_process
+from mmengine.fileio import dump
 
 from centermask.engine.launch import (
     add_run_arguments,
@@ -35,6 +36,19 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument('--tta', action='store_true', help="test-time augmentation, by the config's tta_model")
     add_run_arguments(parser)
     return parser.parse_args(argv)
+
+
+class WriteResults(DumpDetResults):
+    """MMDetection's pseudo metric that writes all predictions, written aside and renamed into place."""
+
+    default_prefix = 'predictions'  # without one MMEngine warns
+
+    def compute_metrics(self, results: list) -> dict[str, Any]:
+        aside = f'{self.out_file_path}.part'
+        dump(results, aside, file_format='pkl')
+        os.replace(aside, self.out_file_path)
+        print(f'all predictions are in {self.out_file_path}')
+        return {}
 
 
 def use_tta(cfg: Config) -> None:
@@ -66,11 +80,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     runner = build_runner(cfg)
     if args.out:
-        aside = out.with_name(f'.{out.stem}.part{out.suffix}')
-        runner.test_evaluator.metrics.append(DumpDetResults(out_file_path=str(aside)))
+        runner.test_evaluator.metrics.append(WriteResults(out_file_path=args.out))
     runner.test()
-    if args.out and is_main_process():
-        os.replace(aside, out)
 
 
 if __name__ == '__main__':

@@ -41,25 +41,17 @@ def read_checkpoint(source: str, map_location: Any = 'cpu', remedy: str = 'give 
         content = CheckpointLoader.load_checkpoint(source if remote else path, map_location, logger='silent')
     except Exception as error:  # a damaged file raises whatever its first wrong byte leads to
         if remote:
-            raise InputError(f"the checkpoint {source} can't be fetched ({_reason(error)}): {remedy}") from error
-        raise InputError(
-            f"the checkpoint {source} can't be read, it is truncated or no checkpoint ({_reason(error)}): {remedy}"
-        ) from error
+            reason = str(error).split('\n')[0] or type(error).__name__
+            raise InputError(f"the checkpoint {source} can't be fetched ({reason}): {remedy}") from error
+        refused = re.search(r'Unsupported global: GLOBAL (\S+)', str(error))
+        why = f'holds a {refused[1]}, which no checkpoint needs' if refused else 'is truncated or no checkpoint at all'
+        raise InputError(f'the checkpoint {source} {why}: {remedy}') from error
     if isinstance(content, Mapping):
         weights = content.get('state_dict', content.get('model', content))
         if isinstance(weights, Mapping) and any(isinstance(value, Tensor) for value in weights.values()):
             bare = {key.removeprefix('module.'): value for key, value in weights.items() if isinstance(value, Tensor)}
             return {**(content if 'state_dict' in content else {}), 'state_dict': bare}
     raise InputError(f'the checkpoint {source} holds no weights: {remedy}')
-
-
-def _reason(error: Exception) -> str:
-    """The first sentence of an error, and of torch's refusal to load a class only which class that is."""
-    text = str(error)
-    refused = re.search(r'Unsupported global: GLOBAL (\S+)', text)
-    if refused:
-        return f'it holds {refused[1]}, which is no part of a checkpoint'
-    return re.split(r'\.\s|\n', text.strip() or type(error).__name__)[0].rstrip('.')
 
 
 class Misfit(NamedTuple):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 from difflib import get_close_matches
@@ -57,6 +56,8 @@ _UNTYPED: dict[str, tuple[Callable | Iterable[str], ...]] = {
     'randomness': (Runner.set_randomness,),
     'auto_scale_lr': (('enable', 'base_batch_size'),),
     'env_cfg': (('cudnn_benchmark', 'mp_cfg', 'dist_cfg', 'resource_limit'),),
+    'env_cfg.mp_cfg': (('mp_start_method', 'opencv_num_threads'),),
+    'env_cfg.dist_cfg': (('backend', 'timeout', 'init_backend', 'port'),),
     'default_hooks': (('runtime_info', 'timer', 'sampler_seed', 'logger', 'param_scheduler', 'checkpoint'),),
     '*.metainfo': (('classes', 'palette'),),
     '*.filter_cfg': (('filter_empty_gt', 'min_size'),),
@@ -77,41 +78,41 @@ def check_options(cfg: Config, options: Mapping[str, Any]) -> None:
     Raises:
         InputError: it doesn't. The sentence names the nearest key.
     """
-    merged = copy.deepcopy(cfg)
-    try:
-        merged.merge_from_dict(copy.deepcopy(dict(options)))
-    except (KeyError, TypeError) as error:
-        raise InputError(f"--cfg-options can't be merged into {cfg.filename}: {error.args[0]}") from error
     for option in options:
-        _check(option, cfg._cfg_dict, merged._cfg_dict)
+        _check(option, options, cfg._cfg_dict)
 
 
-def _check(option: str, before: Any, after: Any) -> None:
-    """Follow an option from the top of the config, as it was and as it will be, to what it names."""
+def _check(option: str, options: Mapping[str, Any], node: Any) -> None:
+    """Follow an option from the top of the config to what it names."""
     place = ''
     for key in option.split('.'):
-        if isinstance(before, list | tuple):
-            if not key.isdigit() or int(key) >= len(before):
+        if isinstance(node, list | tuple):
+            if not key.isdigit() or int(key) >= len(node):
                 raise InputError(
-                    f'--cfg-options {option}: {place} is a list, its entries are {place}.0 to {place}.{len(before) - 1}'
+                    f'--cfg-options {option}: {place} is a list, its entries are {place}.0 to {place}.{len(node) - 1}'
                 )
-            before, after = before[int(key)], after[int(key)]
+            node = node[int(key)]
         else:
-            before = before if isinstance(before, dict) else {}
-            known, complete = _arguments(place, after)
-            if not known and not before:
+            if not isinstance(node, dict):
+                if f'{place}._delete_' not in options:
+                    raise InputError(
+                        f'--cfg-options {option}: {place} is {node!r} in the config and has no entries; '
+                        f'add {place}._delete_=True to replace it'
+                    )
+                node = {}
+            known, complete = _arguments(place, options.get(f'{place}.type', node.get('type')))
+            if not known and not node:
                 return  # a dict that the config doesn't have, of which no class is known
-            if key not in before and key not in known and key not in _TAKEN_OUT:
-                _reject(option, key, place, {*before, *known}, complete)
+            if key not in node and key not in known and key not in _TAKEN_OUT:
+                _reject(option, key, place, {*node, *known}, complete)
             if not place and key not in known:
-                _reject_variable(option, key, before)
-            before, after = before.get(key), after.get(key) if isinstance(after, dict) else None
+                _reject_variable(option, key, node)
+            node = node.get(key, {})
         place = f'{place}.{key}'.lstrip('.')
 
 
-def _arguments(place: str, node: Any) -> tuple[set[str], bool]:
-    """The names that a dict of the config may hold by what it is built into, and whether those are all."""
-    kind = node.get('type') if isinstance(node, dict) else None
+def _arguments(place: str, kind: str | type | None) -> tuple[set[str], bool]:
+    """The names that a dict of the config may hold, by its type or by its place, and whether those are all."""
     if kind is None:
         owners = _UNTYPED.get(place) or _UNTYPED.get('*.' + place.rpartition('.')[2], ())
     elif isinstance(kind, str):
@@ -164,13 +165,13 @@ def _reject_variable(option: str, key: str, config: dict) -> None:
     value = config[key]
     entries = [
         place
-        for place, other in _entries({name: node for name, node in config.items() if name in _arguments('', {})[0]})
+        for place, other in _entries({name: node for name, node in config.items() if name in _arguments('', None)[0]})
         if (place.endswith(f'.{key}') or isinstance(value, dict | list)) and other == value
     ]
-    use = f'set {" and ".join(entries[:4])}' if entries else 'set the entries made from it'
+    use = ' and '.join(entries[:4]) or 'the entries made from it'
     raise InputError(
-        f'--cfg-options {option}: {key} is a variable that the config file has used already, so that setting it here '
-        f'would change nothing; {use}, or write a config that sets it and has this one as its _base_'
+        f'--cfg-options {option}: {key} is a variable that the config file has used already, so that setting it would '
+        f'change nothing; set {use}'
     )
 
 

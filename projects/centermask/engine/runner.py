@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import subprocess
 from collections.abc import Callable, Sequence
@@ -42,13 +43,14 @@ class CenterMaskRunner(Runner):
             raise InputError(f"the config's model can't be built: {error.args[0] if error.args else error}") from error
 
     def wrap_model(self, model_wrapper_cfg: dict | None, model: nn.Module) -> nn.Module:
-        """Wrap the model for several processes; those on a CPU have no device number."""
-        if self.distributed and not torch.cuda.is_available():
+        """Wrap the model for several processes as MMEngine does: each keeps its own buffers; on a CPU without device."""
+        if self.distributed:
+            renamed = 'forward_sync_buffers' in inspect.signature(nn.parallel.DistributedDataParallel).parameters
             model_wrapper_cfg = {
-                'broadcast_buffers': False,
+                'forward_sync_buffers' if renamed else 'broadcast_buffers': False,  # by the version of torch
                 'find_unused_parameters': self.cfg.get('find_unused_parameters', False),
                 **(model_wrapper_cfg or {}),
-                'device_ids': None,
+                **({} if torch.cuda.is_available() else {'device_ids': None}),
             }
         return super().wrap_model(model_wrapper_cfg, model)
 
