@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from centermask.datasets.shapes import CLASSES, make_dataset
-from centermask.errors import InputError
+from centermask.engine.launch import run
 
 
 def main() -> None:
@@ -16,15 +16,11 @@ def main() -> None:
     parser.add_argument('--images', type=int, required=True, help='how many pictures')
     parser.add_argument('--seed', type=int, default=0, help='another seed gives other pictures (default 0)')
     args = parser.parse_args()
-    try:
-        coco = make_dataset(args.out, args.images, args.seed)
-    except InputError as error:
-        print(error, file=sys.stderr)
-        sys.exit(error.exit_code)
+    coco = make_dataset(args.out, args.images, args.seed)
     crowds = sum(annotation['iscrowd'] for annotation in coco['annotations'])
     objects = len(coco['annotations']) - crowds
     print(f'{args.out}: {args.images} images, {objects} objects ({", ".join(CLASSES)}), {crowds} crowds')
 
 
 if __name__ == '__main__':
-    main()
+    sys.exit(run(main))

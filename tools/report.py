@@ -7,7 +7,7 @@ import shlex
 import sys
 from pathlib import Path
 
-from centermask.errors import InputError
+from centermask.engine.launch import run
 from centermask.report import build_report
 
 
@@ -23,14 +23,10 @@ def main() -> None:
     parser.add_argument('--out', type=Path, help='folder to write (default WORK_DIR/report)')
     args = parser.parse_args()
     predictions = args.predictions or str(args.work_dir / 'test' / 'results')
-    try:
-        report = build_report(args.work_dir, predictions, args.out or args.work_dir / 'report', shlex.join(sys.argv))
-    except InputError as error:
-        print(error, file=sys.stderr)
-        sys.exit(error.exit_code)
+    report = build_report(args.work_dir, predictions, args.out or args.work_dir / 'report', shlex.join(sys.argv))
     print(f'mask AP {report.mask.figures["AP"]:.3f}, box AP {report.box.figures["AP"]:.3f}')
     print(f'Report: {report.page}, with {len(report.images)} pictures beside it')
 
 
 if __name__ == '__main__':
-    main()
+    sys.exit(run(main))
