@@ -9,7 +9,7 @@ import numpy as np
 import pycocotools.mask as mask_utils
 import pytest
 
-from centermask.datasets.rle import rle_to_polygons
+from centermask.datasets.rle import rle_to_polygons, run_lengths
 
 
 def encode(mask: np.ndarray) -> dict:
@@ -82,3 +82,33 @@ def test_thin_part_keeps_its_width() -> None:
 
 def test_empty_mask_has_no_polygon() -> None:
     assert rle_to_polygons(encode(np.zeros((5, 7)))) == []
+
+
+@pytest.mark.parametrize('mask', masks())
+def test_lengths_of_the_runs_of_both_forms(mask: np.ndarray) -> None:
+    assert run_lengths(encode(mask)) == uncompressed(mask)['counts']
+    text = {**encode(mask), 'counts': encode(mask)['counts'].decode()}
+    assert run_lengths(text) == uncompressed(mask)['counts']
+    assert run_lengths(uncompressed(mask)) == uncompressed(mask)['counts']
+
+
+@pytest.mark.parametrize(
+    'rle',
+    [
+        {'size': [4, 6], 'counts': [10, 13]},
+        {'size': [4, 6], 'counts': [30, -6]},
+        {'size': [4, 6], 'counts': [20.5, 3.5]},
+        {'size': [4, 6], 'counts': ['a']},
+        {'size': [4, 6], 'counts': ''},
+        {'size': [4, 6], 'counts': encode(np.ones((4, 7)))['counts']},
+        {'size': [4, 6], 'counts': encode(np.eye(4, 6))['counts'][:-1]},
+        {'size': [4, 6], 'counts': 'no RLE'},
+        {'size': [4, 6], 'counts': 'h' * 9},
+        {'size': [4, 6], 'counts': None},
+        {'size': 24, 'counts': [24]},
+        {'counts': [24]},
+    ],
+)
+def test_damaged_encoding(rle: dict) -> None:
+    with pytest.raises(ValueError, match=r'runs|not a run-length encoding'):
+        run_lengths(rle)

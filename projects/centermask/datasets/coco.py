@@ -18,7 +18,7 @@ from mmdet.registry import DATASETS
 from mmengine.fileio import get_local_path
 from mmengine.logging import MMLogger
 
-from centermask.datasets.rle import rle_to_polygons
+from centermask.datasets.rle import rle_to_polygons, run_lengths
 from centermask.errors import InputError, RunError
 
 # What an entry of each list must hold for anything to be done with it.
@@ -296,16 +296,14 @@ def _segmentation(segmentation: Any, height: int, width: int) -> tuple[list[np.n
         return [], 'without segmentation'
     if isinstance(segmentation, dict):
         try:
-            counts = segmentation['counts']
-            if isinstance(counts, list):
-                if sum(counts) != height * width:
-                    return [], 'whose RLE does not fit its image'
-                segmentation = mask_utils.frPyObjects(segmentation, height, width)
-            if list(segmentation['size']) != [height, width] or not mask_utils.decode(segmentation).any():
-                return [], 'whose RLE is empty or does not fit its image'
-        except (KeyError, TypeError, ValueError):
+            lengths = run_lengths(segmentation)
+        except ValueError:
             return [], 'whose RLE is damaged'
-        return segmentation, None
+        if not any(lengths[1::2]):
+            return [], 'whose RLE is empty'
+        if list(segmentation['size']) != [height, width]:
+            return [], 'whose RLE is not of the size of its image'
+        return mask_utils.frPyObjects({'size': [height, width], 'counts': lengths}, height, width), None
     try:
         polygons = [np.asarray(polygon, dtype=np.float64) for polygon in segmentation]
     except (TypeError, ValueError):

@@ -7,6 +7,50 @@ import numpy as np
 import pycocotools.mask as mask_utils
 
 
+def run_lengths(rle: dict) -> list[int]:
+    """The lengths of a mask's runs of 0 and 1 in turn, down the columns, the first of 0.
+
+    pycocotools writes past its memory where lengths don't add up to the mask's size, so what comes from a file goes
+    through here before it goes there.
+
+    Args:
+        rle: COCO's run-length encoding with ``size`` (H, W) and ``counts``, compressed or a list of numbers.
+
+    Raises:
+        ValueError: It isn't one, or its lengths don't add up to H x W.
+    """
+    try:
+        height, width = rle['size']
+        counts = rle['counts']
+        lengths = counts if isinstance(counts, list) else _decompress(counts)
+        if not all(isinstance(length, int) and length >= 0 for length in lengths) or sum(lengths) != height * width:
+            raise ValueError('the lengths of the runs do not add up to the size')
+    except (AttributeError, IndexError, KeyError, TypeError) as error:
+        raise ValueError('not a run-length encoding') from error
+    return lengths
+
+
+def _decompress(counts: str | bytes) -> list[int]:
+    """COCO's text form: six bits a character, of which one says whether the number goes on; a number's last has its
+    sign; from the fourth on, numbers are differences to the one two before."""
+    codes = [code - 48 for code in (counts.encode() if isinstance(counts, str) else counts)]
+    lengths: list[int] = []
+    position = 0
+    while position < len(codes):
+        value, shift = 0, 0
+        while True:
+            code = codes[position]
+            position += 1
+            value |= (code & 0x1F) << shift
+            shift += 5
+            if not code & 0x20:
+                break
+        if code & 0x10:
+            value -= 1 << shift
+        lengths.append(value + lengths[-2] if len(lengths) > 2 else value)
+    return lengths
+
+
 def rle_to_polygons(rle: dict) -> list[np.ndarray]:
     """Outline the pixels of a mask.
 
