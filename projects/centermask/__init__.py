@@ -3,19 +3,24 @@
 Importing the package registers its parts in MMDetection's registries.
 """
 
+from . import checkpoints, datasets, engine
 from .detector import CenterMask
 from .fcos_head import CenterMaskFCOSHead
 from .giou_loss import SmoothedGIoULoss
+from .inclusive_overlaps import InclusiveOverlaps2D
 from .mask_scoring_head import MaskScoringHead
 from .roi_head import CenterMaskRoIHead
 from .sag_mask_head import SAGMaskHead
 from .scale_adaptive_roi_extractor import ScaleAdaptiveRoIExtractor
+from .tta import CenterMaskTTA
 from .vovnet import VoVNet
 
 __all__ = [
     'CenterMask',
     'CenterMaskFCOSHead',
     'CenterMaskRoIHead',
+    'CenterMaskTTA',
+    'InclusiveOverlaps2D',
     'MaskScoringHead',
     'SAGMaskHead',
     'ScaleAdaptiveRoIExtractor',

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from mmdet.models.detectors import SingleStageDetector
 from mmdet.registry import MODELS
 from mmdet.structures import SampleList
@@ -15,6 +16,8 @@ class CenterMask(SingleStageDetector):
     Args:
         backbone, neck, bbox_head, roi_head: configs of the parts.
         num_classes: classes of objects, given to every head.
+        channels_last: whether convs run on features whose channels lie next to each other in memory: the same numbers,
+            faster on CPUs.
         train_cfg: ``max_per_img``, the detections an image that training takes as RoIs, and what the RoI head reads.
         test_cfg: ``score_thr``, ``nms_pre``, ``nms``, ``max_per_img`` (box head) and ``mask_thr_binary`` (RoI head).
         data_preprocessor, init_cfg: as every detector of MMDetection takes them.
@@ -27,6 +30,7 @@ class CenterMask(SingleStageDetector):
         bbox_head: dict,
         roi_head: dict,
         num_classes: int = 80,
+        channels_last: bool = False,
         train_cfg: dict | None = None,
         test_cfg: dict | None = None,
         data_preprocessor: dict | None = None,
@@ -47,6 +51,8 @@ class CenterMask(SingleStageDetector):
             if roi_head.get(name) is not None
         }
         self.roi_head = MODELS.build(dict(roi_head, train_cfg=train_cfg, test_cfg=test_cfg, **heads))
+        if channels_last:
+            self.to(memory_format=torch.channels_last)
 
     def loss(self, batch_inputs: Tensor, batch_data_samples: SampleList) -> dict[str, Tensor]:
         """Return the five losses of images (N, 3, H, W) with ground truth."""

@@ -64,11 +64,11 @@ class ScaleAdaptiveRoIExtractor(BaseRoIExtractor):
             feats: one (N, C, H, W) for each of ``featmap_strides``.
             rois, image_areas: as :meth:`map_roi_levels` takes them. Any number of RoIs, also none.
         """
-        rois = rois.type_as(feats[0])
+        rois = rois.float()  # half precision would move boxes by pixels, and RoIAlign has no bfloat16
         levels = self.map_roi_levels(rois, image_areas)
-        pooled = feats[0].new_zeros(len(rois), self.out_channels, *self.roi_layers[0].output_size)
+        pooled = rois.new_zeros(len(rois), self.out_channels, *self.roi_layers[0].output_size)
         for i, (feat, roi_align) in enumerate(zip(feats, self.roi_layers, strict=True)):
             index = (levels == i).nonzero().squeeze(1)
             if len(index):
-                pooled = pooled.index_copy(0, index, roi_align(feat, rois[index]))
+                pooled = pooled.index_copy(0, index, roi_align(feat.float(), rois[index]))
         return pooled

@@ -1,0 +1,44 @@
+# Paper recipe, Lite: the shorter side is any length from 580 to 600 in training, 600 in testing; the longer at most 1000.
+_base_ = './coco_paper.py'
+
+train_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='LoadAnnotations', with_bbox=True, with_mask=True, poly2mask=False),
+    dict(type='InclusiveBoxes'),
+    dict(type='RandomResize', scale=[(1000, 580), (1000, 600)], resize_type='FloorResize'),
+    dict(type='InclusiveFlip', prob=0.5),
+    dict(type='PackDetInputs'),
+]
+test_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='FloorResize', scale=(1000, 600)),
+    dict(type='PackDetInputs', meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')),
+]
+tta_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(
+        type='TestTimeAug',
+        transforms=[
+            [dict(type='FloorResize', scale=scale) for scale in [(1000, 480), (1000, 600), (1200, 720)]],
+            [dict(type='InclusiveFlip', prob=0.0), dict(type='InclusiveFlip', prob=1.0)],
+            [
+                dict(
+                    type='PackDetInputs',
+                    meta_keys=(
+                        'img_id',
+                        'img_path',
+                        'ori_shape',
+                        'img_shape',
+                        'scale_factor',
+                        'flip',
+                        'flip_direction',
+                        'flip_offset',
+                    ),
+                )
+            ],
+        ],
+    ),
+]
+train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
+val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
+test_dataloader = val_dataloader

@@ -1,0 +1,2 @@
+_base_ = ['./paper.py', './lite.py']
+model = {{_base_.lite_model}}

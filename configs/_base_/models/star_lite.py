@@ -1,0 +1,2 @@
+_base_ = ['./star.py', './lite.py']
+model = {{_base_.lite_model}}
