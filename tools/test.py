@@ -55,7 +55,7 @@ def use_tta(cfg: Config) -> None:
     """Put the config's test-time augmentation around its model and into its test data."""
     for key in ('tta_model', 'tta_pipeline'):
         if key not in cfg:
-            raise InputError(f'--tta: the config {cfg.filename} has no {key}')
+            raise InputError(f'--tta: the config {cfg.filename} has no {key}.')
     cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)
     cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline
 
@@ -68,14 +68,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     cfg.resume = False
     if args.show or args.show_dir:
         if 'visualization' not in cfg.default_hooks:
-            raise InputError(f'--show: the config {args.config} has no default_hooks.visualization')
+            raise InputError(f'--show: the config {args.config} has no default_hooks.visualization.')
         trigger_visualization_hook(cfg, args)
     if args.tta:
         use_tta(cfg)
     if args.out:
         out = Path(args.out)
         if out.suffix not in ('.pkl', '.pickle'):
-            raise InputError(f'--out {out}: the file is a pickle, so end its name in .pkl or .pickle')
+            raise InputError(f'--out {out}: the file is a pickle, so end its name in .pkl or .pickle.')
         require_writable(out.parent, '--out')
 
     runner = build_runner(cfg)

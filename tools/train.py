@@ -36,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.auto_scale_lr:
         if 'base_batch_size' not in cfg.get('auto_scale_lr', {}):
             raise InputError(
-                f'--auto-scale-lr: the config {args.config} has no auto_scale_lr.base_batch_size to scale by'
+                f'--auto-scale-lr: the config {args.config} has no auto_scale_lr.base_batch_size to scale by.'
             )
         cfg.auto_scale_lr.enable = True
     if args.resume:

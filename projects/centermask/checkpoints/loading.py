@@ -15,13 +15,13 @@ from torch import Tensor, nn
 from centermask.errors import InputError
 
 
-def read_checkpoint(source: str, map_location: Any = 'cpu', remedy: str = 'give the path of a checkpoint') -> dict:
+def read_checkpoint(source: str, map_location: Any = 'cpu', remedy: str = 'give the path of a checkpoint.') -> dict:
     """Read a checkpoint from a file, a URL or one of MMEngine's short forms (``open-mmlab://...``).
 
     Args:
         source: where it is.
         map_location: as for ``torch.load``.
-        remedy: what the user can do where it can't be read, the end of the error's sentence.
+        remedy: what the user can do where it can't be read, the end of the sentence.
 
     Returns:
         What the file holds, with the weights under ``state_dict`` whatever they were under (nothing, or ``model``), and
@@ -34,7 +34,7 @@ def read_checkpoint(source: str, map_location: Any = 'cpu', remedy: str = 'give 
     path = os.path.expanduser(source)
     if not remote and not os.path.isfile(path):
         kind = 'is a folder' if os.path.isdir(path) else "doesn't exist"
-        raise InputError(f'the checkpoint {source} {kind}: {remedy}')
+        raise InputError(f'The checkpoint {source} {kind}: {remedy}')
     if remote:
         print_log(f'fetching {source}, unless it was fetched before', 'current')
     try:
@@ -42,16 +42,16 @@ def read_checkpoint(source: str, map_location: Any = 'cpu', remedy: str = 'give 
     except Exception as error:  # a damaged file raises whatever its first wrong byte leads to
         if remote:
             reason = str(error).split('\n')[0] or type(error).__name__
-            raise InputError(f"the checkpoint {source} can't be fetched ({reason}): {remedy}") from error
+            raise InputError(f"The checkpoint {source} can't be fetched ({reason}): {remedy}") from error
         refused = re.search(r'Unsupported global: GLOBAL (\S+)', str(error))
         why = f'holds a {refused[1]}, which no checkpoint needs' if refused else 'is truncated or no checkpoint at all'
-        raise InputError(f'the checkpoint {source} {why}: {remedy}') from error
+        raise InputError(f'The checkpoint {source} {why}: {remedy}') from error
     if isinstance(content, Mapping):
         weights = content.get('state_dict', content.get('model', content))
         if isinstance(weights, Mapping) and any(isinstance(value, Tensor) for value in weights.values()):
             bare = {key.removeprefix('module.'): value for key, value in weights.items() if isinstance(value, Tensor)}
             return {**(content if 'state_dict' in content else {}), 'state_dict': bare}
-    raise InputError(f'the checkpoint {source} holds no weights: {remedy}')
+    raise InputError(f'The checkpoint {source} holds no weights: {remedy}')
 
 
 class Misfit(NamedTuple):
@@ -100,8 +100,8 @@ def require_fit(misfits: list[Misfit], source: str, model: nn.Module) -> None:
     else:
         why = 'it belongs to another model'
     raise InputError(
-        f"the checkpoint {source} doesn't fit the config's model, {why}: {misfits[0]}{others}; "
-        'give the config that it was trained with'
+        f"The checkpoint {source} doesn't fit the config's model, {why}: {misfits[0]}{others}; "
+        'give the config that it was trained with.'
     )
 
 
@@ -143,7 +143,7 @@ def start_from(model: nn.Module, checkpoint: dict, source: str) -> None:
     layers = dict.fromkeys(misfit.key.rpartition('.')[0] for misfit in misfits)
     print_log(
         f'{source} was trained on {classes[0]} classes and the config has {classes[1]}: '
-        f'{", ".join(layers)} start fresh',
+        f'{", ".join(layers)} start fresh.',
         logger='current',
         level=logging.WARNING,
     )

@@ -31,7 +31,7 @@ class PretrainedInit(mmengine_model.PretrainedInit):
     """
 
     def __call__(self, module: nn.Module) -> None:
-        remedy = 'name a local file by --cfg-options model.backbone.init_cfg.checkpoint=FILE'
+        remedy = 'name a local file by --cfg-options model.backbone.init_cfg.checkpoint=FILE.'
         weights = read_checkpoint(self.checkpoint, self.map_location, remedy)['state_dict']
         if self.prefix is not None:
             prefix = self.prefix.rstrip('.') + '.'
@@ -42,7 +42,7 @@ class PretrainedInit(mmengine_model.PretrainedInit):
         loaded = len(weights) - len([misfit for misfit in misfits if misfit.in_file is not None])
         name = type(module).__name__
         if loaded == 0:
-            raise InputError(f"nothing of {self.checkpoint} fits the config's {name} (first, {misfits[0]}): {remedy}")
+            raise InputError(f"Nothing of {self.checkpoint} fits the config's {name} (first, {misfits[0]}): {remedy}")
         print_log(
             f'{name} starts from {self.checkpoint}: {loaded} tensors loaded{_list(", not used", unused)}', 'current'
         )

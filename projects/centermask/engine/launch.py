@@ -64,11 +64,12 @@ def load_config(path: str, options: dict) -> Config:
         InputError: the file is missing or no valid config, or an option names nothing.
     """
     if not os.path.isfile(path):
-        raise InputError(f"the config {path} doesn't exist: give the path of a file under configs/ or your own")
+        raise InputError(f"The config {path} doesn't exist: give the path of a file under configs/ or your own.")
     try:
         cfg = Config.fromfile(path)
     except Exception as error:  # a config is a program: it may fail in any way
-        raise InputError(f"the config {path} can't be read, {type(error).__name__}: {error}") from error
+        known = _find_known(error)  # a config may read its data's classes
+        raise known or InputError(f"The config {path} can't be read, {type(error).__name__}: {error}.") from error
     check_options(cfg, options)
     cfg.merge_from_dict(options)
     return cfg
@@ -100,14 +101,14 @@ def require_writable(folder: str | Path, option: str) -> None:
             pass
     except OSError as error:
         raise InputError(
-            f"the folder {folder} can't be written to ({error.strerror}): give another one by {option}"
+            f"The folder {folder} can't be written to ({error.strerror}): give another one by {option}."
         ) from error
 
 
 def require_file(path: str, what: str) -> None:
     """Raise an :class:`InputError` where ``path`` is neither a file nor a URL, before a run's slow beginning."""
     if '://' not in path and not os.path.isfile(os.path.expanduser(path)):
-        raise InputError(f"the {what} {path} doesn't exist: give the path of a file")
+        raise InputError(f"The {what} {path} doesn't exist: give the path of a file.")
 
 
 def build_runner(cfg: Config) -> Runner:

@@ -89,7 +89,7 @@ def _check(option: str, options: Mapping[str, Any], node: Any) -> None:
         if isinstance(node, list | tuple):
             if not key.isdigit() or int(key) >= len(node):
                 raise InputError(
-                    f'--cfg-options {option}: {place} is a list, its entries are {place}.0 to {place}.{len(node) - 1}'
+                    f'--cfg-options {option}: {place} is a list, its entries are {place}.0 to {place}.{len(node) - 1}.'
                 )
             node = node[int(key)]
         else:
@@ -97,7 +97,7 @@ def _check(option: str, options: Mapping[str, Any], node: Any) -> None:
                 if f'{place}._delete_' not in options:
                     raise InputError(
                         f'--cfg-options {option}: {place} is {node!r} in the config and has no entries; '
-                        f'add {place}._delete_=True to replace it'
+                        f'add {place}._delete_=True to replace it.'
                     )
                 node = {}
             known, complete = _arguments(place, options.get(f'{place}.type', node.get('type')))
@@ -156,7 +156,9 @@ def _reject(option: str, key: str, place: str, known: Iterable[str], complete: b
     if not near and not complete:
         return
     where = f'{place} has' if place else 'the config and the runner have'
-    hint = f'did you mean {place + "." if place else ""}{near[0]}?' if near else f'known are {", ".join(sorted(known))}'
+    hint = (
+        f'did you mean {place + "." if place else ""}{near[0]}?' if near else f'known are {", ".join(sorted(known))}.'
+    )
     raise InputError(f'--cfg-options {option}: {where} no {key!r}; {hint}')
 
 
@@ -171,7 +173,7 @@ def _reject_variable(option: str, key: str, config: dict) -> None:
     use = ' and '.join(entries[:4]) or 'the entries made from it'
     raise InputError(
         f'--cfg-options {option}: {key} is a variable that the config file has used already, so that setting it would '
-        f'change nothing; set {use}'
+        f'change nothing; set {use}.'
     )
 
 

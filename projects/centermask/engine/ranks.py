@@ -28,13 +28,13 @@ def count_processes(gpus: str) -> int:
             says so.
     """
     if not gpus.isdigit() or int(gpus) < 1:
-        raise InputError(f'GPUS is {gpus!r}: give the number of GPUs of this machine to use')
+        raise InputError(f'GPUS is {gpus!r}: give the number of GPUs of this machine to use.')
     count = int(gpus)
     threads = max(1, (os.cpu_count() or 1) // count)
     if torch.cuda.is_available():
         present = torch.cuda.device_count()
         if count > present:
-            raise InputError(f'GPUS is {count} but this machine has {present}: ask for at most {present}')
+            raise InputError(f'GPUS is {count} but this machine has {present}: ask for at most {present}.')
     else:
         print(f'no CUDA on this machine: {count} processes on the CPU, {threads} threads each', file=sys.stderr)
     for library in ('OMP', 'MKL'):

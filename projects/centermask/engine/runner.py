@@ -26,9 +26,9 @@ class CenterMaskRunner(Runner):
     """
 
     def setup_env(self, env_cfg: dict) -> None:
-        """Start the process group with gloo where there is no CUDA, which MMEngine's own start needs."""
-        if self.distributed and not is_distributed() and not torch.cuda.is_available():
-            _join_cpu_processes(self.launcher)
+        """Join the other processes here where there is no CUDA, which MMEngine's own way needs."""
+        if self.distributed and not is_distributed():
+            _join_processes(self.launcher)
         super().setup_env(env_cfg)
 
     def build_model(self, model: nn.Module | dict) -> nn.Module:
@@ -40,10 +40,10 @@ class CenterMaskRunner(Runner):
         try:
             return super().build_model(model)
         except (KeyError, TypeError, ValueError) as error:
-            raise InputError(f"the config's model can't be built: {error.args[0] if error.args else error}") from error
+            raise InputError(f"The config's model can't be built: {error.args[0] if error.args else error}.") from error
 
     def wrap_model(self, model_wrapper_cfg: dict | None, model: nn.Module) -> nn.Module:
-        """Wrap the model for several processes as MMEngine does: each keeps its own buffers; on a CPU without device."""
+        """Wrap the model for several processes as MMEngine does: each has its own buffers, on a CPU no device."""
         if self.distributed:
             renamed = 'forward_sync_buffers' in inspect.signature(nn.parallel.DistributedDataParallel).parameters
             model_wrapper_cfg = {
@@ -80,8 +80,8 @@ class CenterMaskRunner(Runner):
             require_fit(load_weights(model, checkpoint['state_dict']), filename, model)
         if self._resume and 'iter' not in checkpoint.get('meta', {}):
             raise InputError(
-                f'the checkpoint {filename} holds weights only and no state of a training to resume: '
-                'start from it by --cfg-options load_from=FILE'
+                f'The checkpoint {filename} holds weights only and no state of a training to resume: '
+                'start from it by --cfg-options load_from=FILE.'
             )
         self.call_hook('after_load_checkpoint', checkpoint=checkpoint)
         load_weights(model, checkpoint['state_dict'])  # an EMA hook may have swapped them for its own
@@ -90,19 +90,31 @@ class CenterMaskRunner(Runner):
         return checkpoint
 
 
-def _join_cpu_processes(launcher: str) -> None:
-    """Join the processes that torchrun or Slurm started, over gloo."""
+def _join_processes(launcher: str) -> None:
+    """On a CPU, join the processes that torchrun or Slurm started, over gloo; with CUDA leave that to MMEngine.
+
+    Raises:
+        InputError: this process is none of several.
+    """
     environ = os.environ
-    if launcher == 'slurm' and 'SLURM_PROCID' in environ:
+    cuda = torch.cuda.is_available()
+    if launcher == 'slurm' and 'SLURM_PROCID' in environ and not cuda:
         environ['RANK'], environ['WORLD_SIZE'] = environ['SLURM_PROCID'], environ['SLURM_NTASKS']
         environ['LOCAL_RANK'] = environ['SLURM_LOCALID']
         environ.setdefault('MASTER_PORT', '29500')
         if 'MASTER_ADDR' not in environ:
             hosts = ['scontrol', 'show', 'hostnames', environ['SLURM_NODELIST']]
             environ['MASTER_ADDR'] = subprocess.run(hosts, capture_output=True, text=True, check=True).stdout.split()[0]
-    if not {'RANK', 'WORLD_SIZE', 'LOCAL_RANK', 'MASTER_ADDR', 'MASTER_PORT'} <= environ.keys():
+    if (launcher == 'pytorch' or not cuda) and not {
+        'RANK',
+        'WORLD_SIZE',
+        'LOCAL_RANK',
+        'MASTER_ADDR',
+        'MASTER_PORT',
+    } <= environ.keys():
         raise InputError(
             f'--launcher {launcher} is for processes that it started and this is none: '
-            'use tools/dist_train.sh, tools/dist_test.sh or tools/slurm_train.sh'
+            'use tools/dist_train.sh, tools/dist_test.sh or tools/slurm_train.sh.'
         )
-    distributed.init_process_group('gloo')
+    if not cuda:
+        distributed.init_process_group('gloo')

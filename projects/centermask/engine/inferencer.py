@@ -1,0 +1,179 @@
+"""Detections on pictures that belong to no data set."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import mmcv
+import torch
+from mmcv.transforms import Compose, LoadImageFromFile
+from mmdet.apis import DetInferencer
+from mmdet.apis.det_inferencer import IMG_EXTENSIONS
+from mmdet.datasets import CocoDataset
+from mmdet.registry import DATASETS, MODELS
+from mmdet.structures import DetDataSample
+from mmdet.utils import get_test_pipeline_cfg
+from mmengine.config import Config
+from mmengine.dataset import pseudo_collate
+from mmengine.utils import ProgressBar
+from mmengine.visualization import Visualizer
+from torch import nn
+
+from centermask.checkpoints.loading import load_weights, read_checkpoint, require_fit
+from centermask.engine.launch import require_writable
+from centermask.errors import InputError, RunError
+
+# COCO's ids of its 80 categories run from 1 to 90 with these left out.
+COCO_UNUSED_IDS = (12, 26, 29, 30, 45, 66, 68, 69, 71, 83)
+
+
+class CenterMaskInferencer(DetInferencer):
+    """MMDetection's inferencer with a strictly loaded checkpoint, and with mask scores among its results.
+
+    Args:
+        model: config.
+        weights: checkpoint.
+        device: torch's name of it, by default the GPU where there is one.
+
+    Raises:
+        InputError: the checkpoint can't be read or doesn't fit.
+    """
+
+    def __init__(self, model: Config, weights: str, device: str | None = None) -> None:
+        super().__init__(model, weights, device, show_progress=False)
+
+    def _init_model(self, cfg: Any, weights: str | None, device: str = 'cpu') -> nn.Module:
+        checkpoint = read_checkpoint(str(weights))
+        model = MODELS.build(cfg.model)
+        require_fit(load_weights(model, checkpoint['state_dict']), str(weights), model)
+        if 'dataset_meta' not in checkpoint.get('meta', {}):  # a file of weights alone: the config names the classes
+            data = cfg.test_dataloader.dataset
+            metainfo = {**DATASETS.get(data.type).METAINFO, **data.get('metainfo', {})}
+            checkpoint['meta'] = {**checkpoint.get('meta', {}), 'dataset_meta': metainfo}
+        self._load_weights_to_model(model, checkpoint, cfg)
+        model.cfg = cfg
+        return model.to(device).eval()
+
+    def _init_pipeline(self, cfg: Any) -> Compose:
+        return Compose(get_test_pipeline_cfg(cfg))
+
+    def _init_collate(self, cfg: Any) -> Callable:
+        return pseudo_collate
+
+    def _init_visualizer(self, cfg: Any) -> Visualizer:
+        cfg.visualizer.pop('vis_backends', None)  # they record a training and ask for its folder
+        return super()._init_visualizer(cfg)
+
+    def _inputs_to_list(self, inputs: Any) -> list:
+        return [{'img_path': str(path), 'img_id': i} for i, path in enumerate(inputs)]
+
+    def pred2dict(self, data_sample: DetDataSample, pred_out_dir: str = '') -> dict:
+        """Also write ``mask_scores``, by which masks rank."""
+        result = super().pred2dict(data_sample, pred_out_dir)
+        if 'mask_scores' in data_sample.pred_instances:
+            result['mask_scores'] = data_sample.pred_instances.mask_scores.tolist()
+        return result
+
+
+def find_images(source: str) -> list[Path]:
+    """The image itself, or those of a folder in the order of their names.
+
+    Raises:
+        InputError: there is no such file, or no image in the folder.
+    """
+    path = Path(source)
+    if path.is_file():
+        return [path]
+    if not path.is_dir():
+        raise InputError(f"The image or folder {source} doesn't exist: give the path of one.")
+    images = sorted(entry for entry in path.iterdir() if entry.suffix.lower() in IMG_EXTENSIONS)
+    if not images:
+        raise InputError(f'The folder {source} holds no image: its files would end in {", ".join(IMG_EXTENSIONS)}.')
+    return images
+
+
+def require_device(name: str) -> None:
+    """Raise an :class:`InputError` where torch has no such device."""
+    try:
+        torch.empty(1, device=name)
+    except (AssertionError, RuntimeError) as error:
+        raise InputError(f'--device {name} is not on this machine: give cpu, or cuda where there is a GPU.') from error
+
+
+def predict(images: Sequence[Path], inferencer: CenterMaskInferencer, out_dir: Path, score_thr: float) -> list[Path]:
+    """Write each picture with its detections, and all detections as COCO results.
+
+    Boxes are scored by the detector and masks by its mask scoring head. The JSON files hold every detection; entries
+    name the file and the class beside the ids. Images whose names are numbers, as COCO's are, have these as ids, others
+    count from 1; so do classes, unless they are COCO's own.
+
+    Args:
+        images: paths.
+        inferencer: what detects.
+        out_dir: folder of ``vis/*``, ``predictions.bbox.json`` and ``predictions.segm.json``.
+        score_thr: the least score of a detection that is drawn.
+
+    Returns:
+        The paths of the two JSON files.
+
+    Raises:
+        InputError: the folder can't be written to.
+        RunError: an image can't be read.
+    """
+    require_writable(out_dir / 'vis', '--out-dir')
+    classes = inferencer.model.dataset_meta['classes']
+    category_ids = list(range(1, len(classes) + 1))
+    if tuple(classes) == CocoDataset.METAINFO['classes']:
+        category_ids = [i for i in range(1, 91) if i not in COCO_UNUSED_IDS]
+    named_by_id = all(path.stem.isdecimal() for path in images) and len({int(p.stem) for p in images}) == len(images)
+
+    boxes: list[dict] = []
+    masks: list[dict] = []
+    progress = ProgressBar(len(images))
+    for number, path in enumerate(images, start=1):
+        found, picture = _detect(inferencer, path, score_thr)
+        suffix = '' if path.suffix.lower() in ('.jpg', '.jpeg', '.png') else '.png'
+        _write_aside(out_dir / 'vis' / f'{path.name}{suffix}', partial(mmcv.imwrite, picture))
+        for i, label in enumerate(found['labels']):
+            x1, y1, x2, y2 = found['bboxes'][i]
+            what = {
+                'image_id': int(path.stem) if named_by_id else number,
+                'file_name': path.name,
+                'category_id': category_ids[label],
+                'category_name': classes[label],
+            }
+            boxes.append({**what, 'bbox': [x1, y1, x2 - x1, y2 - y1], 'score': found['scores'][i]})
+            scores = found.get('mask_scores', found['scores'])
+            masks.append({**what, 'segmentation': found['masks'][i], 'score': scores[i]})
+        progress.update()
+    print()
+    written = []
+    for kind, results in (('bbox', boxes), ('segm', masks)):
+        written.append(out_dir / f'predictions.{kind}.json')
+        _write_aside(written[-1], partial(Path.write_text, data=json.dumps(results)))
+    return written
+
+
+def _detect(inferencer: CenterMaskInferencer, path: Path, score_thr: float) -> tuple[dict, Any]:
+    """One image's detections and the picture of them, in BGR."""
+    try:
+        results = inferencer([path], return_vis=True, pred_score_thr=score_thr)
+    except Exception as error:
+        try:
+            LoadImageFromFile()({'img_path': str(path)})
+        except Exception:
+            raise RunError(f'The image {path} could not be read, it is damaged or no image: take it away.') from error
+        raise
+    return results['predictions'][0], results['visualization'][0][..., ::-1]
+
+
+def _write_aside(path: Path, write: Callable[[Path], object]) -> None:
+    """Write a file under another name, which tells its format too, and rename it when it is complete."""
+    aside = path.with_name(f'.part-{path.name}')
+    write(aside)
+    os.replace(aside, path)

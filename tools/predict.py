@@ -1,0 +1,48 @@
+"""Detect objects in pictures: python tools/predict.py IMAGE_OR_FOLDER CONFIG CHECKPOINT --out-dir DIR."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from mmengine.device import get_device
+
+from centermask.engine.inferencer import CenterMaskInferencer, find_images, predict, require_device
+from centermask.engine.launch import add_config_options, load_config, require_writable, run
+
+
+def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.partition(':')[0])
+    parser.add_argument('images', metavar='IMAGE_OR_FOLDER', help='a picture, or a folder of them')
+    parser.add_argument('config', help='config file')
+    parser.add_argument('checkpoint', help='checkpoint file')
+    parser.add_argument(
+        '--out-dir',
+        type=Path,
+        required=True,
+        help='gets vis/* with detections drawn, and predictions.bbox.json and predictions.segm.json in COCO format',
+    )
+    parser.add_argument(
+        '--score-thr', type=float, default=0.3, help='least score of what is drawn (default 0.3); JSON holds all'
+    )
+    parser.add_argument('--device', default=get_device(), help='cpu, cuda, cuda:1 ... (default %(default)s)')
+    add_config_options(parser)
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    args = parse_args(argv)
+    images = find_images(args.images)
+    cfg = load_config(args.config, args.cfg_options)
+    require_device(args.device)
+    require_writable(args.out_dir, '--out-dir')
+    inferencer = CenterMaskInferencer(cfg, args.checkpoint, args.device)
+    print(f'{len(images)} images, detections above {args.score_thr} are drawn into {args.out_dir / "vis"}')
+    boxes, masks = predict(images, inferencer, args.out_dir, args.score_thr)
+    print(f'boxes with detection scores are in {boxes}, masks with mask scores in {masks}')
+
+
+if __name__ == '__main__':
+    sys.exit(run(main))
