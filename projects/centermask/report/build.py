@@ -10,14 +10,15 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from mmengine.config import Config
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
+from centermask.datasets.coco import CocoAnnotations
+from centermask.engine.launch import load_config
 from centermask.errors import InputError
 from centermask.folders import replaced_when_done
 from centermask.report import page, pictures, plots
-from centermask.report.evaluation import Evaluation, evaluate, read_annotations, read_results
+from centermask.report.evaluation import Evaluation, evaluate, read_results
 from centermask.report.history import History, read_history
 
 PAGE_NAME = 'report.html'
@@ -81,14 +82,17 @@ def build_report(work_dir: Path, predictions: str, out: Path, command: str) -> R
 
 def _read_data(work_dir: Path, predictions: str) -> _Data:
     config_path = _config_of_run(Path(predictions).parent, work_dir)
-    dataset = Config.fromfile(config_path, import_custom_modules=False).test_dataloader.dataset
+    config = load_config(str(config_path), {})
+    if 'test_dataloader' not in config:
+        raise InputError(f'The config {config_path} has no test_dataloader: name the work dir of a training run.')
+    dataset = config.test_dataloader.dataset
     while 'dataset' in dataset:
         dataset = dataset.dataset
     root = Path(dataset.get('data_root') or '')
     annotations = root / dataset.ann_file
-    truth = read_annotations(annotations)
-    names = dataset.get('metainfo', {}).get('classes') or [category['name'] for category in truth.cats.values()]
-    category_ids = [i for i, category in sorted(truth.cats.items()) if category['name'] in names]
+    truth = CocoAnnotations(str(annotations))
+    # COCOeval sorts the ids whatever order it is given.
+    category_ids = sorted(truth.get_cat_ids(cat_names=dataset.get('metainfo', {}).get('classes', ())))
     return _Data(
         config=config_path,
         annotations=annotations,

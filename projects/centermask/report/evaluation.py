@@ -40,34 +40,18 @@ class Evaluation:
     per_class: dict[str, float]
 
 
-def read_annotations(path: Path) -> COCO:
-    """COCO's index of an annotation file, with ``iscrowd`` and ``area`` filled in where they are missing.
-
-    Raises:
-        InputError: there is no such file or it isn't in COCO's instance format.
-    """
-    data = _read_json(path)
-    if not isinstance(data, dict) or not all(
-        isinstance(data.get(key), list) for key in ('images', 'annotations', 'categories')
-    ):
-        raise InputError(f'{path} is no COCO annotation file: it needs the lists images, annotations and categories.')
-    for annotation in data['annotations']:
-        annotation.setdefault('iscrowd', 0)
-        annotation.setdefault('area', annotation['bbox'][2] * annotation['bbox'][3])
-    coco = COCO()
-    coco.dataset = data
-    with contextlib.redirect_stdout(io.StringIO()):
-        coco.createIndex()
-    return coco
-
-
 def read_results(path: Path, truth: COCO, category_ids: Sequence[int]) -> list[dict]:
     """Detections from a result file, which must speak of the images of ``truth`` and of these categories.
 
     Raises:
         InputError: there is no such file, or it belongs to another data set.
     """
-    results = _read_json(path)
+    try:
+        results = json.loads(path.read_text())
+    except OSError as error:
+        raise InputError(f'{path} can not be read ({error.strerror}): test first, with its outfile_prefix.') from error
+    except ValueError as error:
+        raise InputError(f'{path} is not valid JSON ({error}): test again.') from error
     if not isinstance(results, list):
         raise InputError(f'{path} is no COCO result file: it must hold a list of detections.')
     for key, known, what in (('image_id', truth.imgs, 'image'), ('category_id', category_ids, 'category')):
@@ -78,15 +62,6 @@ def read_results(path: Path, truth: COCO, category_ids: Sequence[int]) -> list[d
                 'do not have: name the files of one test.'
             )
     return results
-
-
-def _read_json(path: Path) -> object:
-    try:
-        return json.loads(path.read_text())
-    except OSError as error:
-        raise InputError(f'{path} can not be read ({error.strerror}): name an existing file.') from error
-    except ValueError as error:
-        raise InputError(f'{path} is not valid JSON ({error}): write it again.') from error
 
 
 def evaluate(truth: COCO, results: Sequence[dict], kind: str, category_ids: Sequence[int]) -> Evaluation:
