@@ -1,0 +1,51 @@
+# make demo    set up what is missing, then run the main job on a small data set made on the spot
+# make test    set up what is missing, then lint, type-check and test
+# make lint    the first two alone
+# make setup   only set up
+# make clean   remove the environments and what was built for them
+#
+# PYTHON=python    use an environment of your own as it is, if it satisfies setup.cfg
+# STACK=onedl      the maintained forks of the OpenMMLab packages, in .venv-onedl
+# TORCH_INDEX=URL  where to take torch from, e.g. https://download.pytorch.org/whl/cpu
+
+STACK ?= openmmlab
+VENV := .venv$(if $(filter onedl,$(STACK)),-onedl)
+
+ifdef PYTHON
+  PY := $(PYTHON)
+  SETUP = $(PY) tools/setup_env.py --check
+  # This clone's package, whether or not some clone is installed in that environment.
+  export PYTHONPATH := $(CURDIR)/projects$(if $(PYTHONPATH),:$(PYTHONPATH))
+  BIN := $(if $(findstring /,$(PY)),$(abspath $(dir $(PY))))
+else
+  PY := $(VENV)/bin/python
+  # Run, not only looked up: version managers leave commands that are found and don't work.
+  BASE := $(shell for p in python3.11 python3.12 python3.10 python3; do $$p -c '' 2>/dev/null && echo $$p && break; done)
+  SETUP = $(or $(BASE),$(error There is no Python: install Python 3.11 so that python3.11 is found)) tools/setup_env.py \
+    --stack $(STACK) $(if $(TORCH_INDEX),--torch-index $(TORCH_INDEX))
+  BIN := $(CURDIR)/$(VENV)/bin
+endif
+# mim starts `python` by its name.
+export PATH := $(if $(BIN),$(BIN):)$(PATH)
+
+.PHONY: demo test lint setup setup-test clean
+
+demo: setup
+	$(PY) tools/demo.py
+
+test: lint
+	$(PY) -m pytest --cov=centermask --cov-report=term
+
+lint: setup-test
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m mypy
+
+setup:
+	@$(SETUP)
+
+setup-test:
+	@$(SETUP) $(if $(PYTHON),--extra test)
+
+clean:
+	rm -rf .venv .venv-onedl build
