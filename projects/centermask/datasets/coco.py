@@ -174,17 +174,12 @@ class CenterMaskCocoDataset(CocoDataset):
             check_images_exist([info['img_path'] for info in data_list], self.ann_file)
         return data_list
 
-    def get_data_info(self, idx: int) -> dict:
-        """One image's annotations, RLE turned into polygons here lest whole data sets of it take minutes to start."""
-        info = super().get_data_info(idx)
-        for instance in info['instances']:
-            if isinstance(instance.setdefault('mask', []), dict) and not instance['ignore_flag']:
-                instance['mask'] = rle_to_polygons(instance['mask'])
-        return info
-
     def prepare_data(self, idx: int) -> Any:
-        """One image through the pipeline."""
+        """One image through the pipeline, RLE turned into polygons only now lest data sets full of it start slowly."""
         info = self.get_data_info(idx)
+        for instance in info['instances']:
+            if isinstance(instance['mask'], dict) and not instance['ignore_flag']:
+                instance['mask'] = rle_to_polygons(instance['mask'])
         path, expected = info['img_path'], (info['height'], info['width'])
         try:
             data = self.pipeline(info)
