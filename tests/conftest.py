@@ -1,11 +1,14 @@
 """Fixtures of the whole suite."""
 
+import importlib.util
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from mmengine.registry import DefaultScope
 
-SHARED = Path(__file__).resolve().parents[2] / 'shared'
+REPOSITORY = Path(__file__).resolve().parents[1]
+SHARED = REPOSITORY.parent / 'shared'
 
 
 @pytest.fixture(scope='session', autouse=True)
@@ -20,3 +23,61 @@ def shared() -> Path:
     if not SHARED.is_dir():
         pytest.skip(f'the reference data is not here: no folder {SHARED}')
     return SHARED
+
+
+@pytest.fixture(scope='session')
+def tools() -> Callable[[str], Callable]:
+    """``tools('train')`` is the ``main`` of tools/train.py."""
+
+    def load(name: str) -> Callable:
+        spec = importlib.util.spec_from_file_location(f'tools_{name}', REPOSITORY / 'tools' / f'{name}.py')
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return module.main
+
+    return load
+
+
+@pytest.fixture(scope='session')
+def tiny_config(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A config of the demo's model that trains 2 iterations on 4 pictures and is tested on 3 in a second or two."""
+    from centermask.datasets.shapes import make_dataset
+
+    folder = tmp_path_factory.mktemp('tiny')
+    make_dataset(folder / 'shapes/train', 4, seed=0)
+    make_dataset(folder / 'shapes/val', 3, seed=1)
+    config = folder / 'tiny.py'
+    config.write_text(f"""
+_base_ = '{REPOSITORY}/configs/centermask-lite-star_v2-19-slim_shapes.py'
+data = dict(data_root='{folder}/shapes/')
+loader = dict(batch_size=2, num_workers=0, persistent_workers=False, dataset=data)
+train_dataloader = loader
+val_dataloader = dict(
+    batch_size=2,
+    num_workers=0,
+    persistent_workers=False,
+    dataset=dict(
+        **data,
+        pipeline=[
+            dict(type='LoadImageFromFile'),
+            dict(type='Resize', scale=(160, 160), keep_ratio=True),
+            dict(type='PackDetInputs', meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')),
+        ],
+    ),
+)
+test_dataloader = val_dataloader
+val_evaluator = dict(ann_file='{folder}/shapes/val/annotations.json')
+test_evaluator = val_evaluator
+model = dict(test_cfg=dict(score_thr=0.001, max_per_img=10))  # detects something without training
+train_cfg = dict(max_iters=2, val_interval=2)
+default_hooks = dict(logger=dict(interval=1), checkpoint=dict(interval=1, max_keep_ckpts=3))
+""")
+    return config
+
+
+@pytest.fixture(scope='session')
+def tiny_run(tiny_config: Path, tools: Callable[[str], Callable], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The work folder of a training of ``tiny_config``, with iter_1.pth and iter_2.pth."""
+    work_dir = tmp_path_factory.mktemp('tiny_run')
+    tools('train')([str(tiny_config), '--work-dir', str(work_dir)])
+    return work_dir
