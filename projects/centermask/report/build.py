@@ -118,7 +118,7 @@ def _headline(data: _Data, history: History, box: Evaluation, mask: Evaluation, 
     known = {
         'Config': data.config.name,
         'Data': f'{data.annotations}: {len(data.truth.imgs)} images with {objects} objects of {classes} classes',
-        'Training': f'{max(steps)} iterations, {np.mean(seconds):.2f} s each' if steps else 'no iteration logged',
+        'Training': f'{max(steps)} iterations, {np.median(seconds):.2f} s each' if steps else 'no iteration logged',
         'Command': command,
         'Date': f'{datetime.datetime.now().astimezone():%Y-%m-%d %H:%M %Z}',
     }
