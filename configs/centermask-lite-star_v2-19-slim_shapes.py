@@ -1,4 +1,4 @@
-# The demo: CenterMask-Lite with VoVNetV2-19-slim from random weights, so its BN trains, on made shapes of 160×160 pixels.
+# The demo: CenterMask-Lite with VoVNetV2-19-slim on made shapes of 160×160 pixels, from random weights, so its BN trains.
 _base_ = ['./_base_/models/star_lite.py', './_base_/default_runtime.py']
 
 classes = ('circle', 'triangle', 'square', 'star', 'cross')
@@ -47,6 +47,7 @@ val_dataloader = dict(
         test_mode=True,
         pipeline=[
             dict(type='LoadImageFromFile'),
+            dict(type='Resize', scale=(160, 160), keep_ratio=True, backend='pillow'),
             dict(type='PackDetInputs', meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')),
         ],
     ),
@@ -68,5 +69,5 @@ param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=50),
     dict(type='CosineAnnealingLR', by_epoch=False, begin=50, end=max_iters, eta_min=0),
 ]
-default_hooks = dict(logger=dict(interval=20), checkpoint=dict(interval=200, max_keep_ckpts=1))
+default_hooks = dict(logger=dict(interval=20), checkpoint=dict(interval=200, max_keep_ckpts=2))
 randomness = dict(seed=0)

@@ -26,4 +26,7 @@ __all__ = [
     'ScaleAdaptiveRoIExtractor',
     'SmoothedGIoULoss',
     'VoVNet',
+    'checkpoints',
+    'datasets',
+    'engine',
 ]

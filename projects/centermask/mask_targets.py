@@ -51,12 +51,12 @@ def _raster_area(polygon: np.ndarray, corner: np.ndarray, height: float, width: 
 def share_by_exact_area(polygons: Polygons, roi: np.ndarray) -> float:
     """Return the share of an object inside an RoI: its pixels on the RoI's canvas over the exact area of its polygons.
 
-    The rule of the second release (star).
+    At most 1, which rasterising can exceed. The rule of the second release (star).
     """
     full = sum(_polygon_area(polygon) for polygon in polygons)
     width, height = roi[2:] - roi[:2]
     inside = sum(_raster_area(polygon, roi[:2], height, width) for polygon in polygons)
-    return inside / full if full > 0 else 0.0
+    return min(inside / full, 1.0) if full > 0 else 0.0
 
 
 def share_of_first_polygon(polygons: Polygons, roi: np.ndarray, image_size: tuple[int, int]) -> float:
