@@ -1,4 +1,4 @@
-# The demo: CenterMask-Lite with VoVNetV2-19-slim on made shapes of 160×160 pixels, from random weights, so its BN trains.
+# The demo: CenterMask-Lite with VoVNetV2-19-slim on made shapes of 160×160 pixels, from random weights (BN trains).
 _base_ = ['./_base_/models/star_lite.py', './_base_/default_runtime.py']
 
 classes = ('circle', 'triangle', 'square', 'star', 'cross')

@@ -1,4 +1,4 @@
-# Paper recipe, Lite: the shorter side is any length from 580 to 600 in training, 600 in testing; the longer at most 1000.
+# Paper recipe, Lite: the shorter side is any length from 580 to 600 in training, 600 in testing; the longer ≤ 1000.
 _base_ = './coco_paper.py'
 
 train_pipeline = [

@@ -1,4 +1,4 @@
-# Star recipe: the shorter side is one of six lengths from 640 to 800 in training, 800 in testing; the longer at most 1333.
+# Star recipe: the shorter side is one of six lengths, 640 to 800, in training, 800 in testing; the longer at most 1333.
 _base_ = './coco.py'
 
 train_pipeline = [
