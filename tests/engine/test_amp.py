@@ -1,0 +1,37 @@
+"""Mixed precision without a GPU."""
+
+import pytest
+import torch
+from mmengine.optim import OptimWrapper
+from mmengine.registry import OPTIM_WRAPPERS
+from torch import nn
+
+from centermask.engine.amp import MixedPrecisionOptimWrapper
+
+pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason='here MMEngine does it all')
+
+
+def _build(model: nn.Module, **kwargs: object) -> OptimWrapper:
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    return OPTIM_WRAPPERS.build(dict(type='MixedPrecisionOptimWrapper', optimizer=optimizer, **kwargs))
+
+
+@pytest.mark.parametrize('kwargs', [{}, {'loss_scale': 512.0}, {'dtype': 'float16'}, {'clip_grad': {'max_norm': 1.0}}])
+def test_trains_in_bfloat16(kwargs: dict) -> None:
+    model = nn.Linear(4, 2)
+    before = model.weight.detach().clone()
+    wrapper = _build(model, **kwargs)
+    with wrapper.optim_context(model):
+        output = model(torch.ones(3, 4))
+    assert isinstance(wrapper, MixedPrecisionOptimWrapper) and output.dtype == torch.bfloat16
+    wrapper.update_params(output.float().sum())
+    assert model.weight.dtype == torch.float32 and not torch.equal(model.weight, before)
+
+
+def test_state() -> None:
+    model = nn.Linear(4, 2)
+    state = _build(model).state_dict()
+    assert 'loss_scaler' not in state  # a scaler in use, on a GPU, refuses to load an empty state
+    on_gpu = {**state, 'loss_scaler': torch.amp.GradScaler('cpu').state_dict()}
+    _build(model).load_state_dict(on_gpu)
+    assert _build(model).state_dict().keys() == state.keys()
