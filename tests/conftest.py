@@ -52,20 +52,8 @@ _base_ = '{REPOSITORY}/configs/centermask-lite-star_v2-19-slim_shapes.py'
 data = dict(data_root='{folder}/shapes/')
 loader = dict(batch_size=2, num_workers=0, persistent_workers=False, dataset=data)
 train_dataloader = loader
-val_dataloader = dict(
-    batch_size=2,
-    num_workers=0,
-    persistent_workers=False,
-    dataset=dict(
-        **data,
-        pipeline=[
-            dict(type='LoadImageFromFile'),
-            dict(type='Resize', scale=(160, 160), keep_ratio=True),
-            dict(type='PackDetInputs', meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')),
-        ],
-    ),
-)
-test_dataloader = val_dataloader
+val_dataloader = loader
+test_dataloader = loader
 val_evaluator = dict(ann_file='{folder}/shapes/val/annotations.json')
 test_evaluator = val_evaluator
 model = dict(test_cfg=dict(score_thr=0.001, max_per_img=10))  # detects something without training

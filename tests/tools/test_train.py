@@ -1,0 +1,206 @@
+"""tools/train.py, as a command and as a function."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from mmdet.visualization import DetLocalVisualizer
+
+from centermask.engine.launch import run
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def train(tools: Callable, tiny_config: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> Callable:
+    """Train the tiny config in ``tmp_path/run`` and return the exit code and what is on stderr."""
+
+    def call(*args: str, config: Path = tiny_config, work_dir: Path = tmp_path / 'run') -> tuple[int, str]:
+        DetLocalVisualizer._instance_dict.clear()  # it would go on recording into the folder of an earlier run
+        code = run(lambda: tools('train')([str(config), '--work-dir', str(work_dir), *args]))
+        return code, capsys.readouterr().err
+
+    return call
+
+
+def _scalars(work_dir: Path) -> list[dict]:
+    """All training steps that any run in a folder logged."""
+    logs = sorted(work_dir.glob('*/vis_data/scalars.json'))
+    lines = [json.loads(line) for log in logs for line in log.read_text().splitlines()]
+    return [line for line in lines if 'loss' in line]
+
+
+def test_command(tiny_config: Path, tmp_path: Path) -> None:
+    """Trains, checkpoints, evaluates, and goes on from where it stopped."""
+    command = [sys.executable, 'tools/train.py', str(tiny_config), '--work-dir', str(tmp_path)]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / 'iter_2.pth').is_file() and 'coco/segm_mAP' in done.stdout and 'eta:' in done.stdout
+    more = ['--resume', '--cfg-options', 'train_cfg.max_iters=3']
+    done = subprocess.run([*command, *more], cwd=REPOSITORY, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert [step['iter'] for step in _scalars(tmp_path)] == [1, 2, 3]
+
+
+def test_resumes_exactly(tiny_run: Path, train: Callable, tmp_path: Path) -> None:
+    """Two iterations at once end where one and then another do."""
+    assert train('--resume', str(tiny_run / 'iter_1.pth'))[0] == 0
+    whole, parts = (torch.load(folder / 'iter_2.pth') for folder in (tiny_run, tmp_path / 'run'))
+    assert parts['meta']['iter'] == 2
+    key = 'roi_head.mask_iou_head.fc_mask_iou.weight'
+    assert whole['optimizer']['state'][0]['step'] == parts['optimizer']['state'][0]['step']
+    assert whole['param_schedulers'][0]['last_step'] == parts['param_schedulers'][0]['last_step']
+    assert torch.allclose(whole['state_dict'][key], parts['state_dict'][key], atol=1e-4)
+
+
+def test_resume_without_checkpoints_begins(train: Callable, tmp_path: Path) -> None:
+    assert train('--resume', '--cfg-options', 'train_cfg.max_iters=1', 'train_cfg.val_interval=9')[0] == 0
+    assert [step['iter'] for step in _scalars(tmp_path / 'run')] == [1]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason='on a GPU it is float16')
+def test_amp(train: Callable, tmp_path: Path) -> None:
+    assert train('--amp')[0] == 0
+    first = _scalars(tmp_path / 'run')[0]
+    assert 0 < first['loss'] < 10 and first['loss_mask_iou'] > 0
+
+
+def test_auto_scale_lr(train: Callable, tmp_path: Path) -> None:
+    code, text = train('--auto-scale-lr')
+    assert code == 2 and 'has no auto_scale_lr.base_batch_size' in text
+    scaled = ('auto_scale_lr.base_batch_size=8', 'auto_scale_lr.enable=False')
+    assert train('--auto-scale-lr', '--cfg-options', 'train_cfg.max_iters=1', *scaled)[0] == 0
+    # 1e-3 at the start of a warm-up from a hundredth, for 2 images instead of 8
+    assert _scalars(tmp_path / 'run')[0]['lr'] == pytest.approx(1e-3 * 0.01 * 2 / 8)
+
+
+def test_ema_resumes_and_is_what_is_tested(train: Callable, tools: Callable, tiny_config: Path, tmp_path: Path) -> None:
+    config = tmp_path / 'ema.py'
+    config.write_text(f"_base_ = '{tiny_config}'\ncustom_hooks = [dict(type='EMAHook', momentum=0.5)]\n")
+    assert train(config=config)[0] == 0
+    first = torch.load(tmp_path / 'run/iter_2.pth')
+    assert train('--resume', '--cfg-options', 'train_cfg.max_iters=3', config=config)[0] == 0
+    second = torch.load(tmp_path / 'run/iter_3.pth')
+    # The files hold the average where others hold the weights, and the weights where others hold the average.
+    key = 'bbox_head.conv_cls.bias'
+    weights, average = second['ema_state_dict'][f'module.{key}'], second['state_dict'][key]
+    assert second['ema_state_dict']['steps'] == 3
+    assert not torch.equal(weights, average)
+    assert torch.allclose(average, (first['state_dict'][key] + weights) / 2, atol=1e-7)
+    tested = run(lambda: tools('test')([str(config), str(tmp_path / 'run/iter_3.pth'), '--work-dir', str(tmp_path)]))
+    assert tested == 0
+
+
+def test_starts_from_another_number_of_classes(tiny_run: Path, train: Callable, tmp_path: Path) -> None:
+    three = "metainfo.classes=('circle','square','star')"
+    data = [f'{loader}.dataset.{three}' for loader in ('train_dataloader', 'val_dataloader', 'test_dataloader')]
+    options = ['model.num_classes=3', *data, 'train_cfg.max_iters=1', 'train_cfg.val_interval=9']
+    assert train('--cfg-options', f'load_from={tiny_run / "iter_2.pth"}', *options)[0] == 0
+    (log,) = (tmp_path / 'run').glob('*/*.log')
+    fresh = [line for line in log.read_text().splitlines() if line.endswith('start fresh.')]
+    assert len(fresh) == 1
+    assert 'was trained on 5 classes and the config has 3: bbox_head.conv_cls, ' in fresh[0]
+    for layer in ('roi_head.mask_head.conv_logits', 'roi_head.mask_iou_head.fc_mask_iou'):
+        assert layer in fresh[0]
+
+
+@pytest.fixture(scope='module')
+def bad_files(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp('bad')
+    (folder / 'truncated.pth').write_bytes((tiny_run / 'iter_2.pth').read_bytes()[:100_000])
+    torch.save(torch.load(tiny_run / 'iter_2.pth')['state_dict'], folder / 'weights.pth')
+    (folder / 'invalid.py').write_text('model = dict(')
+    (folder / 'file').write_text('')
+    return folder
+
+
+BAD = [
+    ('--resume {bad}/no.pth', "The checkpoint {bad}/no.pth doesn't exist: give the path of a file."),
+    ('--cfg-options load_from={bad}/no.pth', "The checkpoint {bad}/no.pth doesn't exist: give the path of a file."),
+    ('--resume {bad}/truncated.pth', 'The checkpoint {bad}/truncated.pth is truncated or no checkpoint at all'),
+    ('--resume {bad}/weights.pth', 'The checkpoint {bad}/weights.pth holds weights only and no state of a training'),
+    (
+        '--resume {run}/iter_2.pth --cfg-options model.num_classes=4',
+        'it was trained on 5 classes and the config has 4: bbox_head.conv_cls.weight is (5, 128, 3, 3) in the file and '
+        '(4, 128, 3, 3) in the model',
+    ),
+    (
+        '--resume {run}/iter_2.pth --cfg-options model.backbone.arch=19-slim-dw',
+        "doesn't fit the config's model, it belongs to another model: backbone.stem.1",
+    ),
+    (
+        '--cfg-options load_from={run}/iter_2.pth model.backbone.arch=19-slim-dw model.num_classes=4',
+        "doesn't fit the config's model, it belongs to another model: backbone.stem.1",
+    ),
+    (
+        '--cfg-options model.backbone.nrom_eval=True',
+        "model.backbone has no 'nrom_eval'; did you mean model.backbone.norm_eval?",
+    ),
+    (
+        '--cfg-options model.backbone.arch=41',
+        "The config's model can't be built: VoVNet has no variant 41; known are 19, 19-dw, 19-slim, 19-slim-dw, 39, 57",
+    ),
+    (
+        '--cfg-options model.backbone.type=VovNet',
+        "The config's model can't be built: VovNet is not in the mmdet::model",
+    ),
+    (
+        '--cfg-options model.backbone.init_cfg._delete_=True model.backbone.init_cfg.type=Pretrained '
+        'model.backbone.init_cfg.checkpoint=http://127.0.0.1:9/vovnet.pth',
+        "The checkpoint http://127.0.0.1:9/vovnet.pth can't be fetched (<urlopen error [Errno 111] Connection "
+        'refused>): name a local file by --cfg-options model.backbone.init_cfg.checkpoint=FILE.',
+    ),
+    ('--launcher pytorch', '--launcher pytorch is for processes that it started and this is none: use tools/dist_'),
+    (
+        '--cfg-options train_dataloader.dataset.ann_file=no.json',
+        'no.json does not exist: correct ann_file and data_root.',
+    ),
+]
+
+
+@pytest.mark.parametrize(('args', 'words'), BAD, ids=[args[:50] for args, _ in BAD])
+def test_bad_input(args: str, words: str, bad_files: Path, tiny_run: Path, train: Callable) -> None:
+    places = {'bad': bad_files, 'run': tiny_run}
+    code, text = train(*args.format(**places).split())
+    last = text.splitlines()[-1]  # MMEngine may have warned before
+    assert code == 2 and last.startswith('error: ') and words.format(**places) in last
+
+
+def test_bad_paths(bad_files: Path, train: Callable) -> None:
+    code, text = train(config=bad_files / 'no.py')
+    assert (code, text) == (
+        2,
+        f"error: The config {bad_files}/no.py doesn't exist: give the path of a file under configs/ or your own.\n",
+    )
+    code, text = train(config=bad_files / 'invalid.py')
+    assert code == 2 and text.startswith(f"error: The config {bad_files}/invalid.py can't be read, SyntaxError: ")
+    code, text = train(work_dir=bad_files / 'file/run')
+    assert code == 2 and text.endswith('(Not a directory): give another one by --work-dir.\n')
+
+
+def test_bad_input_of_the_command(tiny_config: Path, tmp_path: Path) -> None:
+    """One of all these as a command: one line on stderr, no traceback."""
+    command = [sys.executable, 'tools/train.py', str(tiny_config), '--work-dir', str(tmp_path), '--resume', 'no.pth']
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr == "error: The checkpoint no.pth doesn't exist: give the path of a file.\n"
+
+
+def test_an_image_proves_unreadable(tiny_config: Path, train: Callable, tmp_path: Path) -> None:
+    """In a data loader's worker: the run ends naming the file, with exit code 1."""
+    source = tiny_config.parent / 'shapes'
+    for file in source.rglob('*'):
+        target = tmp_path / 'shapes' / file.relative_to(source)
+        if file.is_file():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(b'no image' if '/train/images/' in str(file) else file.read_bytes())
+    data = [f'{loader}.dataset.data_root={tmp_path}/shapes/' for loader in ('train_dataloader', 'val_dataloader')]
+    code, text = train('--cfg-options', *data, 'train_dataloader.num_workers=1')
+    last = text.splitlines()[-1]
+    assert (
+        code == 1 and last.startswith(f'error: The image {tmp_path}/shapes/train/images/') and 'Traceback' not in last
+    )
