@@ -9,6 +9,9 @@
 # TORCH_INDEX=URL  where to take torch from, e.g. https://download.pytorch.org/whl/cpu
 
 STACK ?= openmmlab
+ifeq ($(filter openmmlab onedl,$(STACK)),)
+  $(error STACK=$(STACK) is unknown: give STACK=openmmlab (the default) or STACK=onedl)
+endif
 VENV := .venv$(if $(filter onedl,$(STACK)),-onedl)
 
 ifdef PYTHON
@@ -19,8 +22,10 @@ ifdef PYTHON
   BIN := $(if $(findstring /,$(PY)),$(abspath $(dir $(PY))))
 else
   PY := $(VENV)/bin/python
-  # Run, not only looked up: version managers leave commands that are found and don't work.
-  BASE := $(shell for p in python3.11 python3.12 python3.10 python3; do $$p -c '' 2>/dev/null && echo $$p && break; done)
+  # Run, not only looked up: version managers leave commands that are found and don't work. From 3.8 the script itself
+  # says what is wrong with a Python.
+  BASE := $(shell for p in python3.11 python3.12 python3.10 python3; do \
+    $$p -c 'import sys; sys.exit(sys.version_info < (3, 8))' 2>/dev/null && echo $$p && break; done)
   SETUP = $(or $(BASE),$(error There is no Python: install Python 3.11 so that python3.11 is found)) tools/setup_env.py \
     --stack $(STACK) $(if $(TORCH_INDEX),--torch-index $(TORCH_INDEX))
   BIN := $(CURDIR)/$(VENV)/bin

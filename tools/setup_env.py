@@ -25,53 +25,12 @@ import tarfile
 import time
 from pathlib import Path
 
+from setup_command import AGAIN, CompileProgress, SetupError, clock, explain, run
+
 ROOT = Path(__file__).resolve().parent.parent
 OLDEST, NEWEST = (3, 10), (3, 12)
 VENVS = {'openmmlab': '.venv', 'onedl': '.venv-onedl'}
 FORKS = {'mmcv': 'onedl-mmcv', 'mmengine': 'onedl-mmengine', 'mmdet': 'onedl-mmdetection'}
-AGAIN = 'then run the same command again: it goes on where it stopped'
-
-# What the log of a failed command says, and the sentence for it; {what} is what was being done.
-REASONS = (
-    (
-        r'No space left on device|Errno 28',
-        'The disk is full: {what} needs up to 3 GB (10 GB with the CUDA build of torch); free some space',
-    ),
-    (
-        r'NewConnectionError|NameResolutionError|ConnectTimeoutError|ReadTimeoutError|ProxyError|ConnectionResetError'
-        r'|Temporary failure in name resolution|Network is unreachable|Connection broken|SSLError',
-        'No connection to the package index while {what}: connect this machine, or name a mirror in PIP_INDEX_URL or a '
-        'folder of wheels in PIP_FIND_LINKS',
-    ),
-    (
-        r'ensurepip is not|No module named (ensurepip|venv)',
-        'This Python cannot make virtual environments: install its venv module (on Debian and Ubuntu: '
-        f'apt install python{sys.version_info[0]}.{sys.version_info[1]}-venv)',
-    ),
-    (
-        r'CUDA_HOME environment variable is not set|nvcc: (not found|No such file)',
-        'There is a GPU but no CUDA compiler (nvcc), which mmcv needs: install the CUDA toolkit of the version that '
-        'torch was built for and set CUDA_HOME, or choose the CPU build by TORCH_INDEX=https://download.pytorch.org/whl/cpu',
-    ),
-    (
-        r'detected CUDA version .* mismatches',
-        'The CUDA toolkit is of another version than the one that torch was built for: set CUDA_HOME to a matching '
-        'one, or choose the build of torch by TORCH_INDEX=https://download.pytorch.org/whl/cuXXX',
-    ),
-    (
-        r'Killed signal|fatal error: Killed|cannot allocate memory|out of memory',
-        'Memory ran out while {what}: run again with MAX_JOBS=1 set',
-    ),
-    (
-        r'No matching distribution found for (\S+)|Cannot install (.+?) because',
-        'The package index has no {match} that fits the pins, this Python and this machine: check PIP_INDEX_URL, '
-        'PIP_FIND_LINKS and TORCH_INDEX',
-    ),
-)
-
-
-class SetupError(Exception):
-    """The set-up can't go on; the message is one sentence with the remedy, and the command exits with code 2."""
 
 
 def check_python(version: tuple = sys.version_info[:2]) -> None:
@@ -98,58 +57,6 @@ def requirements(extra: str = '') -> list[str]:
 def requirement_name(requirement: str) -> str:
     """`torch>=2.6,<2.14` -> `torch`."""
     return re.split(r'[^A-Za-z0-9._-]', requirement, maxsplit=1)[0]
-
-
-def clock(seconds: float) -> str:
-    """Seconds as `2:05`."""
-    return f'{int(seconds) // 60}:{int(seconds) % 60:02d}'
-
-
-# ---------------------------------------------------------------------------------------------- running a command
-
-
-class Display:
-    """One line that shows that a long command lives: rewritten on a terminal, printed now and then elsewhere.
-
-    Args:
-        quiet: Seconds between two lines where the output is not a terminal.
-    """
-
-    def __init__(self, quiet: float = 30.0):
-        self.terminal = sys.stdout.isatty()
-        self.quiet = quiet
-        self.last = time.monotonic()
-
-    def show(self, text: str) -> None:
-        if self.terminal:
-            print(f'\r    {text}\x1b[K', end='', flush=True)
-        elif time.monotonic() - self.last >= self.quiet:
-            print(f'    {text}', flush=True)
-            self.last = time.monotonic()
-
-    def clear(self) -> None:
-        if self.terminal:
-            print('\r\x1b[K', end='', flush=True)
-
-
-def explain(log: str, what: str) -> str | None:
-    """The sentence for a failed command, from what it printed; None where no known reason shows."""
-    for pattern, sentence in REASONS:
-        match = re.search(pattern, log)
-        if match:
-            return sentence.format(what=what, match=match.group(match.lastindex or 0))
-    return None
-
-
-def stop(process: subprocess.Popen) -> None:
-    """End a command and all that it started; what it has compiled stays."""
-    for sig, patience in ((signal.SIGINT, 10), (signal.SIGKILL, 10)):
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, sig)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(patience)
-            if sig == signal.SIGINT:
-                time.sleep(1)  # its children may need a moment more than itself
 
 
 class Environment:
@@ -253,6 +160,8 @@ class Environment:
         """
         if not self.missing():
             return
+        if not self.version():
+            check_python()
         started = time.monotonic()
         self.build.mkdir(parents=True, exist_ok=True)
         with (self.build / 'lock').open('w') as lock:
@@ -276,51 +185,12 @@ class Environment:
                 print(f'    done in {clock(time.monotonic() - step_started)}', flush=True)
         print(f'{self.folder.name} is ready after {clock(time.monotonic() - started)}.', flush=True)
 
-    def run(self, command: list, what: str, log_name: str, progress=None, env: dict | None = None) -> None:
-        """Run a command with its output in a log file and a line that shows that it lives.
-
-        Args:
-            command: Program and arguments.
-            what: What is being done, for the line and for a failure.
-            log_name: Name of the log file without its suffix.
-            progress: Called with the seconds elapsed; returns the line to show.
-            env: Variables set besides the present ones.
-
-        Raises:
-            SetupError: The command failed; names the reason, the remedy and the log file.
-        """
-        log = self.build / f'{log_name}.log'
+    def run(self, command: list, what: str, log: str, progress=None, env: dict | None = None) -> None:
+        """Run a command with the environment's programs first; see `setup_command.run`."""
         path = f'{self.folder / "bin"}{os.pathsep}{os.environ.get("PATH", os.defpath)}'
         # Settings of a user's pip that would lead outside the environment, or wait for an answer nobody is asked for.
-        environment = dict(os.environ, PATH=path, PIP_USER='0', PIP_NO_INPUT='1', **(env or {}))
-        display, started = Display(), time.monotonic()
-        with log.open('w') as stream:
-            # A session of its own, so that an interruption ends the compilers behind pip too, and only by stop().
-            process = subprocess.Popen(
-                [str(c) for c in command],
-                stdin=subprocess.DEVNULL,
-                stdout=stream,
-                stderr=subprocess.STDOUT,
-                env=environment,
-                start_new_session=True,
-            )
-            try:
-                while process.poll() is None:
-                    elapsed = time.monotonic() - started
-                    display.show(progress(elapsed) if progress else f'{what}: {clock(elapsed)} elapsed')
-                    time.sleep(0.2 if elapsed < 2 else 1.0)
-            except BaseException:
-                stop(process)
-                raise
-            finally:
-                display.clear()
-        if process.returncode:
-            reason = explain(log.read_text(errors='replace'), what)
-            tail = self.build / f'{log_name}-end.log'
-            tail.write_text('\n'.join(log.read_text(errors='replace').splitlines()[-30:]) + '\n')
-            if reason is None:
-                reason = f'{what[0].upper()}{what[1:]} failed: look at the end of the log for the reason'
-            raise SetupError(f'{reason}, {AGAIN} (the last lines of the log: {tail}; all of it: {log}).')
+        env = {'PATH': path, 'PIP_USER': '0', 'PIP_NO_INPUT': '1', **(env or {})}
+        run(command, what, self.build / f'{log}.log', progress, env)
 
     def pip(self, *arguments: object, what: str, log: str, command: str = 'install') -> None:
         """Run pip in the environment, under the pins."""
@@ -329,7 +199,11 @@ class Environment:
 
     def query(self, code: str) -> str:
         """What a line of Python prints in the environment."""
-        return subprocess.run([str(self.python), '-c', code], capture_output=True, text=True, check=True).stdout.strip()
+        result = subprocess.run([str(self.python), '-c', code], capture_output=True, text=True)
+        if result.returncode:
+            reason = (result.stderr.strip().splitlines() or ['no message'])[-1]
+            raise SetupError(f'{self.folder.name} does not work ({reason}): remove it, {AGAIN}.')
+        return result.stdout.strip()
 
     def make_venv(self) -> None:
         works = (
@@ -339,7 +213,6 @@ class Environment:
             ).returncode
         )
         if not works:
-            check_python()
             self.run([sys.executable, '-m', 'venv', '--clear', self.folder], 'making the virtual environment', 'venv')
         if not self.find_wheel():
             self.check_compiler()
@@ -411,7 +284,8 @@ class Environment:
             'cuda = torch.cuda.is_available() or os.environ.get("FORCE_CUDA") == "1"\n'
             'print(sys.implementation.cache_tag, "torch", torch.__version__, "cuda" if cuda else "cpu", sep="-")'
         )
-        cache = self.build / tag
+        pin = next(line for line in self.constraints.read_text().splitlines() if line.startswith(f'{self.mmcv}=='))
+        cache = self.build / f'{pin}-{tag}'
         source = cache / 'source'
         pattern = f'{self.mmcv.replace("-", "_")}-*'
         if not source.is_dir():
@@ -473,35 +347,6 @@ def compile_jobs() -> int:
         free = re.search(r'MemAvailable: *(\d+) kB', Path('/proc/meminfo').read_text())
         return max(1, min(cores, int(free.group(1)) // 2_000_000))
     return cores
-
-
-class CompileProgress:
-    """The line shown while mmcv compiles: files compiled, time elapsed, and time left from the pace so far.
-
-    Args:
-        source: Folder in which pip builds mmcv.
-    """
-
-    def __init__(self, source: Path):
-        self.source = source
-        self.total = 0
-        self.first = self.compiled()
-
-    def compiled(self) -> int:
-        return sum(1 for _ in self.source.glob('build/temp*/**/*.o'))
-
-    def __call__(self, elapsed: float) -> str:
-        plan = next(self.source.glob('build/temp*/build.ninja'), None)
-        if plan is None:
-            return f'compiling mmcv: preparing, {clock(elapsed)} elapsed'
-        # Written anew by every build: an earlier one's may still be there when this one begins.
-        self.total = len(re.findall(r'^build .*: (?:cuda_)?compile ', plan.read_text(), re.MULTILINE))
-        done = self.compiled()
-        line = f'compiling mmcv: {done} of {self.total} files, {clock(elapsed)} elapsed'
-        if done - self.first >= 3:
-            left = elapsed / (done - self.first) * (self.total - done)
-            line += f', about {clock(left)} left' if done < self.total else ', linking'
-        return line
 
 
 # ------------------------------------------------------------------------------------------------- an environment as is

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-import importlib.util
+import importlib
 import os
 import shutil
 import subprocess
@@ -20,11 +20,9 @@ PYTHON = f'{sys.version_info[0]}.{sys.version_info[1]}'
 
 
 @pytest.fixture
-def setup_env():
-    spec = importlib.util.spec_from_file_location('setup_env', SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def setup_env(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / 'tools')
+    return importlib.import_module('setup_env')
 
 
 @pytest.fixture
@@ -166,7 +164,10 @@ def test_another_pin_redoes_its_step_and_what_follows(fake, clone):
     fake().set_up()
     pins = clone / 'requirements' / 'openmmlab.txt'
     pins.write_text(pins.read_text().replace('mmcv==2.1.0', 'mmcv==2.1.1'))
-    assert fake().missing() == ['mmcv', 'rest', 'project']
+    environment = fake()
+    assert environment.missing() == ['mmcv', 'rest', 'project']
+    environment.set_up()
+    assert ran(environment, '--no-build-isolation -v')
 
 
 def test_another_torch_index_replaces_torch_and_is_remembered(fake):
@@ -308,8 +309,9 @@ def test_another_python_is_refused(setup_env, version, word):
         setup_env.check_python(version)
 
 
-def test_old_pythons_can_read_the_script():
-    assert ast.parse(SCRIPT.read_text(), feature_version=(3, 8)).body
+@pytest.mark.parametrize('name', ['setup_env.py', 'setup_command.py'])
+def test_old_pythons_can_read_the_script(name):
+    assert ast.parse((ROOT / 'tools' / name).read_text(), feature_version=(3, 8)).body
 
 
 def test_without_a_compiler(setup_env, clone, monkeypatch):
