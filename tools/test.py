@@ -67,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     cfg.load_from = args.checkpoint
     cfg.resume = False
     if args.show or args.show_dir:
-        if 'visualization' not in cfg.default_hooks:
+        if not cfg.default_hooks.get('visualization'):
             raise InputError(f'--show: the config {args.config} has no default_hooks.visualization.')
         trigger_visualization_hook(cfg, args)
     if args.tta:

@@ -1,0 +1,146 @@
+"""tools/predict.py."""
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pycocotools.mask as mask_utils
+import pytest
+import torch
+from mmdet.datasets import CocoDataset
+
+from centermask.engine.inferencer import COCO_UNUSED_IDS, find_images
+from centermask.engine.launch import run
+from centermask.errors import InputError
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def images(tiny_config: Path, tmp_path: Path) -> Path:
+    """A folder of two pictures of different sizes and something else."""
+    folder = tmp_path / 'images'
+    folder.mkdir()
+    picture = cv2.imread(str(tiny_config.parent / 'shapes/val/images/000000.jpg'))
+    cv2.imwrite(str(folder / 'b.png'), picture)
+    cv2.imwrite(str(folder / 'a.JPG'), picture[:100])
+    (folder / 'notes.txt').write_text('no picture')
+    return folder
+
+
+@pytest.fixture
+def predict(
+    tools: Callable, tiny_config: Path, tiny_run: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> Callable:
+    def call(*args: str, source: Path = images, checkpoint: Path = tiny_run / 'iter_2.pth') -> tuple[int, str, str]:
+        argv = [str(source), str(tiny_config), str(checkpoint), '--device', 'cpu', '--out-dir', str(tmp_path / 'out')]
+        code = run(lambda: tools('predict')([*argv, *args]))
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return call
+
+
+def test_command(tiny_config: Path, tiny_run: Path, images: Path, tmp_path: Path) -> None:
+    command = [sys.executable, 'tools/predict.py', str(images), str(tiny_config), str(tiny_run / 'iter_2.pth')]
+    done = subprocess.run(
+        [*command, '--out-dir', str(tmp_path / 'out')], cwd=REPOSITORY, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert '2/2' in done.stdout and 'ETA' in done.stdout
+    assert {p.name for p in (tmp_path / 'out').rglob('*') if p.is_file()} == {
+        *('a.JPG', 'b.png', 'predictions.bbox.json', 'predictions.segm.json'),
+    }
+
+
+def test_results(predict: Callable, tmp_path: Path) -> None:
+    assert predict('--score-thr', '0')[0] == 0
+    boxes, masks = (json.loads((tmp_path / f'out/predictions.{kind}.json').read_text()) for kind in ('bbox', 'segm'))
+    assert len(boxes) == len(masks) > 0
+    classes = ('circle', 'triangle', 'square', 'star', 'cross')
+    heights = {'a.JPG': 100, 'b.png': 160}
+    assert {(box['image_id'], box['file_name']) for box in boxes} == {(1, 'a.JPG'), (2, 'b.png')}
+    for box, mask in zip(boxes, masks, strict=True):
+        assert {key: box[key] for key in ('image_id', 'category_id')} == {
+            key: mask[key] for key in ('image_id', 'category_id')
+        }
+        assert box['category_name'] == classes[box['category_id'] - 1]
+        x, y, w, h = box['bbox']
+        assert x >= 0 and y >= 0 and w > 0 and h > 0 and y + h <= heights[box['file_name']] + 1e-3
+        assert mask_utils.decode(mask['segmentation']).shape == (heights[box['file_name']], 160)
+        assert 0 < box['score'] < 1
+        assert mask['score'] != box['score']  # times the predicted mask IoU
+
+
+def test_pictures(predict: Callable, images: Path, tmp_path: Path) -> None:
+    assert predict('--score-thr', '0')[0] == 0
+    before, after = (cv2.imread(str(folder / 'b.png')) for folder in (images, tmp_path / 'out/vis'))
+    assert before.shape == after.shape and not np.array_equal(before, after)
+    assert predict('--score-thr', '1')[0] == 0  # again, in place of the first
+    assert np.array_equal(cv2.imread(str(tmp_path / 'out/vis/b.png')), before)
+
+
+def test_ids_from_names(predict: Callable, images: Path, tmp_path: Path) -> None:
+    """Images with numbers for names, as COCO's, are known by these."""
+    numbered = tmp_path / 'numbered'
+    numbered.mkdir()
+    shutil.copy(images / 'b.png', numbered / '000000000139.png')
+    assert predict(source=numbered / '000000000139.png')[0] == 0
+    boxes = json.loads((tmp_path / 'out/predictions.bbox.json').read_text())
+    assert {box['image_id'] for box in boxes} == {139}
+
+
+def test_coco_ids() -> None:
+    ids = [i for i in range(1, 91) if i not in COCO_UNUSED_IDS]
+    names = dict(zip(CocoDataset.METAINFO['classes'], ids, strict=True))
+    assert (names['person'], names['stop sign'], names['backpack'], names['toothbrush']) == (1, 13, 27, 90)
+
+
+def test_weights_alone(predict: Callable, tiny_run: Path, tmp_path: Path) -> None:
+    """A checkpoint that doesn't name its classes: the config does."""
+    torch.save(torch.load(tiny_run / 'iter_2.pth')['state_dict'], tmp_path / 'weights.pth')
+    assert predict(checkpoint=tmp_path / 'weights.pth')[0] == 0
+    boxes = json.loads((tmp_path / 'out/predictions.bbox.json').read_text())
+    assert {box['category_name'] for box in boxes} <= {'circle', 'triangle', 'square', 'star', 'cross'}
+
+
+def test_bad_images(predict: Callable, images: Path, tmp_path: Path) -> None:
+    assert find_images(str(images)) == [images / 'a.JPG', images / 'b.png']
+    with pytest.raises(InputError, match=r"The image or folder no\.jpg doesn't exist"):
+        find_images('no.jpg')
+    (tmp_path / 'empty').mkdir()
+    with pytest.raises(InputError, match=r'The folder .*/empty holds no image'):
+        find_images(str(tmp_path / 'empty'))
+    (images / 'aa.jpg').write_bytes(b'no picture')
+    code, _, err = predict()
+    assert code == 1
+    assert err.splitlines()[-1] == (
+        f'error: The image {images}/aa.jpg could not be read, it is damaged or no image: take it away.'
+    )
+    assert not (tmp_path / 'out/predictions.bbox.json').exists()
+
+
+@pytest.mark.parametrize(
+    ('args', 'words'),
+    [
+        (('--device', 'cuda:99'), '--device cuda:99 is not on this machine'),
+        (('--device', 'xyz'), '--device xyz is not on this machine'),
+        (('--cfg-options', 'model.num_classes=4'), 'it was trained on 5 classes and the config has 4'),
+        (('--cfg-options', 'model.test_cfg.scor_thr=0'), 'did you mean model.test_cfg.score_thr?'),
+        (('--out-dir', '/proc/out'), "The folder /proc/out can't be written to"),
+    ],
+)
+def test_bad_input(args: tuple, words: str, predict: Callable) -> None:
+    code, _, err = predict(*args)
+    assert code == 2 and err.splitlines()[-1].startswith('error: ') and words in err.splitlines()[-1]
+    assert 'Traceback' not in err
+
+
+def test_bad_checkpoint(predict: Callable) -> None:
+    code, _, err = predict(checkpoint=Path('no.pth'))
+    assert code == 2 and "error: The checkpoint no.pth doesn't exist" in err
