@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import inspect
+import itertools
 import os
 import subprocess
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
+from mmengine.dataset import InfiniteSampler
 from mmengine.dist import is_distributed
 from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.registry import RUNNERS
-from mmengine.runner import BaseLoop, Runner
+from mmengine.runner import BaseLoop, IterBasedTrainLoop, Runner
 from torch import distributed, nn
 
 from centermask.checkpoints.loading import load_weights, read_checkpoint, require_fit, start_from
@@ -54,6 +57,11 @@ class CenterMaskRunner(Runner):
             }
         return super().wrap_model(model_wrapper_cfg, model)
 
+    def resume(self, filename: str, *args: Any, **kwargs: Any) -> None:
+        """Go on from a checkpoint, without loading the images that were trained on before it."""
+        super().resume(filename, *args, **kwargs)
+        _pass_over(self.train_loop, self.train_loop.iter)
+
     def load_checkpoint(
         self,
         filename: str,
@@ -90,6 +98,21 @@ class CenterMaskRunner(Runner):
         return checkpoint
 
 
+def _pass_over(loop: BaseLoop, batches: int) -> None:
+    """Draw the images of batches already trained on without loading them.
+
+    A resumed ``IterBasedTrainLoop`` draws as many batches as it has seen and drops them, millions of images late in a
+    training. It gets that many empty ones instead, but for those that the workers have begun to load.
+    """
+    loader = loop.dataloader
+    sampler = getattr(loader.batch_sampler, 'sampler', None)
+    if isinstance(loop, IterBasedTrainLoop) and isinstance(sampler, InfiniteSampler):
+        skipped = max(0, batches - loader.num_workers * (loader.prefetch_factor or 0))
+        for _ in range(skipped * loader.batch_sampler.batch_size):
+            next(sampler.indices)
+        loop.dataloader_iterator = itertools.chain(itertools.repeat(None, skipped), loop.dataloader_iterator)
+
+
 def _join_processes(launcher: str) -> None:
     """On a CPU, join the processes that torchrun or Slurm started, over gloo; with CUDA leave that to MMEngine.
 
@@ -105,13 +128,8 @@ def _join_processes(launcher: str) -> None:
         if 'MASTER_ADDR' not in environ:
             hosts = ['scontrol', 'show', 'hostnames', environ['SLURM_NODELIST']]
             environ['MASTER_ADDR'] = subprocess.run(hosts, capture_output=True, text=True, check=True).stdout.split()[0]
-    if (launcher == 'pytorch' or not cuda) and not {
-        'RANK',
-        'WORLD_SIZE',
-        'LOCAL_RANK',
-        'MASTER_ADDR',
-        'MASTER_PORT',
-    } <= environ.keys():
+    needed = ('RANK', 'WORLD_SIZE', 'LOCAL_RANK', 'MASTER_ADDR', 'MASTER_PORT')
+    if (launcher == 'pytorch' or not cuda) and not all(name in environ for name in needed):
         raise InputError(
             f'--launcher {launcher} is for processes that it started and this is none: '
             'use tools/dist_train.sh, tools/dist_test.sh or tools/slurm_train.sh.'

@@ -1,0 +1,53 @@
+"""The runner, where MMEngine's differs."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from torch.utils.data import get_worker_info
+
+from centermask.datasets import CenterMaskCocoDataset
+from centermask.engine.launch import build_runner, load_config
+from centermask.engine.runner import CenterMaskRunner
+
+
+@pytest.fixture
+def loaded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[], list[str]]:
+    """A function that lists the images loaded since it was last called, by this process or a worker."""
+    log = tmp_path / 'log'
+    prepare = CenterMaskCocoDataset.prepare_data
+
+    def prepare_and_note(self: CenterMaskCocoDataset, idx: int) -> dict:
+        with log.open('a') as file:
+            file.write(f'{idx}\n' if not self.test_mode else '')
+        return prepare(self, idx)
+
+    def read() -> list[str]:
+        lines = log.read_text().split()
+        log.unlink()
+        return lines
+
+    monkeypatch.setattr(CenterMaskCocoDataset, 'prepare_data', prepare_and_note)
+    return read
+
+
+@pytest.mark.parametrize('workers', [0, 1])
+def test_resuming_loads_no_image_again(
+    workers: int, tiny_config: Path, tmp_path: Path, loaded: Callable[[], list[str]]
+) -> None:
+    options = {'train_dataloader.num_workers': workers, 'train_cfg.val_interval': 99, 'train_cfg.max_iters': 6}
+    cfg = load_config(str(tiny_config), options)
+    cfg.work_dir = str(tmp_path / 'run')
+    runner = build_runner(cfg)
+    assert isinstance(runner, CenterMaskRunner)
+    runner.train()
+    whole = loaded()
+    ahead = 2 * 2 * workers  # images that a worker loads ahead, and then again after the last step
+    assert len(whole) == 12 + ahead
+
+    cfg.load_from, cfg.resume = str(tmp_path / 'run/iter_4.pth'), True
+    build_runner(cfg).train()
+    again = loaded()
+    # A worker had begun the first batches before the checkpoint was read; the others follow where the run was.
+    assert again == whole[:ahead] + whole[8 : 12 + ahead]
+    assert get_worker_info() is None

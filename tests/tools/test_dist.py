@@ -1,0 +1,124 @@
+"""tools/dist_train.sh, tools/dist_test.sh and tools/slurm_train.sh with two processes on the CPU."""
+
+import json
+import os
+import pickle
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason='two processes on a GPU machine want two GPUs')
+
+
+def _run(script: str, *args: object, timeout: int = 300, **environ: str) -> subprocess.CompletedProcess:
+    """Run one of the shell scripts; a hanging process fails by the time limit."""
+    return subprocess.run(
+        [str(REPOSITORY / 'tools' / script), *map(str, args)],
+        env={**os.environ, 'PYTHON': sys.executable, **environ},
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+    )
+
+
+@pytest.fixture(scope='module')
+def one_without_objects(tiny_config: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A config whose two training images, one for each process, have objects and none."""
+    folder = tmp_path_factory.mktemp('half')
+    data = json.loads((tiny_config.parent / 'shapes/train/annotations.json').read_text())
+    chosen = next(annotation['image_id'] for annotation in data['annotations'] if not annotation['iscrowd'])
+    other = next(image['id'] for image in data['images'] if image['id'] != chosen)
+    data['images'] = [image for image in data['images'] if image['id'] in (chosen, other)]
+    data['annotations'] = [annotation for annotation in data['annotations'] if annotation['image_id'] == chosen]
+    (folder / 'half.json').write_text(json.dumps(data))
+    config = folder / 'half.py'
+    config.write_text(f"""
+_base_ = '{tiny_config}'
+data = dict(ann_file='{folder}/half.json', filter_cfg=dict(filter_empty_gt=False))
+train_dataloader = dict(batch_size=1, dataset=data)
+train_cfg = dict(max_iters=4, val_interval=4)
+""")
+    return config
+
+
+@pytest.mark.slow
+def test_one_process_has_no_object(one_without_objects: Path, tmp_path: Path) -> None:
+    """It must neither hang nor stop learning; then two processes test the result and find what one finds."""
+    done = _run('dist_train.sh', one_without_objects, 2, '--work-dir', tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.startswith('no CUDA on this machine: 2 processes on the CPU, ')
+    (log,) = tmp_path.glob('*/vis_data/scalars.json')
+    steps = [json.loads(line) for line in log.read_text().splitlines() if 'loss_mask' in line]
+    assert [step['iter'] for step in steps] == [1, 2, 3, 4]
+    assert steps[-1]['loss_cls'] < steps[0]['loss_cls']
+
+    predictions = []
+    for count, name in ((1, 'one'), (2, 'two')):
+        out = tmp_path / f'{name}.pkl'
+        options = ['--work-dir', tmp_path / name, '--out', out]
+        done = _run('dist_test.sh', one_without_objects, tmp_path / 'iter_4.pth', count, *options)
+        assert done.returncode == 0, done.stderr
+        predictions.append([sample['pred_instances'] for sample in pickle.loads(out.read_bytes())])
+    assert [len(found) for found in predictions] == [3, 3]
+    for one, two in zip(*predictions, strict=True):
+        assert torch.allclose(one['mask_scores'], two['mask_scores'], atol=1e-4)
+
+
+def test_errors_are_one_sentence(tiny_config: Path, tmp_path: Path) -> None:
+    done = _run('dist_train.sh', tiny_config, 2, '--work-dir', tmp_path, '--resume', 'no.pth')
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[1:] == ["error: The checkpoint no.pth doesn't exist: give the path of a file."]
+
+
+def test_usage(tiny_config: Path) -> None:
+    for script, args in (('dist_train.sh', ['a.py']), ('dist_test.sh', ['a.py', 'b.pth']), ('slurm_train.sh', ['p'])):
+        done = _run(script, *args)
+        assert done.returncode == 2 and 'usage: ' in done.stderr
+    done = _run('dist_train.sh', tiny_config, 'many')
+    assert done.returncode == 2
+    assert done.stderr == "error: GPUS is 'many': give the number of GPUs of this machine to use.\n"
+
+
+SRUN = """#!/usr/bin/env bash
+# What Slurm's srun does with a job of two tasks on one machine.
+echo "$@" > "$SRUN_LOG"
+while [[ $1 == --* ]]; do shift; done
+export SLURM_NTASKS=2 SLURM_NODELIST=localhost
+SLURM_PROCID=0 SLURM_LOCALID=0 "$@" & first=$!
+SLURM_PROCID=1 SLURM_LOCALID=1 "$@"
+wait $first
+"""
+
+
+@pytest.mark.slow
+def test_slurm(tiny_config: Path, tmp_path: Path) -> None:
+    (tmp_path / 'bin').mkdir()
+    for name, text in (('srun', SRUN), ('scontrol', '#!/usr/bin/env bash\necho 127.0.0.1\n')):
+        (tmp_path / 'bin' / name).write_text(text)
+        (tmp_path / 'bin' / name).chmod(0o755)
+    with socket.socket() as free:
+        free.bind(('', 0))
+        port = str(free.getsockname()[1])
+    environ = {'PATH': f'{tmp_path}/bin:{os.environ["PATH"]}', 'SRUN_LOG': str(tmp_path / 'log')}
+    environ |= {'GPUS': '2', 'MASTER_PORT': port}
+    work_dir = tmp_path / 'run'
+    options = ['--cfg-options', 'train_cfg.max_iters=1', 'train_cfg.val_interval=9']
+    done = _run(
+        'slurm_train.sh', 'part', 'name', tiny_config, work_dir, *options, SRUN_ARGS='--time=60 --exclusive', **environ
+    )
+    assert done.returncode == 0, done.stderr
+    assert (
+        (tmp_path / 'log')
+        .read_text()
+        .startswith(
+            '--partition=part --job-name=name --gres=gpu:2 --ntasks=2 --ntasks-per-node=2 --cpus-per-task=5 '
+            '--kill-on-bad-exit=1 --time=60 --exclusive '
+        )
+    )
+    (log,) = work_dir.glob('*/*.log')
+    assert 'Distributed launcher: slurm' in log.read_text() and 'GPU number: 2' in log.read_text()
