@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 import torch.nn.functional as F
 import torch.utils.checkpoint
 from mmcv.cnn import ConvModule, DepthwiseSeparableConvModule
-from mmdet.models.layers import SELayer
 from mmdet.registry import MODELS
 from mmengine.model import BaseModule
 from torch import Tensor, nn
@@ -59,11 +58,27 @@ class EffectiveSE(nn.Module):
         return x * F.hardsigmoid(attention)
 
 
+class SqueezeExcitation(nn.Module):
+    """Squeeze-Excitation (SE, compared in Table 4): two layers that reduce the channels to a quarter between them.
+
+    The second activation is :class:`EffectiveSE`'s hard sigmoid.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Conv2d(channels, channels // 4, 1)
+        self.fc2 = nn.Conv2d(channels // 4, channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        attention = self.fc2(self.fc1(x.mean((2, 3), keepdim=True)).relu())  # (N, C, 1, 1)
+        return x * F.hardsigmoid(attention)
+
+
 def _attention(kind: str | None, channels: int) -> nn.Module:
     if kind is None:
         return nn.Identity()
-    if kind == 'se':  # SELayer's second activation is the hard sigmoid of EffectiveSE
-        return SELayer(channels, ratio=4)
+    if kind == 'se':
+        return SqueezeExcitation(channels)
     if kind == 'ese':
         return EffectiveSE(channels)
     raise ValueError(f"VoVNet's attention is None, 'se' or 'ese', not {kind!r}")

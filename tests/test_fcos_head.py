@@ -1,0 +1,359 @@
+"""The box head: what locations learn, the losses' normalisers, and which detections are kept, in both recipes."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from mmengine.config import ConfigDict
+from mmengine.structures import InstanceData
+from torch import Tensor
+
+from centermask import CenterMaskFCOSHead, fcos_head
+
+STRIDES = [8, 16, 32, 64, 128]
+STAR: dict[str, Any] = dict(norm_on_bbox=True)
+PAPER: dict[str, Any] = dict(norm_on_bbox=False, sqrt_score=False, plus_one=True, average_normalizers=False)
+TEST_CFG = dict(score_thr=0.05, nms_pre=1000, nms=dict(type='nms', iou_threshold=0.6), max_per_img=50)
+
+
+def _head(strides: list[int] | None = None, test_cfg: dict | None = None, **kwargs) -> CenterMaskFCOSHead:
+    torch.manual_seed(0)
+    strides = strides or STRIDES
+    ranges = ((-1, 64), (64, 128), (128, 256), (256, 512), (512, 1e8)) if len(strides) > 1 else ((-1, 1e8),)
+    return CenterMaskFCOSHead(
+        num_classes=3,
+        in_channels=32,
+        feat_channels=32,
+        stacked_convs=1,
+        strides=strides,
+        regress_ranges=ranges,
+        conv_bias=True,
+        norm_cfg=dict(type='GN', num_groups=8, requires_grad=True),
+        centerness_on_reg=True,
+        center_sampling=True,
+        loss_bbox=dict(type='SmoothedGIoULoss'),
+        test_cfg=ConfigDict({**TEST_CFG, **(test_cfg or {})}),
+        **kwargs,
+    )
+
+
+def _objects(*objects: tuple[int, list[float]]) -> InstanceData:
+    """Ground truth of classes and boxes."""
+    return InstanceData(
+        bboxes=torch.tensor([box for _, box in objects], dtype=torch.float32).reshape(-1, 4),
+        labels=torch.tensor([label for label, _ in objects], dtype=torch.long),
+    )
+
+
+def _learned(head: CenterMaskFCOSHead, truth: InstanceData, size: int = 256) -> dict[tuple[int, float, float], tuple]:
+    """Class and distances that each location (stride, x, y) learns, of those that learn an object."""
+    points = head.prior_generator.grid_priors(
+        [(size // stride, size // stride) for stride in head.strides], device='cpu'
+    )
+    labels, targets = head.get_targets(points, [truth])
+    learned = {}
+    for stride, level, level_labels, level_targets in zip(head.strides, points, labels, targets, strict=True):
+        for i in (level_labels < 3).nonzero().squeeze(1).tolist():
+            x, y = level[i].tolist()
+            learned[stride, x, y] = (level_labels[i].item(), level_targets[i].tolist())
+    return learned
+
+
+def test_locations_lie_in_the_middle_of_their_cells() -> None:
+    assert _head().prior_generator.grid_priors([(1, 2)] * 5, device='cpu')[1].tolist() == [[8, 8], [24, 8]]
+
+
+def test_range_of_sizes_includes_its_ends() -> None:
+    """A greatest distance of just 64 belongs to P3 and to P4."""
+    p3 = _learned(_head(**STAR), _objects((1, [60, 60, 188, 188])))  # around a location of P3
+    assert p3[8, 124, 124] == (1, [8, 8, 8, 8])
+    assert (8, 116, 124) not in p3  # 72 to the right
+    p4 = _learned(_head(**STAR), _objects((1, [56, 56, 184, 184])))  # around a location of P4
+    assert p4[16, 120, 120] == (1, [4, 4, 4, 4])
+    assert (8, 116, 116) not in p4 and (8, 124, 124) not in p4  # 68 to one side
+
+
+@pytest.mark.parametrize(
+    'box, stride',
+    [([28, 28, 100, 100], 8), ([50, 50, 190, 190], 16), ([-22, -22, 278, 278], 32), ([-200, -200, 456, 456], 64)],
+)
+def test_level_by_size(box: list[float], stride: int) -> None:
+    assert {key[0] for key in _learned(_head(**STAR), _objects((0, box)))} == {stride}
+
+
+def test_centre_sampling() -> None:
+    """Less than 1.5 strides from the centre, on each axis."""
+    learned = _learned(_head(**STAR), _objects((2, [28, 28, 100, 100])))  # centre 64, locations at 52, 60, 68, 76
+    assert set(learned) == {(8, x, y) for x in (60, 68) for y in (60, 68)}
+    assert learned[8, 60, 68] == (2, [4, 5, 5, 4])
+
+
+def test_centre_of_a_small_object_ends_with_the_object() -> None:
+    assert set(_learned(_head(**STAR), _objects((2, [57, 57, 63, 63])))) == {(8, 60, 60)}
+    assert not _learned(_head(**STAR), _objects((2, [60, 57, 66, 63])))  # 60 lies on its edge
+
+
+def test_smallest_object_wins() -> None:
+    large, small = (0, [20.0, 20, 100, 100]), (1, [50.0, 50, 70, 70])
+    for objects in ((large, small), (small, large)):
+        learned = _learned(_head(**STAR), _objects(*objects))
+        assert learned[8, 60, 60][0] == 1
+        assert learned[8, 52, 52][0] == 1
+        assert learned[8, 68, 52][0] == 1
+
+
+def test_smallest_object_by_whole_pixels() -> None:
+    """4 × 50 is smaller than 15 × 14, but 5 × 51 is larger than 16 × 15."""
+    objects = _objects((0, [58, 35, 62, 85]), (1, [53, 53, 68, 67]))
+    assert _learned(_head(**STAR), objects)[8, 60, 60][0] == 0
+    assert _learned(_head(**PAPER), objects)[8, 60, 60][0] == 1
+
+
+def test_unit_of_the_targets() -> None:
+    objects = _objects((0, [20, 28, 220, 212]))
+    assert _learned(_head(**STAR), objects)[16, 120, 120][1] == [100 / 16, 92 / 16, 100 / 16, 92 / 16]
+    assert _learned(_head(**PAPER), objects)[16, 120, 120][1] == [100, 92, 100, 92]
+
+
+def test_no_objects() -> None:
+    assert _learned(_head(**STAR), _objects()) == {}
+
+
+@pytest.mark.parametrize('recipe', [STAR, PAPER], ids=['star', 'paper'])
+def test_same_in_training_and_testing(recipe: dict[str, Any]) -> None:
+    head = _head(**recipe)
+    features = [torch.randn(1, 32, 64 // stride, 64 // stride) for stride in (8, 16, 32, 64, 64)]
+    results = []
+    for training in (True, False):
+        head.train(training)
+        maps = head(features)
+        found = head.predict_by_feat(*maps, batch_img_metas=[dict(img_shape=(64, 64))])[0]
+        results.append([*(level for kind in maps for level in kind), found.bboxes, found.scores, found.labels])
+    assert len(results[0][-1])
+    assert all(torch.equal(in_training, in_testing) for in_training, in_testing in zip(*results, strict=True))
+
+
+@pytest.mark.parametrize('recipe', [STAR, PAPER], ids=['star', 'paper'])
+def test_box_output(recipe: dict[str, Any]) -> None:
+    """relu or exp of the conv's output times the level's scale; centerness from the box tower."""
+    head = _head([8], **recipe).eval()
+    head.scales[0].scale.data.fill_(1.5)
+    x = torch.randn(1, 32, 4, 4)
+    tower = head.reg_convs[0](x)
+    _, (distances,), (centerness,) = head([x])
+    raw = 1.5 * head.conv_reg(tower)
+    torch.testing.assert_close(distances, raw.relu() if recipe is STAR else raw.exp())
+    torch.testing.assert_close(centerness, head.conv_centerness(tower))
+
+
+def _logit(probability: float) -> float:
+    return float(np.log(probability / (1 - probability)))
+
+
+Found = tuple[int, int, int, float, float, float]
+"""Row, column, class, its score, centerness, and the distance to each side in the head's unit."""
+
+
+def _detect(head: CenterMaskFCOSHead, *found: Found, shape: tuple[int, int] = (64, 64), **kwargs) -> InstanceData:
+    """What a head of one level of stride 8 makes of maps that are empty but for ``found``."""
+    scores, boxes, centerness = torch.full((1, 3, 8, 8), -30.0), torch.ones(1, 4, 8, 8), torch.full((1, 1, 8, 8), -30.0)
+    for row, column, label, score, center, distance in found:
+        scores[0, label, row, column] = _logit(score)
+        centerness[0, 0, row, column] = _logit(center)
+        boxes[0, :, row, column] = distance
+    return head.predict_by_feat(
+        [scores], [boxes], [centerness], [dict(img_shape=shape, **kwargs.pop('meta', {}))], **kwargs
+    )[0]
+
+
+def test_score() -> None:
+    found = (2, 3, 1, 0.8, 0.2, 1.0)
+    assert _detect(_head([8], **STAR), found).scores.item() == pytest.approx(0.4)
+    assert _detect(_head([8], **PAPER), found).scores.item() == pytest.approx(0.16)
+
+
+def test_box_and_label() -> None:
+    """Around (28, 20): a stride to each side, or a pixel."""
+    for recipe, reach in ((STAR, 8), (PAPER, 1)):
+        detected = _detect(_head([8], **recipe), (2, 3, 1, 0.8, 0.2, 1.0))
+        assert detected.bboxes.tolist() == [[28 - reach, 20 - reach, 28 + reach, 20 + reach]]
+        assert detected.labels.tolist() == [1]
+
+
+def test_threshold_is_on_the_class_score() -> None:
+    detected = _detect(_head([8], **STAR), (1, 1, 0, 0.5, 0.001, 0.4), (5, 5, 0, 0.049, 0.999, 0.4))
+    assert detected.scores.tolist() == pytest.approx([np.sqrt(0.0005)])
+
+
+def test_best_of_a_level_by_class_times_centerness() -> None:
+    head = _head([8], dict(nms_pre=1), **STAR)
+    detected = _detect(head, (1, 1, 0, 0.9, 0.1, 0.4), (5, 5, 1, 0.5, 0.9, 0.4))
+    assert detected.labels.tolist() == [1]
+
+
+@pytest.mark.parametrize('option', ['nms_pre', 'max_per_img'])
+def test_ties_at_the_top_stay(option: str) -> None:
+    head = _head([8], {option: 2}, **STAR)
+    best, other, equal = (1, 1, 0, 0.9, 0.9, 0.4), (3, 3, 1, 0.6, 0.5, 0.4), (5, 5, 2, 0.5, 0.5, 0.4)
+    again = (7, 7, 0, 0.5, 0.5, 0.4)
+    assert _detect(head, best, other, equal).labels.tolist() == [0, 1]
+    assert _detect(head, best, equal, again).labels.tolist() == [0, 2, 0]
+
+
+@pytest.mark.parametrize(
+    'recipe, expected',
+    [(STAR, [[-28, -28, 36, 36], [28, 28, 92, 92]]), (PAPER, [[0, 0, 36, 36], [28, 28, 57, 61]])],
+    ids=['star', 'paper'],
+)
+def test_clipping(recipe: dict[str, Any], expected: list[list[float]]) -> None:
+    """An image of 62 × 58 pixels: the paper recipe clips to [0, 57] × [0, 61]."""
+    reach = 4.0 if recipe is STAR else 32.0
+    detected = _detect(_head([8], **recipe), (0, 0, 0, 0.9, 0.9, reach), (7, 7, 1, 0.8, 0.8, reach), shape=(62, 58))
+    assert detected.bboxes.tolist() == expected
+
+
+def test_nms_is_class_wise() -> None:
+    """Boxes of 64 pixels, 8 apart: IoU 0.78."""
+    first, second = (3, 3, 0, 0.9, 0.9, 4.0), (3, 4, 0, 0.8, 0.8, 4.0)
+    assert len(_detect(_head([8], **STAR), first, second)) == 1
+    assert len(_detect(_head([8], **STAR), first, (3, 4, 1, 0.8, 0.8, 4.0))) == 2
+
+
+def test_nms_threshold_and_offset() -> None:
+    """Boxes of 31.4 pixels, 8 apart: IoU 0.594, and 0.604 counted in whole pixels."""
+    first, second = (3, 3, 0, 0.9, 0.9, 15.7), (3, 4, 0, 0.8, 0.8, 15.7)
+    inclusive = dict(nms=dict(type='nms', iou_threshold=0.6, offset=1))
+    assert len(_detect(_head([8], **PAPER), first, second)) == 2
+    assert len(_detect(_head([8], inclusive, **PAPER), first, second)) == 1
+
+
+def test_boxes_far_outside_do_not_suppress_other_classes() -> None:
+    """Unclipped boxes may have negative coordinates, which the class-wise NMS must not mix up."""
+    huge = [(3, 3, label, 0.9 - 0.1 * label, 0.9, 100.0) for label in range(3)]
+    assert len(_detect(_head([8], **STAR), (3, 3, 0, 0.9, 0.9, 100.0))) == 1
+    maps = [_detect(_head([8], **STAR), one) for one in huge]
+    assert [m.bboxes[0, 0].item() for m in maps] == [28 - 800] * 3
+    apart = [(3, 3, 0, 0.9, 0.9, 100.0), (3, 4, 1, 0.8, 0.9, 100.0), (4, 3, 2, 0.7, 0.9, 100.0)]
+    assert sorted(_detect(_head([8], **STAR), *apart).labels.tolist()) == [0, 1, 2]
+
+
+def test_sorted_by_score() -> None:
+    scores = _detect(
+        _head([8], **STAR), (1, 1, 0, 0.3, 0.5, 0.4), (3, 3, 1, 0.9, 0.9, 0.4), (5, 5, 2, 0.6, 0.6, 0.4)
+    ).scores
+    assert scores.tolist() == sorted(scores.tolist(), reverse=True)
+
+
+def test_nothing_found() -> None:
+    detected = _detect(_head([8], **STAR))
+    assert detected.bboxes.shape == (0, 4)
+    assert len(detected.scores) == len(detected.labels) == 0
+
+
+def test_rescale() -> None:
+    found, meta = (2, 3, 1, 0.8, 0.2, 1.0), dict(scale_factor=(2.0, 4.0))
+    assert _detect(_head([8], **STAR), found, meta=meta, rescale=True).bboxes.tolist() == [[10, 3, 18, 7]]
+
+
+def test_other_settings_by_argument() -> None:
+    found = [(1, 1, 0, 0.3, 0.5, 0.4), (3, 3, 1, 0.9, 0.9, 0.4)]
+    assert len(_detect(_head([8], **STAR), *found, cfg=dict(TEST_CFG, max_per_img=1))) == 1
+
+
+def test_detections_have_no_gradients() -> None:
+    head = _head(**STAR).train()
+    maps = head([torch.randn(1, 32, 64 // stride, 64 // stride) for stride in (8, 16, 32, 64, 64)])
+    assert not head.predict_by_feat(*maps, batch_img_metas=[dict(img_shape=(64, 64))])[0].bboxes.requires_grad
+
+
+# Losses of two images of one level, 8 × 8 locations of stride 8; six locations learn the object of the first.
+
+
+def _maps() -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+    generator = torch.Generator().manual_seed(0)
+    scores, boxes, centerness = (torch.randn(2, channels, 8, 8, generator=generator) for channels in (3, 4, 1))
+    return [scores], [boxes.exp()], [centerness]
+
+
+TRUTH = [_objects((1, [4, 22, 58, 42])), _objects()]
+LOCATIONS = [(x, y) for x in (20, 28, 36) for y in (28, 36)]
+
+
+def _sigmoid(x: np.ndarray) -> np.ndarray:
+    return 1 / (1 + np.exp(-x))
+
+
+def _expected(unit: float, images: int | None) -> dict[str, float]:
+    """The losses in numpy: distances in ``unit`` pixels; class loss divided by positives, or by positives + images."""
+    (scores,), (boxes,), (centerness,) = ([level.double().numpy() for level in maps] for maps in _maps())
+    is_class = np.zeros_like(scores)
+    targets, pred, logits = [], [], []
+    for x, y in LOCATIONS:
+        row, column = (y - 4) // 8, (x - 4) // 8
+        is_class[0, 1, row, column] = 1
+        targets.append([(x - 4) / unit, (y - 22) / unit, (58 - x) / unit, (42 - y) / unit])
+        pred.append(boxes[0, :, row, column])
+        logits.append(centerness[0, 0, row, column])
+    p = _sigmoid(scores)
+    focal = np.where(is_class, -0.25 * (1 - p) ** 2 * np.log(p), -0.75 * p**2 * np.log(1 - p)).sum()
+
+    t, d, logit = np.array(targets), np.array(pred), np.array(logits)
+    weight = np.sqrt(t[:, [0, 2]].min(1) / t[:, [0, 2]].max(1) * t[:, [1, 3]].min(1) / t[:, [1, 3]].max(1))
+    low, high = np.minimum(t, d), np.maximum(t, d)
+    overlap, t_area, d_area, hull = ((b[:, 0] + b[:, 2]) * (b[:, 1] + b[:, 3]) for b in (low, t, d, high))
+    union = t_area + d_area - overlap
+    giou = (overlap + 1) / (union + 1) - (hull - union) / hull
+    bce = -(weight * np.log(_sigmoid(logit)) + (1 - weight) * np.log(1 - _sigmoid(logit)))
+    return dict(
+        loss_cls=focal / (len(LOCATIONS) + (images or 0)),
+        loss_bbox=(weight * (1 - giou)).sum() / weight.sum(),
+        loss_centerness=bce.mean(),
+    )
+
+
+def _losses(head: CenterMaskFCOSHead, truth: list[InstanceData] = TRUTH) -> dict[str, float]:
+    return {k: v.item() for k, v in head.loss_by_feat(*_maps(), truth, [dict(img_shape=(64, 64))] * 2).items()}
+
+
+def test_losses_of_star() -> None:
+    assert _losses(_head([8], **STAR)) == pytest.approx(_expected(unit=8, images=None), rel=1e-5)
+
+
+def test_losses_of_paper() -> None:
+    assert _losses(_head([8], **PAPER)) == pytest.approx(_expected(unit=1, images=2), rel=1e-5)
+
+
+def test_normalisers_over_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if the mean over the processes were three times the own count: only star divides by it."""
+    star, paper = _losses(_head([8], **STAR)), _losses(_head([8], **PAPER))
+    monkeypatch.setattr(fcos_head, 'reduce_mean', lambda tensor: tensor * 3)
+    assert _losses(_head([8], **STAR)) == pytest.approx({key: value / 3 for key, value in star.items()})
+    assert _losses(_head([8], **PAPER)) == paper
+
+
+def test_class_loss_without_positives() -> None:
+    """Divided by 1 (star), or by the number of images (paper)."""
+    nothing = [_objects(), _objects()]
+    star, paper = _losses(_head([8], **STAR), nothing), _losses(_head([8], **PAPER), nothing)
+    assert star['loss_cls'] == pytest.approx(2 * paper['loss_cls'])
+    assert star['loss_cls'] > 1
+    assert (star['loss_bbox'], star['loss_centerness']) == (paper['loss_bbox'], paper['loss_centerness']) == (0, 0)
+
+
+@pytest.mark.parametrize('recipe', [STAR, PAPER], ids=['star', 'paper'])
+def test_every_parameter_has_a_gradient_without_positives(recipe: dict[str, Any]) -> None:
+    head = _head(**recipe)
+    maps = head([torch.randn(2, 32, 64 // stride, 64 // stride) for stride in (8, 16, 32, 64, 64)])
+    losses = head.loss_by_feat(*maps, [_objects(), _objects()], [dict(img_shape=(64, 64))] * 2)
+    sum(losses.values()).backward()
+    assert [name for name, p in head.named_parameters() if p.grad is None] == []
+    assert all(torch.isfinite(p.grad).all() for p in head.parameters())
+
+
+def test_only_one_process_has_positives(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The process without any still divides its class loss by the mean."""
+    nothing = [_objects(), _objects()]
+    alone = _losses(_head([8], **STAR), nothing)
+    monkeypatch.setattr(fcos_head, 'reduce_mean', lambda tensor: tensor + 10)
+    assert _losses(_head([8], **STAR), nothing)['loss_cls'] == pytest.approx(alone['loss_cls'] / 10)

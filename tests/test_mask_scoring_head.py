@@ -1,0 +1,98 @@
+"""The head that predicts a mask's IoU, and what it learns."""
+
+import numpy as np
+import pytest
+import torch
+
+from centermask import MaskScoringHead
+
+
+def _head(**kwargs) -> MaskScoringHead:
+    torch.manual_seed(0)
+    return MaskScoringHead(num_classes=3, num_convs=2, in_channels=8, conv_out_channels=8, fc_out_channels=16, **kwargs)
+
+
+def _square(left: float, top: float, right: float, bottom: float) -> np.ndarray:
+    return np.array([left, top, right, top, right, bottom, left, bottom], np.float64)
+
+
+@pytest.mark.parametrize('rois', [0, 4])
+def test_shape(rois: int) -> None:
+    assert _head()(torch.zeros(rois, 8, 14, 14), torch.zeros(rois, 28, 28)).shape == (rois, 3)
+
+
+def test_input_is_features_and_pooled_mask() -> None:
+    head, seen = _head(), []
+    head.convs[0].register_forward_hook(lambda _, inputs, __: seen.append(inputs[0].numpy()))
+    rng = np.random.default_rng(0)
+    features = rng.standard_normal((2, 8, 14, 14), np.float32)
+    logits = rng.standard_normal((2, 28, 28), np.float32)
+    with torch.no_grad():
+        head(torch.from_numpy(features), torch.from_numpy(logits))
+    pooled = (1 / (1 + np.exp(-logits))).reshape(2, 14, 2, 14, 2).max((2, 4))
+    np.testing.assert_array_equal(seen[0][:, :8], features)
+    np.testing.assert_allclose(seen[0][:, 8], pooled, rtol=1e-6)
+
+
+def test_last_conv_halves_the_size() -> None:
+    assert [conv.stride for conv in _head().convs] == [(1, 1), (2, 2)]
+    assert _head().fcs[0].in_features == 8 * 7 * 7
+
+
+def test_own_class() -> None:
+    ious = torch.arange(4.0).expand(3, 4)  # an output's value is its number
+    labels = torch.tensor([2, 0, 1])
+    assert _head().of_class(ious, labels).tolist() == [2, 0, 1]
+    with_background = _head(background_channel=True)
+    assert with_background.fc_mask_iou.out_features == 4
+    assert with_background.of_class(ious, labels).tolist() == [3, 1, 2]
+
+
+def _masks(*areas: int) -> torch.Tensor:
+    """Masks whose first pixels, row by row, are 1."""
+    masks = torch.zeros(len(areas), 28 * 28)
+    for mask, area in zip(masks, areas, strict=True):
+        mask[:area] = 1
+    return masks.reshape(-1, 28, 28)
+
+
+def test_loss() -> None:
+    """0.5 × squared error, averaged over the RoIs whose target is above 0."""
+    predicted = torch.tensor([0.5, 0.9, 0.25, 0.7], requires_grad=True)
+    logits = _masks(100, 50, 0, 100) * 2 - 1  # positive where the mask is
+    targets = _masks(50, 50, 60, 100)
+    shares = np.array([1.0, 0.5, 1.0, 0.0])
+    # IoU: 50 of 100; 50 of 100, as half of the object is outside; nothing predicted; nothing inside the RoI.
+    loss = _head().loss(predicted, logits, targets, shares)
+    assert loss.item() == pytest.approx(0.5 * (0.0**2 + 0.4**2) / 2)
+    loss.backward()
+    assert predicted.grad.tolist() == pytest.approx([0, 0.5 * 0.4, 0, 0])
+
+
+def test_target_is_detached() -> None:
+    logits = torch.ones(1, 28, 28, requires_grad=True)
+    _head().loss(torch.ones(1, requires_grad=True), logits, _masks(50), np.ones(1)).backward()
+    assert logits.grad is None
+
+
+@pytest.mark.parametrize('rois', [0, 2])
+def test_nothing_to_learn(rois: int) -> None:
+    predicted = torch.ones(rois, requires_grad=True)
+    loss = _head().loss(predicted, torch.ones(rois, 28, 28), torch.zeros(rois, 28, 28), np.ones(rois))
+    loss.backward()
+    assert loss.item() == 0
+    assert predicted.grad.tolist() == [0] * rois
+
+
+def test_shares() -> None:
+    """Of two equal squares the RoI holds the first: half of the object, or all of its first polygon."""
+    objects = [[_square(10, 10, 20, 20), _square(30, 10, 40, 20)]]
+    roi = np.array([[10.0, 10, 20, 20]])
+    assert _head().shares(objects, roi, (64, 64)).tolist() == [0.5]
+    assert _head(share='first_polygon').shares(objects, roi, (64, 64)).tolist() == [1.0]
+    assert _head().shares([], np.zeros((0, 4)), (64, 64)).shape == (0,)
+
+
+def test_unknown_share() -> None:
+    with pytest.raises(ValueError, match="share is 'exact_area' or 'first_polygon', not 'all'"):
+        _head(share='all')

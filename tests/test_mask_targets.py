@@ -1,0 +1,155 @@
+"""Masks, shares and IoU of polygons whose answer is known, and those of the released code."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from centermask.mask_targets import (
+    mask_iou_targets,
+    rasterise_in_rois,
+    share_by_exact_area,
+    share_of_first_polygon,
+)
+
+IMAGE = (64, 64)
+
+
+def _square(left: float, top: float, right: float, bottom: float) -> np.ndarray:
+    return np.array([left, top, right, top, right, bottom, left, bottom], np.float64)
+
+
+WHOLE = [_square(10, 10, 20, 20)]
+TWO = [_square(10, 10, 20, 20), _square(30, 10, 40, 20)]
+
+
+def _mask(polygons: list[np.ndarray], *roi: float) -> np.ndarray:
+    return rasterise_in_rois([polygons], np.array([roi], np.float64), 28)[0]
+
+
+def test_object_fills_its_roi() -> None:
+    assert (_mask(WHOLE, 10, 10, 20, 20) == 1).all()
+
+
+def test_object_in_a_larger_roi() -> None:
+    mask = _mask(WHOLE, 10, 10, 30, 50)  # the left half and the upper quarter
+    assert (mask[:7, :14] == 1).all()
+    assert mask.sum() == 7 * 14
+
+
+def test_object_cut_by_its_roi() -> None:
+    mask = _mask(WHOLE, 15, 10, 25, 20)
+    assert (mask[:, :14] == 1).all()
+    assert mask.sum() == 28 * 14
+
+
+def test_several_polygons() -> None:
+    mask = _mask(TWO, 10, 10, 40, 20)
+    assert mask[:, :9].all() and not mask[:, 10:18].any() and mask[:, 19:].all()
+
+
+def test_overlapping_polygons_count_once() -> None:
+    mask = _mask([_square(10, 10, 20, 20), _square(10, 10, 20, 20)], 10, 10, 30, 20)
+    assert set(np.unique(mask)) == {0, 1}
+    assert mask.sum() == 28 * 14
+
+
+def test_roi_beside_the_object() -> None:
+    assert not _mask(WHOLE, 30, 30, 40, 40).any()
+
+
+def test_roi_beyond_the_image_is_not_clipped() -> None:
+    mask = _mask([_square(0, 0, 10, 10)], -10, -10, 10, 10)
+    assert mask[14:, 14:].all()
+    assert mask.sum() == 14 * 14
+
+
+def test_roi_without_width() -> None:
+    """It counts as 0.1 pixel wide, so it lies in the object or beside it."""
+    assert _mask(WHOLE, 15, 10, 15, 20).all()
+    assert not _mask(WHOLE, 25, 10, 25, 20).any()
+
+
+def test_no_rois() -> None:
+    assert rasterise_in_rois([], np.zeros((0, 4)), 28).shape == (0, 28, 28)
+
+
+@pytest.mark.parametrize(
+    'polygons, roi, exact, first',
+    [
+        (WHOLE, (10, 10, 20, 20), 1.0, 1.0),
+        (WHOLE, (0, 0, 60, 60), 1.0, 1.0),
+        (WHOLE, (15, 10, 25, 20), 0.5, 0.5),
+        (WHOLE, (15, 15, 25, 25), 0.25, 0.25),
+        (WHOLE, (30, 30, 40, 40), 0.0, 0.0),
+        (TWO, (10, 10, 40, 20), 1.0, 1.0),
+        (TWO, (10, 10, 20, 20), 0.5, 1.0),
+        (TWO, (30, 10, 40, 20), 0.5, 0.0),
+        (TWO, (15, 10, 35, 20), 0.5, 0.5),
+        (TWO[::-1], (10, 10, 20, 20), 0.5, 0.0),
+    ],
+)
+def test_share(polygons: list[np.ndarray], roi: tuple[int, ...], exact: float, first: float) -> None:
+    box = np.array(roi, np.float64)
+    assert share_by_exact_area(polygons, box) == exact
+    assert share_of_first_polygon(polygons, box, IMAGE) == first
+
+
+def test_share_is_at_most_1() -> None:
+    """A square of 1.4² pixels covers four of them when rasterised."""
+    assert share_by_exact_area([_square(10.3, 10.3, 11.7, 11.7)], np.array([0.0, 0, 60, 60])) == 1.0
+
+
+def test_share_of_an_object_without_area() -> None:
+    line = [np.array([10, 10, 20, 10, 15, 10], np.float64)]
+    assert share_by_exact_area(line, np.array([0.0, 0, 60, 60])) == 0.0
+    assert share_of_first_polygon(line, np.array([0.0, 0, 60, 60]), IMAGE) == 0.0
+
+
+def test_iou_targets() -> None:
+    predicted, target = np.zeros((2, 28, 28))
+    predicted[0, :2] = 1
+    target[0, 1:3] = 1
+    # Two pixels each, one in common. Inside the RoI lies all of the object, half of it, nothing.
+    ious = mask_iou_targets(np.stack([predicted] * 3), np.stack([target] * 3), np.array([1.0, 0.5, 0.0]))
+    assert ious.tolist() == pytest.approx([1 / 3, 1 / 5, 0])
+    assert ious.dtype == np.float32
+
+
+@pytest.mark.parametrize('share', [0.0, 1.0])
+def test_iou_target_of_empty_masks(share: float) -> None:
+    assert mask_iou_targets(*np.zeros((2, 1, 28, 28)), np.array([share])).tolist() == [0]
+    assert mask_iou_targets(np.zeros((0, 28, 28)), np.zeros((0, 28, 28)), np.zeros(0)).shape == (0,)
+
+
+def test_iou_target_of_an_object_cut_by_its_roi() -> None:
+    """A perfect mask inside an RoI that holds a quarter of the object covers a quarter of it."""
+    roi = np.array([15.0, 15, 25, 25])
+    target = rasterise_in_rois([WHOLE], roi[None], 28)
+    for share in (share_by_exact_area(WHOLE, roi), share_of_first_polygon(WHOLE, roi, IMAGE)):
+        assert mask_iou_targets(target, target, np.array([share])).item() == pytest.approx(0.25)
+
+
+@pytest.mark.parametrize('recipe', ['star', 'paper'])
+def test_released_code(shared: Path, recipe: str) -> None:
+    """Masks, shares, IoU and loss of 32 RoIs on a photograph."""
+    expected = np.load(shared / 'parity/mask_targets.npz')
+    polygons = json.loads((shared / 'parity/inputs.json').read_text())['gt_polygons2']
+    objects = [[np.array(polygon) for polygon in polygons[i]] for i in expected['gt_index']]
+    rois = expected['rois'].astype(np.float64)
+
+    masks = rasterise_in_rois(objects, rois, 28)
+    np.testing.assert_array_equal(np.packbits(masks.reshape(32, -1).astype(bool), axis=1), expected[f'{recipe}.masks'])
+
+    pairs = zip(objects, rois, strict=True)
+    if recipe == 'star':
+        shares = np.array([share_by_exact_area(shape, roi) for shape, roi in pairs])
+    else:
+        shares = np.array([share_of_first_polygon(shape, roi, (256, 384)) for shape, roi in pairs])
+    np.testing.assert_allclose(shares, expected[f'{recipe}.share'], atol=1e-6)
+
+    logits = np.random.default_rng(0).standard_normal((32, 28, 28), dtype=np.float32)
+    np.testing.assert_allclose(mask_iou_targets(logits > 0, masks, shares), expected[f'{recipe}.iou'], atol=1e-6)
+    loss = (np.logaddexp(0, logits.astype(np.float64)) - masks * logits).mean()
+    assert loss == pytest.approx(expected[f'{recipe}.loss'].item(), rel=1e-6)

@@ -1,0 +1,386 @@
+"""VoVNet: its blocks against plain arithmetic, its variants, how it freezes, and the released layout."""
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from mmengine.model import BaseModule
+from torch import Tensor, nn
+
+from centermask import VoVNet
+from centermask.vovnet import VARIANTS, EffectiveSE, OSAModule, SqueezeExcitation, rename_released_key
+
+SIZES_19_SLIM = (256, 384, 512)
+
+
+def _slim(**kwargs) -> VoVNet:
+    torch.manual_seed(0)
+    return VoVNet('19-slim', **kwargs)
+
+
+def _norms(module: nn.Module) -> list[nn.BatchNorm2d]:
+    return [part for part in module.modules() if isinstance(part, nn.BatchNorm2d)]
+
+
+def _hard_sigmoid(x: np.ndarray) -> np.ndarray:
+    return np.clip(x + 3, 0, 6) / 6
+
+
+def _linear(conv: nn.Conv2d, x: np.ndarray) -> np.ndarray:
+    return x @ conv.weight.detach().numpy()[:, :, 0, 0].T + conv.bias.detach().numpy()
+
+
+def _spread(module: nn.Module) -> None:
+    """Weights that reach both flat ends of the hard sigmoid."""
+    torch.manual_seed(0)
+    for parameter in module.parameters():
+        nn.init.normal_(parameter, std=4)
+
+
+def test_ese() -> None:
+    ese, x = EffectiveSE(16), torch.randn(2, 16, 5, 7, generator=torch.Generator().manual_seed(0)) + 0.5
+    _spread(ese)
+    weights = _hard_sigmoid(_linear(ese.fc, x.numpy().mean((2, 3))))
+    assert {0.0, 1.0} < set(weights.ravel())
+    np.testing.assert_allclose(ese(x).detach(), x.numpy() * weights[:, :, None, None], rtol=1e-4, atol=1e-5)
+
+
+def test_se() -> None:
+    """Reduction 4, ReLU between, hard sigmoid."""
+    se, x = SqueezeExcitation(16), torch.randn(2, 16, 5, 7, generator=torch.Generator().manual_seed(0)) + 0.5
+    _spread(se)
+    assert (se.fc1.in_channels, se.fc1.out_channels, se.fc2.out_channels) == (16, 4, 16)
+    hidden = np.maximum(_linear(se.fc1, x.numpy().mean((2, 3))), 0)
+    weights = _hard_sigmoid(_linear(se.fc2, hidden))
+    assert {0.0, 1.0} < set(weights.ravel())
+    np.testing.assert_allclose(se(x).detach(), x.numpy() * weights[:, :, None, None], rtol=1e-4, atol=1e-5)
+
+
+def _osa(
+    residual: bool = False, attention: str | None = None, depthwise: bool = False, in_channels: int = 8
+) -> OSAModule:
+    torch.manual_seed(0)
+    module = OSAModule(in_channels, 4, 8, 3, residual, attention, depthwise, None, dict(type='BN'))
+    for norm in _norms(module):
+        nn.init.uniform_(norm.weight, 0.5, 1.5)
+        nn.init.normal_(norm.bias)
+    return module.eval()
+
+
+def _conv_bn_relu(part: nn.Module, x: Tensor) -> Tensor:
+    y = nn.functional.conv2d(x, part.conv.weight, padding=part.conv.kernel_size[0] // 2)
+    return part.bn(y).relu()
+
+
+@pytest.mark.parametrize('residual', [False, True])
+def test_osa(residual: bool) -> None:
+    """Chain of convs; input and every output concatenated; 1×1; eSE; then the input, without a ReLU after it."""
+    module, x = _osa(residual, 'ese'), torch.randn(2, 8, 6, 5)
+    outputs = [x]
+    for conv in module.convs:
+        outputs.append(_conv_bn_relu(conv, outputs[-1]))
+    expected = module.attention(_conv_bn_relu(module.aggregate, torch.cat(outputs, 1)))
+    if residual:
+        expected = expected + x
+        assert (expected < 0).any()
+    torch.testing.assert_close(module(x), expected)
+
+
+def test_osa_depthwise() -> None:
+    """A 1×1 reduces the width first; what is concatenated first is the block's own input."""
+    module, x = _osa(depthwise=True), torch.randn(2, 8, 6, 5)
+    outputs, y = [x], _conv_bn_relu(module.reduce, x)
+    for conv in module.convs:
+        y = nn.functional.conv2d(y, conv.depthwise_conv.conv.weight, padding=1, groups=4)
+        y = _conv_bn_relu(conv.pointwise_conv, y)
+        outputs.append(y)
+    torch.testing.assert_close(module(x), _conv_bn_relu(module.aggregate, torch.cat(outputs, 1)))
+
+
+def test_osa_depthwise_reduces_only_where_widths_differ() -> None:
+    assert isinstance(_osa(depthwise=True, in_channels=4).reduce, nn.Identity)
+    assert isinstance(_osa(in_channels=8).reduce, nn.Identity)
+
+
+@pytest.mark.parametrize('arch', VARIANTS)
+def test_variants(arch: str) -> None:
+    """Widths and strides of every variant."""
+    with torch.device('meta'):
+        features = VoVNet(arch, out_indices=(0, 1, 2, 3))(torch.zeros(2, 3, 64, 96))
+    widths = (112, 256, 384, 512) if 'slim' in arch else (256, 512, 768, 1024)
+    expected = [(2, width, 64 // stride, 96 // stride) for width, stride in zip(widths, (4, 8, 16, 32), strict=True)]
+    assert [tuple(feature.shape) for feature in features] == expected
+
+
+@pytest.mark.parametrize(
+    'arch, blocks, convs',
+    [('19', [1, 1, 1, 1], 3), ('39', [1, 1, 2, 2], 5), ('57', [1, 1, 4, 3], 5), ('99', [1, 3, 9, 3], 5)],
+)
+def test_blocks(arch: str, blocks: list[int], convs: int) -> None:
+    """Only the first block of a stage lacks the residual connection; eSE is in every block."""
+    with torch.device('meta'):
+        model = VoVNet(arch)
+    assert [len(stage.blocks) for stage in model.stages] == blocks
+    for stage in model.stages:
+        assert [block.residual for block in stage.blocks] == [False] + [True] * (len(stage.blocks) - 1)
+        assert all(isinstance(block.attention, EffectiveSE) for block in stage.blocks)
+        assert all(len(block.convs) == convs for block in stage.blocks)
+
+
+def test_v1() -> None:
+    with torch.device('meta'):
+        model = VoVNet('39', attention=None, residual=False)
+    blocks = [block for stage in model.stages for block in stage.blocks]
+    assert not any(block.residual for block in blocks)
+    assert all(isinstance(block.attention, nn.Identity) for block in blocks)
+    assert not any(conv.bias is not None for conv in model.modules() if isinstance(conv, nn.Conv2d))
+
+
+def test_se_in_every_block() -> None:
+    with torch.device('meta'):
+        v2, se = VoVNet('39'), VoVNet('39', attention='se')
+    # eSE: C² + C; SE: two layers of C²/4 with biases of C/4 and C. Blocks of 256, 512, 2 × 768 and 2 × 1024 channels.
+    widths = (256, 512, 768, 768, 1024, 1024)
+    difference = sum(c * c + c - (c * c // 2 + c // 4 + c) for c in widths)
+    assert _count(v2) - _count(se) == difference
+    assert all(isinstance(block.attention, SqueezeExcitation) for stage in se.stages for block in stage.blocks)
+
+
+def _count(module: nn.Module) -> int:
+    return sum(p.numel() for p in module.parameters())
+
+
+@pytest.mark.parametrize(
+    'size, expected',
+    [
+        # A pool rounds up: 26 → 13, 13 → 6, 6 → 3; 34 → 17, 17 → 8, 8 → 4.
+        ((104, 136), [(26, 34), (13, 17), (6, 8), (3, 4)]),
+        ((97, 130), [(25, 33), (12, 16), (6, 8), (3, 4)]),
+        ((72, 40), [(18, 10), (9, 5), (4, 2), (2, 1)]),
+        ((33, 31), [(9, 8), (4, 4), (2, 2), (1, 1)]),
+    ],
+)
+def test_sizes_that_are_no_multiples_of_32(size: tuple[int, int], expected: list[tuple[int, int]]) -> None:
+    with torch.no_grad():
+        features = _slim(out_indices=(0, 1, 2, 3)).eval()(torch.randn(1, 3, *size))
+    assert [tuple(feature.shape[2:]) for feature in features] == expected
+    assert all(torch.isfinite(feature).all() for feature in features)
+
+
+def test_only_the_chosen_stages() -> None:
+    with torch.device('meta'):
+        features = _slim(out_indices=(3,))(torch.zeros(1, 3, 64, 64))
+    assert [tuple(feature.shape) for feature in features] == [(1, 512, 2, 2)]
+
+
+def test_depthwise_stem() -> None:
+    with torch.device('meta'):
+        stem = VoVNet('19-dw').stem
+    assert stem[0].conv.weight.shape == (64, 3, 3, 3)
+    assert [stem[i].depthwise_conv.conv.weight.shape for i in (1, 2)] == [(64, 1, 3, 3)] * 2
+    assert not any(stem[i].depthwise_conv.with_norm or stem[i].depthwise_conv.with_activation for i in (1, 2))
+
+
+def test_deformable_stages() -> None:
+    model = _slim(dcn_stages=(False, False, True, True)).eval()
+    for stage, deformable in zip(model.stages, (False, False, True, True), strict=True):
+        for conv in stage.blocks[0].convs:
+            assert hasattr(conv.conv, 'conv_offset') == deformable
+            if deformable:  # 2 × 9 offsets and 9 masks
+                assert conv.conv.conv_offset.weight.shape == (27, conv.conv.in_channels, 3, 3)
+                assert conv.conv.conv_offset.bias.shape == (27,)
+    assert [feature.shape[1] for feature in model(torch.randn(1, 3, 64, 64))] == list(SIZES_19_SLIM)
+
+
+def test_deformable_conv() -> None:
+    """Without offsets, and with masks of sigmoid(2), it is a plain conv times that."""
+    conv = _slim(dcn_stages=(False, True, False, False)).stages[1].blocks[0].convs[1].conv
+    nn.init.zeros_(conv.conv_offset.weight)
+    conv.conv_offset.bias.data = torch.tensor([0.0] * 18 + [2.0] * 9)
+    x = torch.randn(1, 80, 6, 6)
+    expected = nn.functional.conv2d(x, conv.weight, padding=1) / (1 + math.exp(-2))
+    torch.testing.assert_close(conv(x), expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize('frozen_stages', [-1, 0, 2, 4])
+def test_frozen_stages(frozen_stages: int) -> None:
+    model = _slim(frozen_stages=frozen_stages, norm_eval=False)
+    model.train()
+    parts = [model.stem, *model.stages]
+    for i, part in enumerate(parts):
+        frozen = i <= frozen_stages
+        assert all(p.requires_grad is not frozen for p in part.parameters())
+        assert all(norm.training is not frozen for norm in _norms(part))
+
+
+def test_norm_eval() -> None:
+    """Statistics stay in training; affine parameters too where the norm config says so."""
+    model = _slim(norm_cfg=dict(type='BN', requires_grad=False)).train()
+    before = [norm.running_mean.clone() for norm in _norms(model)]
+    model(torch.randn(2, 3, 64, 64))
+    assert model.training and model.stages[0].training
+    assert all(torch.equal(norm.running_mean, mean) for norm, mean in zip(_norms(model), before, strict=True))
+    assert not any(p.requires_grad for norm in _norms(model) for p in norm.parameters())
+    assert model.stem[0].conv.weight.requires_grad
+
+
+def test_norms_train() -> None:
+    model = _slim(norm_eval=False).train()
+    before = [norm.running_mean.clone() for norm in _norms(model)]
+    model(torch.randn(2, 3, 64, 64))
+    assert not any(torch.equal(norm.running_mean, mean) for norm, mean in zip(_norms(model), before, strict=True))
+
+
+def test_train_and_eval_return_the_model() -> None:
+    model = _slim()
+    assert model.train() is model and model.training
+    assert model.eval() is model and not model.training
+
+
+@pytest.mark.parametrize('norm_eval', [True, False])
+def test_checkpointed_stages(norm_eval: bool) -> None:
+    """The same output and gradients, and every stage runs again in the backward pass."""
+    results = []
+    for with_cp in (False, True):
+        model = _slim(with_cp=with_cp, norm_eval=norm_eval).train()
+        runs: list[int] = []
+        for stage in model.stages:
+            stage.register_forward_pre_hook(lambda *_, runs=runs: runs.append(1))
+        outputs = model(torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0)))
+        sum(output.square().mean() for output in outputs).backward()
+        results.append((outputs, [p.grad for p in model.parameters()], len(runs)))
+    (plain, plain_grads, plain_runs), (checkpointed, grads, runs) = results
+    torch.testing.assert_close(checkpointed, plain)
+    torch.testing.assert_close(grads, plain_grads)
+    assert (plain_runs, runs) == (4, 8)
+
+
+def test_checkpointed_stages_behind_frozen_ones() -> None:
+    model = _slim(with_cp=True, frozen_stages=1).train()
+    sum(output.sum() for output in model(torch.randn(1, 3, 64, 64))).backward()
+    trained = {name for name, p in model.named_parameters() if p.grad is not None}
+    assert trained == {name for name, p in model.named_parameters() if p.requires_grad}
+
+
+def test_unknown_names() -> None:
+    with pytest.raises(ValueError, match="no variant '38'; known are 19, 19-dw, 19-slim, 19-slim-dw, 39, 57, 99"):
+        VoVNet('38')
+    with pytest.raises(ValueError, match="None, 'se' or 'ese', not 'cbam'"):
+        VoVNet('19-slim', attention='cbam')
+
+
+def test_epsilon_0_only_while_norms_are_frozen() -> None:
+    with pytest.raises(ValueError, match=r'set norm_cfg\.eps=1e-5$'):
+        VoVNet('19-slim', norm_cfg=dict(type='BN', eps=0), norm_eval=False)
+    model = _slim(norm_cfg=dict(type='BN', eps=0, requires_grad=False)).train()
+    assert all(torch.isfinite(output).all() for output in model(torch.randn(1, 3, 64, 64)))
+
+
+NORM = ('weight', 'bias', 'running_mean', 'running_var', 'num_batches_tracked')
+
+
+def _conv_names(ours: str, theirs: str) -> dict[str, str]:
+    return {f'{ours}.conv.weight': f'{theirs}/conv.weight', **{f'{ours}.bn.{n}': f'{theirs}/norm.{n}' for n in NORM}}
+
+
+def _depthwise_names(ours: str, theirs: str) -> dict[str, str]:
+    return {
+        f'{ours}.depthwise_conv.conv.weight': f'{theirs}/dw_conv3x3.weight',
+        f'{ours}.pointwise_conv.conv.weight': f'{theirs}/pw_conv1x1.weight',
+        **{f'{ours}.pointwise_conv.bn.{n}': f'{theirs}/pw_norm.{n}' for n in NORM},
+    }
+
+
+def _released_names(depthwise: bool) -> dict[str, str]:
+    """The releases' name of every tensor of a VoVNet-19."""
+    names = _conv_names('stem.0', 'stem.stem_1')
+    conv_names = _depthwise_names if depthwise else _conv_names
+    for i in (2, 3):
+        names |= conv_names(f'stem.{i - 1}', f'stem.stem_{i}')
+    for i in (2, 3, 4, 5):
+        ours, theirs, osa = f'stages.{i - 2}.blocks.0', f'stage{i}.OSA{i}_1', f'OSA{i}_1'
+        for conv in range(3):
+            names |= conv_names(f'{ours}.convs.{conv}', f'{theirs}.layers.{conv}.{osa}_{conv}')
+        if depthwise and i > 2:
+            names |= _conv_names(f'{ours}.reduce', f'{theirs}.conv_reduction.{osa}_reduction_0')
+        names |= _conv_names(f'{ours}.aggregate', f'{theirs}.concat.{osa}_concat')
+        names |= {f'{ours}.attention.fc.{n}': f'{theirs}.ese.fc.{n}' for n in ('weight', 'bias')}
+    return names
+
+
+@pytest.mark.parametrize('prefix', ['', 'module.'])
+@pytest.mark.parametrize('arch', ['19-slim', '19-slim-dw'])
+def test_loads_the_released_layout(arch: str, prefix: str, tmp_path: Path) -> None:
+    """A made-up ImageNet file, with the classifier that such a file ends with."""
+    source, names = VoVNet(arch), _released_names(depthwise='dw' in arch)
+    weights = {key: torch.rand_like(tensor, dtype=torch.float32) for key, tensor in source.state_dict().items()}
+    assert set(names) == set(weights)
+    released = {prefix + names[key]: tensor for key, tensor in weights.items() if 'num_batches' not in key}
+    torch.save({**released, f'{prefix}classifier.weight': torch.zeros(1000, 512)}, tmp_path / 'released.pth')
+    model = VoVNet(arch, init_cfg=dict(type='Pretrained', checkpoint=str(tmp_path / 'released.pth')))
+    model.init_weights()
+    loaded = model.state_dict()
+    assert all(torch.equal(loaded[key], weights[key]) for key in weights if 'num_batches' not in key)
+
+
+@pytest.mark.parametrize(
+    'released, ours',
+    [
+        ('stage4.OSA4_9.layers.4.OSA4_9_4/conv.weight', 'stages.2.blocks.8.convs.4.conv.weight'),
+        ('stage3.OSA3_1.layers.0.OSA3_1_0/conv_offset.bias', 'stages.1.blocks.0.convs.0.conv.conv_offset.bias'),
+        ('stages.2.blocks.8.convs.4.conv.weight', None),
+        ('stem.0.conv.weight', None),
+        ('fc.weight', None),
+    ],
+)
+def test_renames(released: str, ours: str | None) -> None:
+    assert rename_released_key(released) == ours
+
+
+def test_loads_inside_a_detector(tmp_path: Path) -> None:
+    """The released layout is recognised below a prefix, and so are this project's own names."""
+
+    class Detector(BaseModule):
+        def __init__(self) -> None:
+            super().__init__()
+            self.backbone = VoVNet('19-slim')
+
+    source = {
+        key: torch.rand_like(tensor, dtype=torch.float32) for key, tensor in VoVNet('19-slim').state_dict().items()
+    }
+    for rename in ({key: key for key in source}, _released_names(depthwise=False)):
+        model = Detector()
+        missing, unexpected = model.load_state_dict({f'backbone.{rename[key]}': source[key] for key in source})
+        assert not missing and not unexpected
+        assert torch.equal(
+            model.backbone.stages[3].blocks[0].aggregate.conv.weight, source['stages.3.blocks.0.aggregate.conv.weight']
+        )
+
+
+RELEASED_BACKBONES = {
+    'star/V_39': dict(arch='39'),
+    'star/V_57_dcn': dict(arch='57', dcn_stages=(False, True, True, True)),
+    'star/V_99': dict(arch='99'),
+    'star/lite_V_19_slim': dict(arch='19-slim'),
+    'star/lite_V_19_slim_dw': dict(arch='19-slim-dw'),
+    'paper/V_19': dict(arch='19'),
+    'paper/V_99': dict(arch='99'),
+}
+
+
+@pytest.mark.parametrize('name', RELEASED_BACKBONES)
+def test_has_the_tensors_of_the_releases(shared: Path, name: str) -> None:
+    """Renamed, a released model's backbone has the same tensors of the same shapes."""
+    released = json.loads((shared / f'parity/{name}.keys.json').read_text())
+    prefix = 'backbone.bottom_up.' if name.startswith('star') else 'backbone.body.'
+    renamed = {
+        rename_released_key(key.removeprefix(prefix)): tuple(shape)
+        for key, shape in released.items()
+        if key.startswith(prefix) and not key.endswith('num_batches_tracked')
+    }
+    with torch.device('meta'):
+        ours = VoVNet(**RELEASED_BACKBONES[name]).state_dict()
+    assert renamed == {key: tuple(t.shape) for key, t in ours.items() if not key.endswith('num_batches_tracked')}
