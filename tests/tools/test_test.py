@@ -91,15 +91,17 @@ def test_mmdet_apis_find_the_same(test: Callable, tiny_config: Path, tiny_run: P
 
 
 BAD = [
+    ('--tta', None, '--tta: the config {config} has no tta_pipeline.'),
+    ('--cfg-options model.num_classes=3', None, 'The model has 3 classes and the data have 5 (circle, triangle, '),
     ('', 'no.pth', "The checkpoint no.pth doesn't exist: give the path of a file."),
     ('--out a.json', None, '--out a.json: the file is a pickle, so end its name in .pkl or .pickle.'),
     ('--out {run}/iter_2.pth/a.pkl', None, "The folder {run}/iter_2.pth can't be written to"),
     ('--show-dir a --cfg-options default_hooks.visualization=None', None, '--show: the config'),
     (
-        '--cfg-options model.num_classes=4',
+        '--cfg-options model.num_classes=3 test_dataloader.dataset.metainfo.classes=(square,star,cross)',
         None,
-        'it was trained on 5 classes and the config has 4: bbox_head.conv_cls.weight is (5, 128, 3, 3) in the file and '
-        '(4, 128, 3, 3) in the model',
+        'it was trained on 5 classes and the config has 3: bbox_head.conv_cls.weight is (5, 128, 3, 3) in the file and '
+        '(3, 128, 3, 3) in the model',
     ),
     (
         '--cfg-options model.backbone.arch=19-slim-dw',
@@ -110,9 +112,11 @@ BAD = [
 
 
 @pytest.mark.parametrize(('args', 'checkpoint', 'words'), BAD, ids=[f'{args[:40]} {path}' for args, path, _ in BAD])
-def test_bad_input(args: str, checkpoint: str | None, words: str, test: Callable, tiny_run: Path) -> None:
+def test_bad_input(
+    args: str, checkpoint: str | None, words: str, test: Callable, tiny_run: Path, tiny_config: Path
+) -> None:
     code, text = test(
         *args.format(run=tiny_run).split(), **({} if checkpoint is None else {'checkpoint': Path(checkpoint)})
     )
     last = text.splitlines()[-1]
-    assert code == 2 and last.startswith('error: ') and words.format(run=tiny_run) in last
+    assert code == 2 and last.startswith('error: ') and words.format(run=tiny_run, config=tiny_config) in last

@@ -13,6 +13,9 @@ from mmdet.visualization import DetLocalVisualizer
 from centermask.engine.launch import run
 
 REPOSITORY = Path(__file__).resolve().parents[2]
+THREE_CLASSES = 'model.num_classes=3 ' + ' '.join(
+    f"{loader}.dataset.metainfo.classes=('circle','square','star')" for loader in ('train_dataloader', 'val_dataloader')
+)
 
 
 @pytest.fixture
@@ -39,7 +42,8 @@ def test_command(tiny_config: Path, tmp_path: Path) -> None:
     command = [sys.executable, 'tools/train.py', str(tiny_config), '--work-dir', str(tmp_path)]
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert (tmp_path / 'iter_2.pth').is_file() and 'coco/segm_mAP' in done.stdout and 'eta:' in done.stdout
+    assert [path.name for path in sorted(tmp_path.glob('iter*'))] == ['iter_1.pth', 'iter_2.pth']
+    assert 'coco/segm_mAP' in done.stdout and 'eta:' in done.stdout
     more = ['--resume', '--cfg-options', 'train_cfg.max_iters=3']
     done = subprocess.run([*command, *more], cwd=REPOSITORY, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -94,9 +98,7 @@ def test_ema_resumes_and_is_what_is_tested(train: Callable, tools: Callable, tin
 
 
 def test_starts_from_another_number_of_classes(tiny_run: Path, train: Callable, tmp_path: Path) -> None:
-    three = "metainfo.classes=('circle','square','star')"
-    data = [f'{loader}.dataset.{three}' for loader in ('train_dataloader', 'val_dataloader', 'test_dataloader')]
-    options = ['model.num_classes=3', *data, 'train_cfg.max_iters=1', 'train_cfg.val_interval=9']
+    options = [*THREE_CLASSES.split(), 'train_cfg.max_iters=1', 'train_cfg.val_interval=9']
     assert train('--cfg-options', f'load_from={tiny_run / "iter_2.pth"}', *options)[0] == 0
     (log,) = (tmp_path / 'run').glob('*/*.log')
     fresh = [line for line in log.read_text().splitlines() if line.endswith('start fresh.')]
@@ -122,16 +124,16 @@ BAD = [
     ('--resume {bad}/truncated.pth', 'The checkpoint {bad}/truncated.pth is truncated or no checkpoint at all'),
     ('--resume {bad}/weights.pth', 'The checkpoint {bad}/weights.pth holds weights only and no state of a training'),
     (
-        '--resume {run}/iter_2.pth --cfg-options model.num_classes=4',
-        'it was trained on 5 classes and the config has 4: bbox_head.conv_cls.weight is (5, 128, 3, 3) in the file and '
-        '(4, 128, 3, 3) in the model',
+        f'--resume {{run}}/iter_2.pth --cfg-options {THREE_CLASSES}',
+        'it was trained on 5 classes and the config has 3: bbox_head.conv_cls.weight is (5, 128, 3, 3) in the file and '
+        '(3, 128, 3, 3) in the model',
     ),
     (
         '--resume {run}/iter_2.pth --cfg-options model.backbone.arch=19-slim-dw',
         "doesn't fit the config's model, it belongs to another model: backbone.stem.1",
     ),
     (
-        '--cfg-options load_from={run}/iter_2.pth model.backbone.arch=19-slim-dw model.num_classes=4',
+        f'--cfg-options load_from={{run}}/iter_2.pth model.backbone.arch=19-slim-dw {THREE_CLASSES}',
         "doesn't fit the config's model, it belongs to another model: backbone.stem.1",
     ),
     (
@@ -151,6 +153,10 @@ BAD = [
         'model.backbone.init_cfg.checkpoint=http://127.0.0.1:9/vovnet.pth',
         "The checkpoint http://127.0.0.1:9/vovnet.pth can't be fetched (<urlopen error [Errno 111] Connection "
         'refused>): name a local file by --cfg-options model.backbone.init_cfg.checkpoint=FILE.',
+    ),
+    (
+        '--cfg-options model.num_classes=3',
+        'The model has 3 classes and the data have 5 (circle, triangle, square, star, cross): set model.num_classes=5',
     ),
     ('--launcher pytorch', '--launcher pytorch is for processes that it started and this is none: use tools/dist_'),
     (

@@ -105,14 +105,19 @@ def require_fit(misfits: list[Misfit], source: str, model: nn.Module) -> None:
     )
 
 
+def count_classes(model: nn.Module) -> int:
+    """The number of classes that a model's heads tell apart (background not being one), 0 if none says."""
+    numbers = [getattr(part, 'num_classes', None) for part in model.modules()]
+    return min((number for number in numbers if isinstance(number, int)), default=0)
+
+
 def class_counts(model: nn.Module, misfits: list[Misfit]) -> tuple[int, int] | None:
     """The numbers of classes of the file and of the model, if that difference alone explains all misfits.
 
     It does where each shape differs in one length only, which in the model is the number of classes, or one more where
     background has a channel, and where all of them give the same number for the file.
     """
-    numbers = [getattr(part, 'num_classes', None) for part in model.modules()]
-    here = min((number for number in numbers if isinstance(number, int)), default=0)
+    here = count_classes(model)
     in_file = set()
     for misfit in misfits:
         if misfit.in_file is None or misfit.in_model is None or len(misfit.in_file) != len(misfit.in_model):

@@ -11,19 +11,19 @@ from typing import Any
 
 import torch
 from mmengine.dataset import InfiniteSampler
-from mmengine.dist import is_distributed
+from mmengine.dist import is_distributed, is_main_process
 from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.registry import RUNNERS
 from mmengine.runner import BaseLoop, IterBasedTrainLoop, Runner
 from torch import distributed, nn
 
-from centermask.checkpoints.loading import load_weights, read_checkpoint, require_fit, start_from
+from centermask.checkpoints.loading import count_classes, load_weights, read_checkpoint, require_fit, start_from
 from centermask.errors import InputError
 
 
 @RUNNERS.register_module()
 class CenterMaskRunner(Runner):
-    """A ``Runner`` that refuses checkpoints which don't fit and that runs several processes without CUDA too.
+    """A ``Runner`` that refuses checkpoints and data which don't fit, and runs several processes without CUDA too.
 
     Selected by ``runner_type = 'CenterMaskRunner'`` in a config, so that MMDetection's own scripts use it as well.
     """
@@ -42,7 +42,7 @@ class CenterMaskRunner(Runner):
         """
         try:
             return super().build_model(model)
-        except (KeyError, TypeError, ValueError) as error:
+        except (AssertionError, KeyError, TypeError, ValueError) as error:
             raise InputError(f"The config's model can't be built: {error.args[0] if error.args else error}.") from error
 
     def wrap_model(self, model_wrapper_cfg: dict | None, model: nn.Module) -> nn.Module:
@@ -56,6 +56,40 @@ class CenterMaskRunner(Runner):
                 **({} if torch.cuda.is_available() else {'device_ids': None}),
             }
         return super().wrap_model(model_wrapper_cfg, model)
+
+    def build_train_loop(self, loop: BaseLoop | dict) -> BaseLoop:
+        return self._with_its_classes(super().build_train_loop(loop))
+
+    def build_val_loop(self, loop: BaseLoop | dict) -> BaseLoop:
+        return self._with_its_classes(super().build_val_loop(loop))
+
+    def build_test_loop(self, loop: BaseLoop | dict) -> BaseLoop:
+        return self._with_its_classes(super().build_test_loop(loop))
+
+    def _with_its_classes(self, loop: BaseLoop) -> BaseLoop:
+        """The loop, if its data have as many classes as the model."""
+        classes = getattr(loop.dataloader.dataset, 'metainfo', {}).get('classes')
+        in_model = count_classes(self._detector())
+        if classes and in_model and len(classes) != in_model:
+            some = ', '.join(classes[:5]) + (' ...' if len(classes) > 5 else '')
+            raise InputError(
+                f'The model has {in_model} classes and the data have {len(classes)} ({some}): '
+                f'set model.num_classes={len(classes)}, or the classes in the metainfo of every data set.'
+            )
+        return loop
+
+    def _detector(self) -> nn.Module:
+        """The model without what is wrapped around it."""
+        model = self.model.module if is_model_wrapper(self.model) else self.model
+        return model.module if isinstance(model, BaseTTAModel) else model
+
+    def save_checkpoint(self, out_dir: str, filename: str, *args: Any, **kwargs: Any) -> None:
+        """Save a checkpoint; a local file is written aside and renamed, lest an interruption leave half of one."""
+        if '://' in out_dir:
+            super().save_checkpoint(out_dir, filename, *args, **kwargs)
+        elif is_main_process():
+            super().save_checkpoint(out_dir, f'{filename}.part', *args, **kwargs)
+            os.replace(os.path.join(out_dir, f'{filename}.part'), os.path.join(out_dir, filename))
 
     def resume(self, filename: str, *args: Any, **kwargs: Any) -> None:
         """Go on from a checkpoint, without loading the images that were trained on before it."""
@@ -80,8 +114,7 @@ class CenterMaskRunner(Runner):
             InputError: it can't be read or doesn't fit.
         """
         checkpoint = read_checkpoint(filename, map_location)
-        model = self.model.module if is_model_wrapper(self.model) else self.model
-        model = model.module if isinstance(model, BaseTTAModel) else model
+        model = self._detector()
         if isinstance(self._train_loop, BaseLoop) and not self._resume:
             start_from(model, checkpoint, filename)
         else:
