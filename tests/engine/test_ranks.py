@@ -1,6 +1,7 @@
 """Several processes by torchrun."""
 
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -70,6 +71,24 @@ def test_one_report_and_its_exit_code(failure: str, wait: str, code: int, text: 
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == code
     assert done.stderr.partition('\n')[2] == text  # after the line about the CPU
+
+
+@pytest.mark.slow
+def test_two_machines(tmp_path: Path) -> None:
+    """Played by two commands on this one."""
+    script = tmp_path / 'script.py'
+    script.write_text(
+        'import os, pathlib\n'
+        f'pathlib.Path({str(tmp_path)!r}, os.environ["RANK"]).write_text(os.environ["WORLD_SIZE"])\n'
+    )
+    with socket.socket() as free:
+        free.bind(('', 0))
+        port = str(free.getsockname()[1])
+    command = [sys.executable, '-m', 'centermask.engine.ranks', '2', str(script)]
+    environ = {**os.environ, 'NNODES': '2', 'MASTER_ADDR': '127.0.0.1', 'PORT': port}
+    machines = [subprocess.Popen(command, env={**environ, 'NODE_RANK': rank}) for rank in ('0', '1')]
+    assert [machine.wait(timeout=120) for machine in machines] == [0, 0]
+    assert [(tmp_path / str(rank)).read_text() for rank in range(4)] == ['4'] * 4
 
 
 def test_a_bug_is_reported_with_its_traceback_once(tmp_path: Path) -> None:
