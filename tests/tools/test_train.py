@@ -59,6 +59,13 @@ def test_resumes_from_a_named_checkpoint(tiny_run: Path, train: Callable, tmp_pa
     assert whole['param_schedulers'][0]['last_step'] == parts['param_schedulers'][0]['last_step']
 
 
+def test_resuming_needs_no_backbone(tiny_run: Path, train: Callable) -> None:
+    backbone = 'model.backbone.init_cfg'
+    init_cfg = (f'{backbone}._delete_=True', f'{backbone}.type=Pretrained', f'{backbone}.checkpoint=no.pth')
+    assert train('--resume', str(tiny_run / 'iter_1.pth'), '--cfg-options', *init_cfg)[0] == 0
+    assert train('--cfg-options', *init_cfg)[0] == 2
+
+
 def test_resume_without_checkpoints_begins(train: Callable, tmp_path: Path) -> None:
     assert train('--resume', '--cfg-options', 'train_cfg.max_iters=1', 'train_cfg.val_interval=9')[0] == 0
     assert [step['iter'] for step in _scalars(tmp_path / 'run')] == [1]

@@ -91,6 +91,11 @@ class CenterMaskRunner(Runner):
             super().save_checkpoint(out_dir, f'{filename}.part', *args, **kwargs)
             os.replace(os.path.join(out_dir, f'{filename}.part'), os.path.join(out_dir, filename))
 
+    def _init_model_weights(self) -> None:
+        """Initialise weights, but for a training that resumes: it needs no pre-trained backbone any more."""
+        if not (self._resume and (self._load_from or os.path.isfile(os.path.join(self.work_dir, 'last_checkpoint')))):
+            super()._init_model_weights()
+
     def resume(self, filename: str, *args: Any, **kwargs: Any) -> None:
         """Go on from a checkpoint, without loading the images that were trained on before it."""
         super().resume(filename, *args, **kwargs)
