@@ -98,6 +98,17 @@ def test_is_roi_align() -> None:
     assert torch.equal(pooled, RoIAlign(2, 1 / 8, sampling_ratio=2, aligned=True)(feature, rois))
 
 
+def test_any_memory_format() -> None:
+    """MMCV's RoIAlign reads channels-last memory as if it were in the usual order."""
+    feature = torch.rand(2, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    rois = torch.tensor([[0, 9.0, 3.0, 40.5, 30.0], [1, 9.0, 3.0, 40.5, 30.0]])
+    extractor = _extractor((8,))
+    extractor.out_channels = 4
+    areas = torch.full((2,), 64.0 * 64)
+    channels_last = feature.to(memory_format=torch.channels_last)
+    assert torch.equal(extractor([channels_last], rois, areas), extractor([feature], rois, areas))
+
+
 def test_no_rois() -> None:
     assert _extractor()(_features(), torch.zeros(0, 5), torch.full((2,), 64.0 * 64)).shape == (0, 1, 2, 2)
 

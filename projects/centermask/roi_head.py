@@ -114,8 +114,8 @@ class CenterMaskRoIHead(StandardRoIHead):
         mask_targets = torch.from_numpy(np.concatenate(targets)).to(masks.logits.device)  # (R, 28, 28)
 
         if len(labels):
-            # FCNMaskHead's loss picks a class's channel: here there is one left.
-            loss_mask = self.mask_head.loss_mask(masks.logits[:, None], mask_targets, torch.zeros_like(labels))
+            # FCNMaskHead's loss picks a class's channel, of which one is left here, and has a dimension too many.
+            loss_mask = self.mask_head.loss_mask(masks.logits[:, None], mask_targets, torch.zeros_like(labels))[0]
         else:
             loss_mask = masks.logits.sum() * 0
         losses = dict(loss_mask=loss_mask)

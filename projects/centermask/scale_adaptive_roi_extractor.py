@@ -70,5 +70,6 @@ class ScaleAdaptiveRoIExtractor(BaseRoIExtractor):
         for i, (feat, roi_align) in enumerate(zip(feats, self.roi_layers, strict=True)):
             index = (levels == i).nonzero().squeeze(1)
             if len(index):
-                pooled = pooled.index_copy(0, index, roi_align(feat.float(), rois[index]))
+                # MMCV's RoIAlign takes any memory for rows of one channel after the other.
+                pooled = pooled.index_copy(0, index, roi_align(feat.float().contiguous(), rois[index]))
         return pooled
