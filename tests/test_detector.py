@@ -1,0 +1,204 @@
+"""The whole detector: training reaches everything, and results don't depend on how it is run."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from mmdet.apis import inference_detector, init_detector
+from mmdet.registry import MODELS
+from mmengine.config import Config
+from mmengine.structures import InstanceData
+from small_model import MODELS_FOLDER, batch, picture, sample, small_model, square, without_gradient
+
+from centermask import CenterMask
+
+LOSSES = ['loss_cls', 'loss_bbox', 'loss_centerness', 'loss_mask', 'loss_mask_iou']
+OBJECTS = [square(0, 4, 6, 40, 50), square(2, 30, 20, 70, 44)]
+RECIPES = pytest.mark.parametrize('recipe', ['star', 'paper'])
+
+
+def _losses(model: CenterMask, *objects: list, size: tuple[int, int] = (64, 80)) -> dict[str, torch.Tensor]:
+    """Losses of one image of noise for each list of objects."""
+    images = [picture(*size, seed=i) for i in range(len(objects))]
+    return model.loss(*batch(model, images, [sample(*size, shape) for shape in objects]))
+
+
+def _predict(model: CenterMask, *sizes: tuple[int, int]) -> list[InstanceData]:
+    """Results of an image of noise for each size."""
+    images = [picture(*size, seed=i) for i, size in enumerate(sizes)]
+    with torch.no_grad():
+        return [s.pred_instances for s in model.predict(*batch(model, images, [sample(*size) for size in sizes]))]
+
+
+def _assert_same(results: list[InstanceData], others: list[InstanceData]) -> None:
+    assert len(results) == len(others)
+    for result, other in zip(results, others, strict=True):
+        assert len(result) == len(other) > 0
+        assert torch.equal(result.labels, other.labels)
+        for name in ('bboxes', 'scores', 'mask_scores'):
+            torch.testing.assert_close(result[name], other[name], rtol=1e-4, atol=1e-4)
+        assert (result.masks != other.masks).float().mean() < 1e-3
+
+
+@RECIPES
+def test_losses(recipe: str) -> None:
+    losses = _losses(small_model(recipe).train(), OBJECTS, [])
+    assert list(losses) == LOSSES
+    assert all(loss.shape == () and loss.isfinite() and loss > 0 for loss in losses.values())
+
+
+def _untouched(model: CenterMask) -> Iterator[str]:
+    """Trainable parameters whose gradient is 0, but for the scales of levels on which there is no object."""
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad and not parameter.grad.any() and not name.startswith('bbox_head.scales.'):
+            yield name
+
+
+@RECIPES
+def test_gradients_reach_every_parameter(recipe: str) -> None:
+    model = small_model(recipe).train()
+    sum(_losses(model, OBJECTS).values()).backward()
+    assert without_gradient(model) == []
+    assert list(_untouched(model)) == []
+    assert all(p.grad.isfinite().all() for p in model.parameters() if p.requires_grad)
+
+
+def test_gradients_reach_every_parameter_of_the_star_config() -> None:
+    config = Config.fromfile(MODELS_FOLDER / 'star.py').model
+    config.backbone.init_cfg = None
+    torch.manual_seed(0)
+    model = MODELS.build(config).train()
+    sum(_losses(model, [*OBJECTS, square(1, 0, 0, 80, 64)]).values()).backward()
+    assert without_gradient(model) == []
+    assert list(_untouched(model)) == []
+    fixed = {name for name, p in model.named_parameters() if not p.requires_grad}
+    assert fixed and all('.bn.' in name and name.startswith('backbone.') for name in fixed)
+
+
+@RECIPES
+@pytest.mark.parametrize('images', [1, 2])
+def test_batch_without_objects(recipe: str, images: int) -> None:
+    model = small_model(recipe).train()
+    losses = _losses(model, *[[]] * images)
+    assert losses['loss_cls'] > 0
+    assert [losses[name].item() for name in LOSSES[1:]] == [0] * 4
+    sum(losses.values()).backward()
+    assert without_gradient(model) == []
+
+
+@RECIPES
+def test_rois_of_training_are_detections_of_the_same_pass(recipe: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """100 at most instead of the 50 of testing, and without gradients."""
+    model = small_model(recipe, {'test_cfg.max_per_img': 5, 'train_cfg.max_per_img': 7}).train()
+    seen = []
+    loss = model.roi_head.loss
+    monkeypatch.setattr(
+        model.roi_head, 'loss', lambda x, found, samples: (seen.extend(found), loss(x, found, samples))[1]
+    )
+    _losses(model, OBJECTS)
+    assert len(seen[0]) == 7
+    assert not seen[0].bboxes.requires_grad
+    assert len(_predict(model.eval(), (64, 80))[0].bboxes) <= 5
+
+
+@RECIPES
+def test_results(recipe: str) -> None:
+    (result,) = _predict(small_model(recipe), (64, 80))
+    count = len(result)
+    assert 0 < count <= 50
+    assert result.bboxes.shape == (count, 4) and result.labels.shape == (count,)
+    assert result.masks.shape == (count, 64, 80) and result.masks.dtype == torch.bool
+    assert result.masks.any()
+    assert result.mask_scores.shape == result.scores.shape == (count,)
+    assert (result.bboxes >= 0).all() and (result.bboxes <= torch.tensor([80, 64, 80, 64])).all()
+
+
+@RECIPES
+def test_save_and_load(recipe: str, tmp_path: Path) -> None:
+    model = small_model(recipe)
+    torch.save(model.state_dict(), tmp_path / 'weights.pth')
+    torch.manual_seed(1)
+    other = small_model(recipe)
+    torch.nn.init.normal_(other.bbox_head.conv_cls.weight)
+    other.load_state_dict(torch.load(tmp_path / 'weights.pth', weights_only=True))
+    for result, again in zip(_predict(model, (64, 80)), _predict(other, (64, 80)), strict=True):
+        assert all(torch.equal(result[name], again[name]) for name in result.keys())  # noqa: SIM118
+
+
+@RECIPES
+def test_batch_equals_each_alone(recipe: str) -> None:
+    """Images of two sizes that pad to the same one."""
+    model, sizes = small_model(recipe), [(64, 80), (60, 96), (64, 96)]
+    images, samples = [picture(*size, seed=i) for i, size in enumerate(sizes)], [sample(*size) for size in sizes]
+    with torch.no_grad():
+        together = model.predict(*batch(model, images, samples))
+        alone = [model.predict(*batch(model, [image], [s]))[0] for image, s in zip(images, samples, strict=True)]
+    _assert_same([s.pred_instances for s in together], [s.pred_instances.clone() for s in alone])
+    assert [s.pred_instances.masks.shape[1:] for s in together] == sizes
+
+
+def test_tensor_mode() -> None:
+    """Three maps for each level, then masks and their IoU of the boxes found in both images."""
+    model = small_model()
+    inputs, samples = batch(model, [picture(64, 80), picture(64, 80, seed=1)], [sample(64, 80), sample(64, 80)])
+    with torch.no_grad():
+        scores, boxes, centerness, logits, ious = model(inputs, samples, mode='tensor')
+    sizes = [(8, 12), (4, 6), (2, 3), (1, 2), (1, 1)]
+    for maps, channels in ((scores, 3), (boxes, 4), (centerness, 1)):
+        assert [tuple(level.shape) for level in maps] == [(2, channels, *size) for size in sizes]
+    assert len(logits) == len(ious) > 0
+    assert logits.shape[1:] == (28, 28)
+
+
+@pytest.mark.parametrize('recipe, background', [('star', 0), ('paper', 1)])
+def test_one_number_of_classes_sets_every_head(recipe: str, background: int) -> None:
+    model = small_model(recipe, {'num_classes': 7})
+    assert model.bbox_head.conv_cls.out_channels == 7
+    assert model.roi_head.mask_head.conv_logits.out_channels == 7 + background
+    assert model.roi_head.mask_iou_head.fc_mask_iou.out_features == 7 + background
+    assert _predict(model, (64, 80))[0].labels.max() < 7
+
+
+@RECIPES
+def test_highest_class_has_a_mask(recipe: str) -> None:
+    losses = _losses(small_model(recipe).train(), [square(2, 4, 6, 40, 50)])
+    assert losses['loss_mask'].isfinite()
+
+
+def test_channels_last() -> None:
+    plain, other = small_model(), small_model(changes={'channels_last': True})
+    assert other.backbone.stem[1].conv.weight.is_contiguous(memory_format=torch.channels_last)
+    _assert_same(_predict(other, (64, 80), (64, 80)), _predict(plain, (64, 80), (64, 80)))
+    expected, losses = _losses(plain.train(), OBJECTS), _losses(other.train(), OBJECTS)
+    for name in LOSSES:
+        assert losses[name].item() == pytest.approx(expected[name].item(), rel=1e-3)
+
+
+@RECIPES
+def test_mixed_precision(recipe: str) -> None:
+    """bfloat16 by autocast trains and detects."""
+    model = small_model(recipe).train()
+    with torch.autocast('cpu', torch.bfloat16):
+        losses = _losses(model, OBJECTS)
+        (result,) = _predict(model.eval(), (64, 80))
+    sum(losses.values()).backward()
+    assert all(loss.isfinite() for loss in losses.values())
+    assert without_gradient(model) == []
+    assert result.bboxes.dtype == torch.float32 and len(result.masks) > 0
+
+
+def test_mmdetection_api(tiny_config: Path, tmp_path: Path) -> None:
+    """``init_detector`` and ``inference_detector`` on arrays and files."""
+    config = Config.fromfile(tiny_config)
+    model = MODELS.build(config.model)
+    torch.save(dict(state_dict=model.state_dict(), meta=dict(dataset_meta=dict(config.metainfo))), tmp_path / 'a.pth')
+    detector = init_detector(str(tiny_config), str(tmp_path / 'a.pth'), device='cpu')
+    assert detector.dataset_meta['classes'] == tuple(config.classes)
+    file = next((tiny_config.parent / 'shapes/val/images').iterdir())
+    by_file, by_array = inference_detector(detector, [str(file), np.zeros((160, 120, 3), np.uint8)][:1] * 2)
+    assert len(by_file.pred_instances) > 0
+    assert torch.equal(by_file.pred_instances.bboxes, by_array.pred_instances.bboxes)
+    result = inference_detector(detector, np.zeros((100, 120, 3), np.uint8)).pred_instances
+    assert result.masks.shape[1:] == (100, 120)

@@ -1,0 +1,258 @@
+"""Which RoIs the mask branch learns from, what it learns there, and the masks that it gives."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from mmdet.structures import DetDataSample
+from mmdet.structures.bbox import bbox2roi
+from mmengine.structures import InstanceData
+from small_model import WIDTH, sample, small_model, square, truth, without_gradient
+from torch import Tensor
+
+from centermask.mask_targets import rasterise_in_rois
+from centermask.roi_head import CenterMaskRoIHead, Masks
+
+HEIGHT, WIDTH_OF_IMAGE = 64, 96
+
+
+def _roi_head(recipe: str = 'star', changes: dict[str, Any] | None = None) -> CenterMaskRoIHead:
+    return small_model(recipe, changes).roi_head
+
+
+def _pyramid(images: int = 1) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    sizes = [(HEIGHT // stride, WIDTH_OF_IMAGE // stride) for stride in (8, 16, 32, 64, 128)]
+    return [torch.randn(images, WIDTH, max(h, 1), max(w, 1), generator=generator) for h, w in sizes]
+
+
+def _found(*boxes: tuple[float, ...], label: int = 1) -> InstanceData:
+    """Detections of one class, the n-th with a score of 1 / n."""
+    return InstanceData(
+        bboxes=torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4),
+        scores=1 / torch.arange(1.0, len(boxes) + 1),
+        labels=torch.full((len(boxes),), label),
+    )
+
+
+def _sample(*objects, **metainfo) -> DetDataSample:
+    return sample(HEIGHT, WIDTH_OF_IMAGE, list(objects), **metainfo)
+
+
+# Which RoIs
+
+
+def test_rois_are_detections_and_ground_truth() -> None:
+    """Positive from an IoU of 0.5 on; the class is the object's, not the detection's."""
+    objects = truth([square(2, 0, 0, 10, 10), square(0, 40, 40, 60, 60)], HEIGHT, WIDTH_OF_IMAGE)
+    found = _found((0, 0, 10, 5), (0, 0, 10, 4.9), (40, 40, 60, 58), (80, 0, 90, 10))
+    sampled = _roi_head().sample(found, objects)
+    rois = {
+        tuple(box): label
+        for box, label in zip(sampled.pos_priors.tolist(), sampled.pos_gt_labels.tolist(), strict=True)
+    }
+    assert rois == {(0, 0, 10, 10): 2, (40, 40, 60, 60): 0, (0, 0, 10, 5): 2, (40, 40, 60, 58): 0}
+
+
+def test_iou_of_the_paper_recipe_counts_pixels() -> None:
+    """50 of 100 pixels, or 36 of 81."""
+    objects, found = truth([square(1, 0, 0, 9, 9)], HEIGHT, WIDTH_OF_IMAGE), _found((0, 0, 9, 4))
+    assert len(_roi_head('paper').sample(found, objects).pos_priors) == 2
+    assert len(_roi_head('star').sample(found, objects).pos_priors) == 1
+
+
+def test_at_most_128_positives() -> None:
+    objects = truth([square(1, 10, 10, 30, 30)], HEIGHT, WIDTH_OF_IMAGE)
+    found = _found(*[(10, 10, 30, 30 + i / 100) for i in range(200)])
+    assert len(_roi_head('star').sample(found, objects).pos_priors) == 128
+    assert len(_roi_head('paper').sample(found, objects).pos_priors) == 201
+
+
+@pytest.mark.parametrize('recipe', ['star', 'paper'])
+@pytest.mark.parametrize('found', [(), ((0, 0, 10, 10),)], ids=['no detection', 'a detection'])
+def test_no_objects(recipe: str, found: tuple) -> None:
+    assert len(_roi_head(recipe).sample(_found(*found), truth([], HEIGHT, WIDTH_OF_IMAGE)).pos_priors) == 0
+
+
+# Losses
+
+
+@pytest.mark.parametrize('recipe', ['star', 'paper'])
+def test_losses_of_nothing(recipe: str) -> None:
+    """Both are 0 and every parameter gets a gradient."""
+    head = _roi_head(recipe)
+    losses = head.loss(_pyramid(2), [_found(), _found((0, 0, 10, 10))], [_sample(), _sample()])
+    assert {name: loss.item() for name, loss in losses.items()} == {'loss_mask': 0, 'loss_mask_iou': 0}
+    sum(losses.values()).backward()
+    assert without_gradient(head) == []
+    assert not any(p.grad.any() for p in head.parameters())
+
+
+def test_one_image_without_objects() -> None:
+    """It adds nothing, and the other image's losses stay what they are alone."""
+    head, pyramid = _roi_head(), _pyramid(2)
+    full, empty = _sample(square(1, 10, 10, 40, 40)), _sample()
+    both = head.loss(pyramid, [_found(), _found((0, 0, 10, 10))], [full, empty])
+    alone = head.loss([level[:1] for level in pyramid], [_found()], [full])
+    assert both['loss_mask'].item() == pytest.approx(alone['loss_mask'].item())
+    assert both['loss_mask_iou'].item() == pytest.approx(alone['loss_mask_iou'].item())
+
+
+def test_losses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Mean binary cross-entropy over the RoIs of all images; half the squared error of the IoU, over RoIs."""
+    head = _roi_head()
+    logits = torch.randn(3, 28, 28, generator=torch.Generator().manual_seed(0)) + 1
+    ious, seen = torch.tensor([0.3, 0.6, 0.9]), []
+
+    def forward(x: Any, rois: Tensor, labels: Tensor, metas: Any) -> Masks:
+        seen.extend(zip(rois.tolist(), labels.tolist(), strict=True))
+        return Masks(logits, ious)
+
+    monkeypatch.setattr(head, 'mask_forward', forward)
+    objects = [square(1, 10, 10, 40, 40), square(2, 20, 8, 60, 50)]
+    losses = head.loss([], [_found((10, 10, 40, 30)), _found()], [_sample(objects[0]), _sample(objects[1])])
+    # Ground truth comes before detections, image by image.
+    expected = [([0, 10, 10, 40, 40], 1), ([0, 10, 10, 40, 30], 1), ([1, 20, 8, 60, 50], 2)]
+    assert seen == expected
+
+    polygons = [[np.array(polygon) for polygon in objects[i][1]] for i in (0, 0, 1)]
+    targets = rasterise_in_rois(polygons, np.array([roi[1:] for roi, _ in expected], np.float64), 28)
+    z = logits.double().numpy()
+    assert losses['loss_mask'].item() == pytest.approx((np.logaddexp(0, z) - z * targets).mean(), rel=1e-5)
+    # All three targets are full masks; the second RoI holds two thirds of its object.
+    covered = (z > 0).mean((1, 2)) * [1, 2 / 3, 1]
+    assert losses['loss_mask_iou'].item() == pytest.approx(0.5 * ((ious.numpy() - covered) ** 2).mean(), rel=1e-5)
+
+
+def test_scoring_loss_reaches_the_mask_head() -> None:
+    """The mask that the scoring head looks at isn't detached, so mask head and features learn from it."""
+    head = _roi_head()
+    torch.nn.init.constant_(head.mask_head.conv_logits.bias, 1.0)  # masks that cover something
+    pyramid = [level.requires_grad_() for level in _pyramid()]
+    losses = head.loss(pyramid, [_found()], [_sample(square(1, 10, 10, 50, 50))])
+    losses['loss_mask_iou'].backward()
+    assert all(p.grad is not None and p.grad.any() for p in head.mask_head.parameters())
+    assert any(level.grad is not None and level.grad.any() for level in pyramid)
+
+
+def test_mask_loss_leaves_the_scoring_head() -> None:
+    head = _roi_head()
+    head.loss(_pyramid(), [_found()], [_sample(square(1, 10, 10, 50, 50))])['loss_mask'].backward()
+    assert all(p.grad is None for p in head.mask_iou_head.parameters())
+    assert all(p.grad.any() for p in head.mask_head.parameters())
+
+
+def test_without_mask_scoring() -> None:
+    head = _roi_head(changes={'roi_head.mask_iou_head': None})
+    assert list(head.loss(_pyramid(), [_found()], [_sample(square(1, 10, 10, 50, 50))])) == ['loss_mask']
+    (result,) = head.predict(_pyramid(), [_found((10, 10, 50, 50))], [_sample()])
+    assert 'mask_scores' not in result and result.masks.shape == (1, HEIGHT, WIDTH_OF_IMAGE)
+
+
+# Features
+
+
+def _pooled_from(head: CenterMaskRoIHead, found: list[InstanceData], samples: list[DetDataSample]) -> list[int]:
+    """The level of each RoI, 3 for P3, when masks are predicted."""
+    levels: list[int] = []
+    extractor = head.mask_roi_extractor
+    extractor.register_forward_hook(
+        lambda _, inputs, __: levels.extend((extractor.map_roi_levels(*inputs[1:]) + 3).tolist())
+    )
+    head(_pyramid(len(found)), found, samples)
+    return levels
+
+
+def test_each_image_has_its_own_area() -> None:
+    """An RoI of 30 × 40 in a small and in a large image of one batch, padded to the same size."""
+    box = (2.0, 2, 32, 42)
+    small = sample(48, 40, batch_input_shape=(HEIGHT, WIDTH_OF_IMAGE), pad_shape=(HEIGHT, WIDTH_OF_IMAGE))
+    large = sample(64, 96, batch_input_shape=(HEIGHT, WIDTH_OF_IMAGE), pad_shape=(HEIGHT, WIDTH_OF_IMAGE))
+    assert _pooled_from(_roi_head(), [_found(box), _found(box)], [small, large]) == [5, 3]
+
+
+def test_only_p3_to_p5_are_pooled() -> None:
+    assert _roi_head().mask_roi_extractor.num_inputs == 3
+    box = (0.0, 0, WIDTH_OF_IMAGE, HEIGHT)
+    assert _pooled_from(_roi_head(), [_found(box)], [_sample()]) == [5]
+
+
+# Results
+
+
+def test_forward() -> None:
+    masks = _roi_head()(
+        _pyramid(2), [_found((0, 0, 20, 20)), _found((0, 0, 9, 9), (9, 9, 40, 60))], [_sample(), _sample()]
+    )
+    assert masks.logits.shape == (3, 28, 28)
+    assert masks.ious.shape == (3,)
+
+
+@pytest.mark.parametrize('recipe', ['star', 'paper'])
+def test_mask_scores(recipe: str) -> None:
+    """Detection score × predicted IoU; box scores stay."""
+    head, found = _roi_head(recipe), _found((0, 0, 20, 20), (30, 10, 80, 60), (5, 5, 40, 60))
+    rois = bbox2roi([found.bboxes])
+    ious = head.mask_forward(_pyramid(), rois, found.labels, [_sample().metainfo]).ious
+    (result,) = head.predict(_pyramid(), [found], [_sample()])
+    torch.testing.assert_close(result.mask_scores, ious / torch.tensor([1, 2, 3]))
+    torch.testing.assert_close(result.scores, 1 / torch.tensor([1.0, 2, 3]))
+    assert len(result.mask_scores.unique()) == 3
+
+
+def test_star_clips_and_drops_after_the_mask_branch() -> None:
+    """Pooled from the unclipped box, pasted into the clipped one; a box that lies outside is dropped."""
+    head, seen = _roi_head(), []
+    head.mask_roi_extractor.register_forward_hook(lambda _, inputs, __: seen.extend(inputs[1][:, 1:].tolist()))
+    found = _found((-10, -20, 30, 40), (100, 10, 120, 30), (50, 30, 120, 90), (10, 10, 10, 30))
+    (result,) = head.predict(_pyramid(), [found], [_sample()])
+    assert seen == [[-10, -20, 30, 40], [100, 10, 120, 30], [50, 30, 120, 90], [10, 10, 10, 30]]
+    assert result.bboxes.tolist() == [[0, 0, 30, 40], [50, 30, 96, 64]]
+    assert result.scores.tolist() == pytest.approx([1, 1 / 3])
+    assert len(result.masks) == len(result.mask_scores) == len(result.labels) == 2
+
+
+def test_star_pastes_into_the_clipped_box() -> None:
+    head = _roi_head()
+    found = _found((-10, -20, 30, 40), (100, 10, 120, 30), (50, 30, 120, 90))
+    left_half = torch.zeros(3, 28, 28)
+    left_half[:, :, :14] = 1
+    result = head.finish(found, left_half, torch.tensor([0.5, 0.6, 0.7]), (HEIGHT, WIDTH_OF_IMAGE))
+    assert result.masks.sum((1, 2)).tolist() == [15 * 40, 23 * 34]
+    assert result.masks[0, :40, :15].all() and result.masks[1, 30:, 50:73].all()
+    assert result.mask_scores.tolist() == pytest.approx([0.5, 0.7 / 3])
+
+
+def test_paper_keeps_boxes() -> None:
+    """They come clipped; a box without area keeps its place."""
+    result = _roi_head('paper').finish(_found((0, 0, 30, 40), (95, 10, 95, 30)), torch.ones(2, 28, 28), None, (64, 96))
+    assert result.bboxes.tolist() == [[0, 0, 30, 40], [95, 10, 95, 30]]
+    assert result.masks[0].sum() > 30 * 40  # with half of the margin's cell around
+
+
+@pytest.mark.parametrize('recipe', ['star', 'paper'])
+def test_rescale(recipe: str) -> None:
+    """Boxes and masks of the original image, twice as wide and as high as the resized one."""
+    found, meta = (10.0, 8.0, 50.0, 40.0), dict(ori_shape=(2 * HEIGHT, 2 * WIDTH_OF_IMAGE), scale_factor=(0.5, 0.5))
+    (result,) = _roi_head(recipe).predict(_pyramid(), [_found(found)], [_sample(**meta)], rescale=True)
+    assert result.bboxes.tolist() == [[20, 16, 100, 80]]
+    assert result.masks.shape == (1, 2 * HEIGHT, 2 * WIDTH_OF_IMAGE)
+    (result,) = _roi_head(recipe).predict(_pyramid(), [_found(found)], [_sample(**meta)])
+    assert result.bboxes.tolist() == [list(found)]
+    assert result.masks.shape == (1, HEIGHT, WIDTH_OF_IMAGE)
+
+
+@pytest.mark.parametrize('recipe', ['star', 'paper'])
+def test_image_without_detections(recipe: str) -> None:
+    results = _roi_head(recipe).predict(_pyramid(2), [_found(), _found((10, 10, 50, 50))], [_sample(), _sample()])
+    assert [len(result) for result in results] == [0, 1]
+    assert results[0].masks.shape == (0, HEIGHT, WIDTH_OF_IMAGE)
+    assert results[0].mask_scores.shape == (0,)
+    (result,) = _roi_head(recipe).predict(_pyramid(), [_found()], [_sample()])
+    assert result.masks.shape == (0, HEIGHT, WIDTH_OF_IMAGE)
+
+
+def test_unknown_pasting() -> None:
+    with pytest.raises(ValueError, match="pasting is 'exact' or 'rounded', not 'nearest'"):
+        _roi_head(changes={'roi_head.pasting': 'nearest'})

@@ -1,0 +1,160 @@
+"""Test-time augmentation: views map back onto the image, and their masks are averaged."""
+
+from typing import Any
+
+import pytest
+import torch
+from mmdet.structures import DetDataSample
+from mmengine.structures import InstanceData
+from small_model import batch, picture, sample, small_model
+from torch import Tensor
+
+from centermask import CenterMask, CenterMaskTTA
+from centermask.roi_head import Masks
+
+HEIGHT, WIDTH = 64, 96
+IMAGE = picture(HEIGHT, WIDTH)
+CONFIG = dict(nms=dict(type='nms', iou_threshold=0.6), max_per_img=50)
+View = tuple[Tensor, DetDataSample]
+
+
+def _view(image: Tensor = IMAGE, **metainfo) -> View:
+    return image, sample(*image.shape[1:], **metainfo)
+
+
+def _flipped(image: Tensor = IMAGE, **metainfo) -> View:
+    return _view(image.flip(2), flip=True, flip_direction='horizontal', **metainfo)
+
+
+def _augmented(model: CenterMask, *views: View | list[View], **changes: Any) -> list[InstanceData]:
+    """Results of one image seen in ``views``, or of a batch whose views are lists."""
+    lists = [view if isinstance(view, list) else [view] for view in views]
+    data = dict(
+        inputs=[[image for image, _ in view] for view in lists], data_samples=[[s for _, s in view] for view in lists]
+    )
+    with torch.no_grad():
+        return [s.pred_instances for s in CenterMaskTTA(module=model, tta_cfg={**CONFIG, **changes}).test_step(data)]
+
+
+def _plain(model: CenterMask, *views: View) -> list[InstanceData]:
+    images, samples = zip(*views, strict=True)
+    with torch.no_grad():
+        return [s.pred_instances for s in model.predict(*batch(model, list(images), list(samples)), rescale=True)]
+
+
+def _assert_close(result: InstanceData, expected: InstanceData, pixels: int = 0) -> None:
+    assert len(result) == len(expected) > 0
+    assert torch.equal(result.labels, expected.labels)
+    for name in ('bboxes', 'scores', 'mask_scores'):
+        torch.testing.assert_close(result[name], expected[name], rtol=1e-4, atol=1e-3)
+    assert ((result.masks != expected.masks).sum((1, 2)) <= pixels).all()
+    assert expected.masks.any()
+
+
+@pytest.mark.parametrize('recipe', ['star', 'paper'])
+def test_one_view_is_plain_testing(recipe: str) -> None:
+    model = small_model(recipe, {'test_cfg.nms.offset': 0})
+    _assert_close(_augmented(model, _view())[0], _plain(model, _view())[0])
+
+
+def test_one_resized_view_is_plain_testing() -> None:
+    model, meta = small_model(), dict(ori_shape=(2 * HEIGHT, WIDTH // 2), scale_factor=(2.0, 0.5))
+    (result,) = _augmented(model, _view(**meta), nms=dict(type='nms', iou_threshold=0.9))
+    (expected,) = _plain(model, _view(**meta))
+    assert result.masks.shape[1:] == (2 * HEIGHT, WIDTH // 2)
+    _assert_close(result, expected, pixels=2)
+
+
+def test_batch_of_images() -> None:
+    model, other = small_model(), picture(HEIGHT, WIDTH, seed=1)
+    results = _augmented(model, [_view(), _view(other)], [_flipped(), _flipped(other)])
+    for result, image in zip(results, (IMAGE, other), strict=True):
+        _assert_close(result, _augmented(model, _view(image), _flipped(image))[0], pixels=2)
+
+
+def _mirrored(result: InstanceData, width: int) -> InstanceData:
+    left, top, right, bottom = result.bboxes.unbind(1)
+    return InstanceData(
+        bboxes=torch.stack([width - right, top, width - left, bottom], 1),
+        masks=result.masks.flip(2),
+        **{name: result[name] for name in ('scores', 'labels', 'mask_scores')},
+    )
+
+
+def test_flipped_view_maps_back() -> None:
+    """What is found in the mirrored image, mirrored."""
+    model = small_model()
+    _assert_close(_augmented(model, _flipped())[0], _mirrored(_plain(model, _view(IMAGE.flip(2)))[0], WIDTH), pixels=2)
+
+
+def test_flipped_view_by_whole_pixels() -> None:
+    """The paper recipe's x → W − x − 1."""
+    model = small_model('paper', {'test_cfg.nms.offset': 0})
+    (result,) = _augmented(model, _flipped(flip_offset=1))
+    expected = _mirrored(_plain(model, _view(IMAGE.flip(2)))[0], WIDTH - 1)
+    torch.testing.assert_close(result.bboxes, expected.bboxes, rtol=1e-4, atol=1e-3)
+    torch.testing.assert_close(result.mask_scores, expected.mask_scores, rtol=1e-4, atol=1e-4)
+
+
+def test_boxes_of_both_views() -> None:
+    """Each view's detections are there, those that both have once."""
+    model = small_model()
+    first, second = _plain(model, _view())[0], _plain(model, _view(IMAGE.flip(2)))[0]
+    (result,) = _augmented(model, _view(), _flipped(), max_per_img=1000)
+    assert max(len(first), len(second)) < len(result) <= len(first) + len(second)
+    assert result.scores[0] == max(first.scores[0], second.scores[0])
+    assert len(_augmented(model, _view(), _flipped(), max_per_img=3)[0]) <= 3
+
+
+def _answer(model: CenterMask, monkeypatch: pytest.MonkeyPatch, *views: tuple[Tensor, float]) -> None:
+    """Make the mask branch give these masks' probabilities and IoU for every RoI, view by view."""
+    answers = iter(views)
+
+    def forward(x: Any, rois: Tensor, labels: Tensor, metas: Any) -> Masks:
+        probability, iou = next(answers)
+        return Masks(probability.logit().expand(len(rois), 28, 28), torch.full((len(rois),), iou))
+
+    monkeypatch.setattr(model.roi_head, 'mask_forward', forward)
+
+
+@pytest.mark.parametrize('probability, covered', [(0.7, True), (0.5, False)])
+def test_views_are_averaged(probability: float, covered: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """0.4 and 0.7 give 0.55, 0.4 and 0.5 give 0.45: above the threshold or below it."""
+    model = small_model()
+    _answer(model, monkeypatch, (torch.tensor(0.4), 0.2), (torch.tensor(probability), 0.8))
+    (result,) = _augmented(model, _view(), _view())
+    assert len(result) > 0
+    assert result.masks.any().item() is covered
+    torch.testing.assert_close(result.mask_scores, result.scores * 0.5)
+
+
+def test_masks_of_flipped_views_are_flipped_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Left half in the image is right half in its mirror image."""
+    model, left = small_model(), torch.full((28, 28), 0.01)
+    left[:, :14] = 0.99
+    _answer(model, monkeypatch, (left, 0.5), (left.flip(1), 0.5))
+    (result,) = _augmented(model, _view(), _flipped())
+    for box, mask in zip(result.bboxes, result.masks, strict=True):
+        columns = torch.arange(WIDTH) + 0.5
+        assert not mask[:, columns > (box[0] + box[2]) / 2 + 0.5].any()
+    assert result.masks.any()
+
+
+@pytest.mark.parametrize('recipe', ['star', 'paper'])
+def test_nothing_found(recipe: str) -> None:
+    model = small_model(recipe, {'test_cfg.score_thr': 1.0})
+    (result,) = _augmented(model, _view(), _flipped())
+    assert result.bboxes.shape == (0, 4)
+    assert result.masks.shape == (0, HEIGHT, WIDTH)
+    assert result.mask_scores.shape == (0,)
+
+
+def test_without_mask_scoring() -> None:
+    (result,) = _augmented(small_model(changes={'roi_head.mask_iou_head': None}), _view(), _flipped())
+    assert len(result.masks) == len(result.bboxes) > 0
+    assert 'mask_scores' not in result
+
+
+def test_other_flips_are_refused() -> None:
+    with pytest.raises(ValueError, match='flips horizontally, not vertically'):
+        _augmented(small_model(), _view(IMAGE.flip(1), flip=True, flip_direction='vertical'))
