@@ -55,7 +55,9 @@ def call(what: str, tool: str, *args: str | Path, options: list[str]) -> None:
         RunError: it failed.
     """
     command = [sys.executable, TOOLS / tool, CONFIG, *args, *(['--cfg-options', *options] if options else [])]
-    child = subprocess.Popen(list(map(str, command)), start_new_session=True)
+    # OpenMP's threads else spin while they wait, and on two cores keep the loader's process from running.
+    environ = {'OMP_WAIT_POLICY': 'PASSIVE', **os.environ}
+    child = subprocess.Popen(list(map(str, command)), env=environ, start_new_session=True)
     try:
         code = child.wait()
     except KeyboardInterrupt:

@@ -42,6 +42,11 @@ class SAGMaskHead(FCNMaskHead):
         self.first_class = int(background_channel)
         self.spatial_attention = SpatialAttention() if spatial_attention else nn.Identity()
 
+    def init_weights(self) -> None:
+        super().init_weights()
+        # FCNMaskHead's own start grows as classes get fewer, and its gradients then drown the box head's.
+        nn.init.normal_(self.conv_logits.weight, std=0.001)
+
     def forward(self, x: Tensor) -> Tensor:
         """Return mask logits (R, channels, 28, 28) of RoI features (R, C, 14, 14)."""
         for conv in self.convs:
