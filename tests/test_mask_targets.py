@@ -67,7 +67,7 @@ def test_roi_beyond_the_image_is_not_clipped() -> None:
 
 def test_roi_without_width() -> None:
     """It counts as 0.1 pixel wide, so it lies in the object or beside it."""
-    assert _mask(WHOLE, 15, 10, 15, 20).all()
+    assert _mask(WHOLE, 19.5, 10, 19.5, 20).all()
     assert not _mask(WHOLE, 25, 10, 25, 20).any()
 
 
