@@ -18,7 +18,7 @@ from mmengine.runner import Runner
 from torch import distributed
 
 from centermask.engine.options import check_options
-from centermask.errors import InputError, RunError
+from centermask.errors import InputError, RunError, sentence
 
 
 class _Options(DictAction):
@@ -133,7 +133,7 @@ def run(command: Callable[[], None]) -> int:
         report = os.environ.get('TORCHELASTIC_ERROR_FILE')
         if known is None and report is None:
             raise
-        text = _sentence(known) if known else traceback.format_exc()
+        text = sentence(known) if known else traceback.format_exc()
         code = known.exit_code if known else 1
         if report is None:
             print(f'error: {text}', file=sys.stderr)
@@ -151,11 +151,3 @@ def _find_known(error: BaseException | None) -> InputError | RunError | None:
     while error is not None and not isinstance(error, InputError | RunError):
         error = error.__cause__ or error.__context__
     return error
-
-
-def _sentence(error: InputError | RunError) -> str:
-    """The sentence of an error; from a data loader's worker torch hands on a whole traceback, which ends with it."""
-    text = str(error).strip()
-    if 'Original Traceback' in text:
-        text = text.rpartition(f'{type(error).__name__}: ')[2]
-    return text
