@@ -1,8 +1,12 @@
 """The whole detector: training reaches everything, and results don't depend on how it is run."""
 
+import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import mmdet
 import numpy as np
 import pytest
 import torch
@@ -202,3 +206,14 @@ def test_mmdetection_api(tiny_config: Path, tmp_path: Path) -> None:
     assert torch.equal(by_file.pred_instances.bboxes, by_array.pred_instances.bboxes)
     result = inference_detector(detector, np.zeros((100, 120, 3), np.uint8)).pred_instances
     assert result.masks.shape[1:] == (100, 120)
+
+
+def test_mmdetection_counts_operations(tiny_config: Path) -> None:
+    """``tools/analysis_tools/get_flops.py`` of MMDetection traces the model on pictures of the config."""
+    script = Path(mmdet.__file__).parent / '.mim/tools/analysis_tools/get_flops.py'
+    command = [sys.executable, str(script), str(tiny_config), '--num-images', '1']
+    done = subprocess.run(command, cwd=tiny_config.parent, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    parameters = sum(p.numel() for p in MODELS.build(Config.fromfile(tiny_config).model).parameters())
+    assert f'Params: {parameters / 1e6:.3f}M' in done.stdout
+    assert re.search(r'Flops: \d', done.stdout)
