@@ -180,6 +180,14 @@ def test_channels_last() -> None:
         assert losses[name].item() == pytest.approx(expected[name].item(), rel=1e-3)
 
 
+def test_channels_last_is_refused_for_deformable_convs() -> None:
+    """MMCV's read memory in the usual order only, whatever order it has."""
+    deformable = {'backbone.dcn_stages': (False, False, False, True)}
+    with pytest.raises(ValueError, match='leave channels_last=False'):
+        small_model(changes={**deformable, 'channels_last': True})
+    assert len(_predict(small_model(changes=deformable), (64, 80))[0]) > 0
+
+
 @RECIPES
 def test_mixed_precision(recipe: str) -> None:
     """bfloat16 by autocast trains and detects."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from mmcv.ops import ModulatedDeformConv2d
 from mmdet.models.detectors import SingleStageDetector
 from mmdet.registry import MODELS
 from mmdet.structures import SampleList
@@ -21,6 +22,9 @@ class CenterMask(SingleStageDetector):
         train_cfg: ``max_per_img``, the detections an image that training takes as RoIs, and what the RoI head reads.
         test_cfg: ``score_thr``, ``nms_pre``, ``nms``, ``max_per_img`` (box head) and ``mask_thr_binary`` (RoI head).
         data_preprocessor, init_cfg: as every detector of MMDetection takes them.
+
+    Raises:
+        ValueError: for ``channels_last`` with deformable convs, which MMCV computes wrongly in that memory order.
     """
 
     def __init__(
@@ -52,6 +56,8 @@ class CenterMask(SingleStageDetector):
         }
         self.roi_head = MODELS.build(dict(roi_head, train_cfg=train_cfg, test_cfg=test_cfg, **heads))
         if channels_last:
+            if any(isinstance(module, ModulatedDeformConv2d) for module in self.modules()):
+                raise ValueError("deformable convs don't run in channels-last memory: leave channels_last=False")
             self.to(memory_format=torch.channels_last)
 
     def loss(self, batch_inputs: Tensor, batch_data_samples: SampleList) -> dict[str, Tensor]:
