@@ -1,8 +1,13 @@
 """Fixtures of the whole suite."""
 
 import importlib.util
+import os
 from collections.abc import Callable
 from pathlib import Path
+
+# Several processes share two cores here: threads of OpenMP that spin while they wait make the others ten times slower.
+# Set before torch is imported, which reads it then; commands that tests start inherit it.
+os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
 
 import pytest
 from mmengine.registry import DefaultScope

@@ -8,6 +8,7 @@ import torch
 from mmcv.ops import batched_nms
 from mmdet.models.dense_heads import FCOSHead
 from mmdet.models.dense_heads.anchor_free_head import AnchorFreeHead
+from mmdet.models.task_modules import MlvlPointGenerator
 from mmdet.registry import MODELS
 from mmdet.structures.bbox import scale_boxes
 from mmdet.utils import reduce_mean
@@ -18,6 +19,14 @@ from torch import Tensor
 def _flatten(maps: Sequence[Tensor]) -> Tensor:
     """Join maps (N, C, H, W) of all levels as (locations, C): level by level, in it image by image, row by row."""
     return torch.cat([level.permute(0, 2, 3, 1).flatten(0, 2) for level in maps])
+
+
+class _PointGenerator(MlvlPointGenerator):
+    """MMDetection's, which leaves ``indexing`` out so that torch warns in every run."""
+
+    def _meshgrid(self, x: Tensor, y: Tensor, row_major: bool = True) -> tuple[Tensor, Tensor]:
+        yy, xx = torch.meshgrid(y, x, indexing='ij')
+        return (xx.flatten(), yy.flatten()) if row_major else (yy.flatten(), xx.flatten())
 
 
 @MODELS.register_module()
@@ -48,6 +57,7 @@ class CenterMaskFCOSHead(FCOSHead):
         **kwargs,
     ) -> None:
         super().__init__(num_classes, in_channels, **kwargs)
+        self.prior_generator = _PointGenerator(self.strides)
         self.sqrt_score = sqrt_score
         self.plus_one = plus_one
         self.average_normalizers = average_normalizers
