@@ -42,8 +42,8 @@ FROM_RANDOM_WEIGHTS = [
 ]
 SOME_DETECTIONS = ['model.test_cfg.score_thr=0.001', 'model.test_cfg.max_per_img=20']  # of a model that knows little
 
-# What a run may say, and why: all of it is MMEngine's own and none depends on the config.
-WARNING = re.compile(r'\w*Warning: | - (WARNING|ERROR|CRITICAL) - |^\[ ?W', re.MULTILINE)
+# What a run may say, all of it MMEngine's own, and why.
+WARNING = re.compile(r'\w*Warning: | - (WARNING|ERROR|CRITICAL) - |^\[ ?W')
 KNOWN_WARNINGS = {
     '"FileClient" will be deprecated in future': 'CheckpointHook makes one before every training',
     '"HardDiskBackend" is the alias of "LocalBackend"': 'that FileClient makes one',
