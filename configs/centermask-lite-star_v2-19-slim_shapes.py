@@ -58,8 +58,8 @@ test_dataloader = val_dataloader
 val_evaluator = dict(type='CenterMaskCocoMetric', metric=['bbox', 'segm'], ann_file=data_root + 'val/annotations.json')
 test_evaluator = val_evaluator
 
-max_iters = 900
-train_cfg = dict(type='IterBasedTrainLoop', max_iters=max_iters, val_interval=180)
+max_iters = 750
+train_cfg = dict(type='IterBasedTrainLoop', max_iters=max_iters, val_interval=150)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 # A short memory of squared gradients: those of the first steps are many times larger and would slow all the others.
@@ -72,5 +72,5 @@ param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=50),
     dict(type='CosineAnnealingLR', by_epoch=False, begin=50, end=max_iters, eta_min=0),
 ]
-default_hooks = dict(logger=dict(interval=20), checkpoint=dict(interval=180, max_keep_ckpts=2))
+default_hooks = dict(logger=dict(interval=20), checkpoint=dict(interval=150, max_keep_ckpts=2))
 randomness = dict(seed=0)
