@@ -24,7 +24,7 @@ from centermask.report.history import History, read_history
 PAGE_NAME = 'report.html'
 PICTURES = 12
 # Below this score a prediction is not drawn; it counts in the AP all the same.
-LEAST_SCORE = 0.5
+LEAST_SCORE = 0.4
 AP_CURVES = {'mask AP': 'coco/segm_mAP', 'box AP': 'coco/bbox_mAP'}
 
 
