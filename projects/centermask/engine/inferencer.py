@@ -25,7 +25,7 @@ from mmengine.visualization import Visualizer
 from torch import nn
 
 from centermask.checkpoints.loading import load_weights, read_checkpoint, require_fit
-from centermask.engine.launch import require_writable
+from centermask.engine.launch import explained_model_errors, require_writable
 from centermask.errors import InputError, RunError
 
 # COCO's ids of its 80 categories run from 1 to 90 with these left out.
@@ -41,7 +41,7 @@ class CenterMaskInferencer(DetInferencer):
         device: torch's name of it, by default the GPU where there is one.
 
     Raises:
-        InputError: the checkpoint can't be read or doesn't fit.
+        InputError: the model can't be built, or the checkpoint can't be read or doesn't fit.
     """
 
     def __init__(self, model: Config, weights: str, device: str | None = None) -> None:
@@ -49,7 +49,8 @@ class CenterMaskInferencer(DetInferencer):
 
     def _init_model(self, cfg: Any, weights: str | None, device: str = 'cpu') -> nn.Module:
         checkpoint = read_checkpoint(str(weights))
-        model = MODELS.build(cfg.model)
+        with explained_model_errors():
+            model = MODELS.build(cfg.model)
         require_fit(load_weights(model, checkpoint['state_dict']), str(weights), model)
         if 'dataset_meta' not in checkpoint.get('meta', {}):  # a file of weights alone: the config names the classes
             data = cfg.test_dataloader.dataset

@@ -9,7 +9,8 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from mmengine.config import Config, DictAction
@@ -109,6 +110,19 @@ def require_file(path: str, what: str) -> None:
     """Raise an :class:`InputError` where ``path`` is neither a file nor a URL, before a run's slow beginning."""
     if '://' not in path and not os.path.isfile(os.path.expanduser(path)):
         raise InputError(f"The {what} {path} doesn't exist: give the path of a file.")
+
+
+@contextmanager
+def explained_model_errors() -> Iterator[None]:
+    """Turn what is raised where the model of a config is built into one sentence.
+
+    Raises:
+        InputError: a class, an argument or a value in the config doesn't exist.
+    """
+    try:
+        yield
+    except (AssertionError, KeyError, TypeError, ValueError) as error:
+        raise InputError(f"The config's model can't be built: {error.args[0] if error.args else error}.") from error
 
 
 def build_runner(cfg: Config) -> Runner:

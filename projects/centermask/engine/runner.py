@@ -18,6 +18,7 @@ from mmengine.runner import BaseLoop, IterBasedTrainLoop, Runner
 from torch import distributed, nn
 
 from centermask.checkpoints.loading import count_classes, load_weights, read_checkpoint, require_fit, start_from
+from centermask.engine.launch import explained_model_errors
 from centermask.errors import InputError
 
 
@@ -40,10 +41,8 @@ class CenterMaskRunner(Runner):
         Raises:
             InputError: a class, an argument or a value in it doesn't exist.
         """
-        try:
+        with explained_model_errors():
             return super().build_model(model)
-        except (AssertionError, KeyError, TypeError, ValueError) as error:
-            raise InputError(f"The config's model can't be built: {error.args[0] if error.args else error}.") from error
 
     def wrap_model(self, model_wrapper_cfg: dict | None, model: nn.Module) -> nn.Module:
         """Wrap the model for several processes as MMEngine does: each has its own buffers, on a CPU no device."""
