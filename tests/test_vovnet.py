@@ -265,9 +265,15 @@ def test_checkpointed_stages_behind_frozen_ones() -> None:
     assert trained == {name for name, p in model.named_parameters() if p.requires_grad}
 
 
+def test_variant_given_as_a_number() -> None:
+    assert len(VoVNet(39).stages[3].blocks) == 2
+
+
 def test_unknown_names() -> None:
     with pytest.raises(ValueError, match="no variant '38'; known are 19, 19-dw, 19-slim, 19-slim-dw, 39, 57, 99"):
         VoVNet('38')
+    with pytest.raises(ValueError, match="no variant '38'"):
+        VoVNet(38)
     with pytest.raises(ValueError, match="None, 'se' or 'ese', not 'cbam'"):
         VoVNet('19-slim', attention='cbam')
 

@@ -172,7 +172,8 @@ class VoVNet(BaseModule):
     Loads checkpoints of its own layout and ImageNet weights in the layout of both releases.
 
     Args:
-        arch: a key of :data:`VARIANTS`: ``'19' '19-dw' '19-slim' '19-slim-dw' '39' '57' '99'``.
+        arch: a key of :data:`VARIANTS`: ``'19' '19-dw' '19-slim' '19-slim-dw' '39' '57' '99'``; also a number, which
+            ``--cfg-options`` makes of 39.
         attention: ``'ese'`` (V2), ``'se'`` (Table 4) or None.
         residual: whether every OSA module of a stage but its first adds its input to its result (V2).
         dcn_stages: whether stage 2, 3, 4, 5 uses modulated deformable 3×3 convs.
@@ -188,7 +189,7 @@ class VoVNet(BaseModule):
 
     def __init__(
         self,
-        arch: str,
+        arch: str | int,
         attention: str | None = 'ese',
         residual: bool = True,
         dcn_stages: Sequence[bool] = (False, False, False, False),
@@ -200,6 +201,7 @@ class VoVNet(BaseModule):
         init_cfg: dict | list[dict] | None = None,
     ) -> None:
         super().__init__(init_cfg)
+        arch = str(arch)
         if arch not in VARIANTS:
             raise ValueError(f'VoVNet has no variant {arch!r}; known are {", ".join(VARIANTS)}')
         norm_cfg = norm_cfg or dict(type='BN')
