@@ -84,6 +84,7 @@ def test_accepts(config: Config, option: str) -> None:
         ('randomness.sed', 'did you mean randomness.seed?'),
         ('lod_from', 'did you mean load_from?'),
         ('modl.backbone.norm_eval', 'did you mean model?'),
+        ('paramwise_cfg.norm_decay_mult', "the config and the runner have no 'paramwise_cfg'"),
         ('model.backbone.init_cfg.checkpoint', 'add model.backbone.init_cfg._delete_=True to replace it.'),
         ('model.backbone.arch.x', "model.backbone.arch is '19-slim' in the config and has no entries"),
         ('data_root', 'set train_dataloader.dataset.data_root and val_dataloader.dataset.data_root and test_'),

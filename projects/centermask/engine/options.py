@@ -103,7 +103,7 @@ def _check(option: str, options: Mapping[str, Any], node: Any) -> None:
             known, complete = _arguments(place, options.get(f'{place}.type', node.get('type')))
             if not known and not node:
                 return  # a dict that the config doesn't have, of which no class is known
-            if key not in node and key not in known and key not in _TAKEN_OUT:
+            if key not in node and key not in known and not (place and key in _TAKEN_OUT):
                 _reject(option, key, place, {*node, *known}, complete)
             if not place and key not in known:
                 _reject_variable(option, key, node)
