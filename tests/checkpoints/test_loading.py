@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from small_model import small_model
 from torch import nn
 
 from centermask.checkpoints.loading import class_counts, load_weights, read_checkpoint, require_fit, start_from
@@ -108,6 +109,18 @@ def test_another_number_of_classes() -> None:
     assert class_counts(model, misfits) == (80, 4)
     with pytest.raises(InputError, match=r'it was trained on 80 classes and the config has 4: classes\.weight is'):
         require_fit(misfits, 'a.pth', model)
+
+
+def test_background_in_one_recipe_only_is_no_other_number_of_classes() -> None:
+    star, paper = small_model('star'), small_model('paper')
+    for model, other in ((star, paper), (paper, star)):
+        misfits = load_weights(model, other.state_dict())
+        assert [misfit.key for misfit in misfits] == [
+            f'roi_head.{layer}.{kind}'
+            for layer in ('mask_head.conv_logits', 'mask_iou_head.fc_mask_iou')
+            for kind in ('weight', 'bias')
+        ]
+        assert class_counts(model, misfits) is None
 
 
 def test_training_starts_class_layers_fresh(logged: list[str]) -> None:
