@@ -2,7 +2,7 @@
 
 import importlib.util
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 # Several processes share two cores here: threads of OpenMP that spin while they wait make the others ten times slower.
@@ -10,6 +10,7 @@ from pathlib import Path
 os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
 
 import pytest
+from mmdet.visualization import DetLocalVisualizer
 from mmengine.registry import DefaultScope
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -20,6 +21,13 @@ SHARED = REPOSITORY.parent / 'shared'
 def mmdet_scope() -> None:
     """What ``default_scope = 'mmdet'`` does in a config: registries of MMEngine and MMCV find MMDetection's classes."""
     DefaultScope.get_instance('tests', scope_name='mmdet')
+
+
+@pytest.fixture(autouse=True)
+def own_visualizer() -> Iterator[None]:
+    """Each test has its own: MMEngine keeps one in a process, which writes to its first run's folder, gone by then."""
+    yield
+    DetLocalVisualizer._instance_dict.clear()
 
 
 @pytest.fixture(scope='session')

@@ -82,8 +82,9 @@ def test_auto_scale_lr(train: Callable, tmp_path: Path) -> None:
     code, text = train('--auto-scale-lr')
     assert code == 2 and 'has no auto_scale_lr.base_batch_size' in text
     scaled = ('auto_scale_lr.base_batch_size=8', 'auto_scale_lr.enable=False')
-    assert train('--auto-scale-lr', '--cfg-options', 'train_cfg.max_iters=1', *scaled)[0] == 0
-    # 1e-3 at the start of a warm-up from a hundredth, for 2 images instead of 8
+    rate = ('optim_wrapper.optimizer.lr=1e-3', 'param_scheduler.0.start_factor=0.01')
+    assert train('--auto-scale-lr', '--cfg-options', 'train_cfg.max_iters=1', *rate, *scaled)[0] == 0
+    # for 2 images instead of 8
     assert _scalars(tmp_path / 'run')[0]['lr'] == pytest.approx(1e-3 * 0.01 * 2 / 8)
 
 
