@@ -55,6 +55,17 @@ val_dataloader = dict(
     ),
 )
 test_dataloader = val_dataloader
+tta_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(
+        type='TestTimeAug',
+        transforms=[
+            [dict(type='Resize', scale=(size, size), keep_ratio=True, backend='pillow') for size in [128, 160, 192]],
+            [dict(type='RandomFlip', prob=0.0), dict(type='RandomFlip', prob=1.0)],
+            [dict(type='PackDetInputs')],
+        ],
+    ),
+]
 val_evaluator = dict(type='CenterMaskCocoMetric', metric=['bbox', 'segm'], ann_file=data_root + 'val/annotations.json')
 test_evaluator = val_evaluator
 

@@ -54,7 +54,7 @@ class WriteResults(DumpDetResults):
 def use_tta(cfg: Config) -> None:
     """Put the config's test-time augmentation around its model and into its test data."""
     for key in ('tta_model', 'tta_pipeline'):
-        if key not in cfg:
+        if not cfg.get(key):
             raise InputError(f'--tta: the config {cfg.filename} has no {key}.')
     cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)
     cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline

@@ -49,6 +49,17 @@ def test_writes_predictions_and_pictures(test: Callable, tmp_path: Path) -> None
     assert {'coco/bbox_mAP', 'coco/segm_mAP'} <= _figures(tmp_path / 'run').keys()
 
 
+def test_augmented(test: Callable, tmp_path: Path) -> None:
+    for name, args in (('once', ()), ('augmented', ('--tta',))):
+        assert test(*args, '--out', str(tmp_path / f'{name}.pkl'))[0] == 0
+    once, augmented = (_predictions(tmp_path / f'{name}.pkl') for name in ('once', 'augmented'))
+    assert len(augmented) == len(once) == 3
+    for sample, plain in zip(augmented, once, strict=True):
+        assert set(sample) == set(plain) and len(sample['scores']) == len(sample['masks']) > 0
+        assert sample['masks'][0]['size'] == plain['masks'][0]['size']
+    assert any(not torch.equal(a['scores'][:3], b['scores'][:3]) for a, b in zip(augmented, once, strict=True))
+
+
 @pytest.mark.slow
 def test_mim_finds_the_same(test: Callable, tiny_config: Path, tiny_run: Path, tmp_path: Path) -> None:
     """``mim test mmdet`` runs MMDetection's script, which knows of this package by the config alone."""
@@ -91,7 +102,7 @@ def test_mmdet_apis_find_the_same(test: Callable, tiny_config: Path, tiny_run: P
 
 
 BAD = [
-    ('--tta', None, '--tta: the config {config} has no tta_pipeline.'),
+    ('--tta --cfg-options tta_pipeline=None', None, '--tta: the config {config} has no tta_pipeline.'),
     ('--cfg-options model.num_classes=3', None, 'The model has 3 classes and the data have 5 (circle, triangle, '),
     ('', 'no.pth', "The checkpoint no.pth doesn't exist: give the path of a file."),
     ('--out a.json', None, '--out a.json: the file is a pickle, so end its name in .pkl or .pickle.'),
