@@ -429,6 +429,14 @@ def test_ap_where_nothing_is_detected_is_0(build, tmp_path: Path) -> None:
     assert scores['coco/bbox_mAP'] == scores['coco/segm_mAP'] == 0
 
 
+def test_metric_of_other_images(build, content: dict, tmp_path: Path) -> None:
+    content['images'][1]['id'] = 9
+    content['annotations'] = [fields for fields in content['annotations'] if fields['image_id'] != 2]
+    build()
+    with pytest.raises(InputError, match=r'annotations\.json has no image with the id 2, which was tested'):
+        evaluate(tmp_path / 'annotations.json', ('cat', 'dog'), {'cat': 'cat', 'dog': 'dog'})
+
+
 def test_metric_takes_what_the_data_set_takes(build, content: dict, tmp_path: Path) -> None:
     for fields in content['annotations']:
         del fields['area'], fields['iscrowd']

@@ -10,6 +10,7 @@ from mmdet.evaluation import CocoMetric
 from mmdet.registry import METRICS
 
 from centermask.datasets.coco import CocoAnnotations
+from centermask.errors import InputError
 
 
 @METRICS.register_module()
@@ -24,7 +25,7 @@ class CenterMaskCocoMetric(CocoMetric):
         **kwargs: As for ``CocoMetric``.
 
     Raises:
-        InputError: The file can't be used, see :class:`CocoAnnotations`.
+        InputError: The file can't be used, see :class:`CocoAnnotations`, or isn't that of the images tested.
     """
 
     def __init__(self, ann_file: str, **kwargs: Any) -> None:
@@ -33,6 +34,12 @@ class CenterMaskCocoMetric(CocoMetric):
 
     def compute_metrics(self, results: list) -> dict[str, float]:
         """AP by MMDetection's names. Where nothing at all was detected MMDetection gives none; here it is 0."""
+        for _, found in results:
+            if found['img_id'] not in self._coco_api.imgs:
+                raise InputError(
+                    f'The annotation file {self._coco_api.path} has no image with the id {found["img_id"]}, which was '
+                    'tested: set ann_file of val_evaluator and test_evaluator to that of their data.'
+                )
         # COCOeval sorts the ids whatever order it is given, and the table of AP per class relies on that order.
         self.cat_ids = sorted(self._coco_api.get_cat_ids(cat_names=self.dataset_meta['classes']))
         scores = super().compute_metrics(results)
