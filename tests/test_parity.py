@@ -30,6 +30,8 @@ RELEASED = {
     'star/lite_V_19_slim': 'centermask-lite-star_v2-19-slim_fpn_4x_coco',
     'paper/lite_V_39': 'centermask-lite_v2-39_fpn_4x_coco',
 }
+# By so much these differ in the references themselves between one thread and two; a value near 0 needs it.
+NOISE = 4e-6
 LOSSES = dict(cls='loss_cls', box='loss_bbox', ctr='loss_centerness', mask='loss_mask', maskiou='loss_mask_iou')
 
 # Released names of both recipes and what they become, tried in this order. The lowest level of the FPN is 3 (star), 2.
@@ -167,8 +169,8 @@ def test_maps(released: Released) -> None:
         released.check(f'fcos.box.p{i + 3}', boxes[i] * unit, 3e-4)
     released.check('roi.features', pooled[0], 3e-4)
     # Of a logit near 0 rounding is all that there is.
-    np.testing.assert_allclose(masks.logits, expected['mask.logits'], rtol=1e-4, atol=1e-5)
-    np.testing.assert_allclose(masks.ious, expected['mask.iou'], rtol=1e-4)
+    np.testing.assert_allclose(masks.logits, expected['mask.logits'], rtol=1e-4, atol=NOISE)
+    np.testing.assert_allclose(masks.ious, expected['mask.iou'], rtol=1e-4, atol=NOISE)
 
 
 def test_detections(released: Released) -> None:
@@ -187,7 +189,7 @@ def test_detections(released: Released) -> None:
         matches.append(distances.argmin())
     assert len(set(matches)) == 50
     np.testing.assert_allclose(found.scores[matches], scores, rtol=1e-4)
-    np.testing.assert_allclose(found.mask_scores[matches], mask_scores, rtol=1e-4)
+    np.testing.assert_allclose(found.mask_scores[matches], mask_scores, rtol=1e-4, atol=NOISE)
     assert np.abs(found.masks[matches].sum((1, 2)).numpy() - areas).max() <= 2
 
 
