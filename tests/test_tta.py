@@ -14,7 +14,6 @@ from centermask.roi_head import Masks
 
 HEIGHT, WIDTH = 64, 96
 IMAGE = picture(HEIGHT, WIDTH)
-CONFIG = dict(nms=dict(type='nms', iou_threshold=0.6), max_per_img=50)
 View = tuple[Tensor, DetDataSample]
 
 
@@ -26,14 +25,14 @@ def _flipped(image: Tensor = IMAGE, **metainfo) -> View:
     return _view(image.flip(2), flip=True, flip_direction='horizontal', **metainfo)
 
 
-def _augmented(model: CenterMask, *views: View | list[View], **changes: Any) -> list[InstanceData]:
+def _augmented(model: CenterMask, *views: View | list[View]) -> list[InstanceData]:
     """Results of one image seen in ``views``, or of a batch whose views are lists."""
     lists = [view if isinstance(view, list) else [view] for view in views]
     data = dict(
         inputs=[[image for image, _ in view] for view in lists], data_samples=[[s for _, s in view] for view in lists]
     )
     with torch.no_grad():
-        return [s.pred_instances for s in CenterMaskTTA(module=model, tta_cfg={**CONFIG, **changes}).test_step(data)]
+        return [s.pred_instances for s in CenterMaskTTA(module=model).test_step(data)]
 
 
 def _plain(model: CenterMask, *views: View) -> list[InstanceData]:
@@ -53,13 +52,13 @@ def _assert_close(result: InstanceData, expected: InstanceData, pixels: int = 0)
 
 @pytest.mark.parametrize('recipe', ['star', 'paper'])
 def test_one_view_is_plain_testing(recipe: str) -> None:
-    model = small_model(recipe, {'test_cfg.nms.offset': 0})
+    model = small_model(recipe)
     _assert_close(_augmented(model, _view())[0], _plain(model, _view())[0])
 
 
 def test_one_resized_view_is_plain_testing() -> None:
     model, meta = small_model(), dict(ori_shape=(2 * HEIGHT, WIDTH // 2), scale_factor=(2.0, 0.5))
-    (result,) = _augmented(model, _view(**meta), nms=dict(type='nms', iou_threshold=0.9))
+    (result,) = _augmented(model, _view(**meta))
     (expected,) = _plain(model, _view(**meta))
     assert result.masks.shape[1:] == (2 * HEIGHT, WIDTH // 2)
     _assert_close(result, expected, pixels=2)
@@ -100,10 +99,12 @@ def test_boxes_of_both_views() -> None:
     """Each view's detections are there, those that both have once."""
     model = small_model()
     first, second = _plain(model, _view())[0], _plain(model, _view(IMAGE.flip(2)))[0]
-    (result,) = _augmented(model, _view(), _flipped(), max_per_img=1000)
+    model.test_cfg = dict(model.test_cfg, max_per_img=1000)
+    (result,) = _augmented(model, _view(), _flipped())
     assert max(len(first), len(second)) < len(result) <= len(first) + len(second)
     assert result.scores[0] == max(first.scores[0], second.scores[0])
-    assert len(_augmented(model, _view(), _flipped(), max_per_img=3)[0]) <= 3
+    model.test_cfg = dict(model.test_cfg, max_per_img=3)
+    assert len(_augmented(model, _view(), _flipped())[0]) == 3
 
 
 def _answer(model: CenterMask, monkeypatch: pytest.MonkeyPatch, *views: tuple[Tensor, float]) -> None:

@@ -390,3 +390,8 @@ def test_has_the_tensors_of_the_releases(shared: Path, name: str) -> None:
     with torch.device('meta'):
         ours = VoVNet(**RELEASED_BACKBONES[name]).state_dict()
     assert renamed == {key: tuple(t.shape) for key, t in ours.items() if not key.endswith('num_batches_tracked')}
+
+
+def test_a_depthwise_variant_has_no_deformable_convs() -> None:
+    with pytest.raises(ValueError, match='depthwise VoVNet 19-slim-dw has no deformable convs'):
+        VoVNet('19-slim-dw', dcn_stages=(False, True, True, True))

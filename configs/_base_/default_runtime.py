@@ -18,7 +18,7 @@ env_cfg = dict(
     mp_cfg=dict(mp_start_method='fork', opencv_num_threads=0),
     dist_cfg=dict(backend='nccl'),
 )
-tta_model = dict(type='CenterMaskTTA', tta_cfg=dict(nms=dict(type='nms', iou_threshold=0.6), max_per_img=50))
+tta_model = dict(type='CenterMaskTTA')
 
 vis_backends = [dict(type='LocalVisBackend')]
 visualizer = dict(type='DetLocalVisualizer', vis_backends=vis_backends, name='visualizer')

@@ -28,8 +28,7 @@ class CenterMaskTTA(DetTTAModel):
     """A CenterMask that looks at several views of each image: flipped, and in several sizes.
 
     Args:
-        module: the detector, or its config.
-        tta_cfg: ``nms`` and ``max_per_img`` for the boxes of all views together.
+        module: the detector, or its config. Its ``test_cfg`` says how the boxes of all views are merged.
     """
 
     def test_step(self, data: dict) -> SampleList:
@@ -68,8 +67,9 @@ class CenterMaskTTA(DetTTAModel):
         )
         scores, labels = (torch.cat([view[name] for _, view in found]) for name in ('scores', 'labels'))
         if len(boxes):
-            _, kept = batched_nms(boxes - boxes.min(), scores, labels, self.tta_cfg['nms'])
-            kept = kept[: self.tta_cfg['max_per_img']]
+            cfg = self.module.test_cfg
+            _, kept = batched_nms(boxes - boxes.min(), scores, labels, cfg['nms'])
+            kept = kept[: cfg['max_per_img']]
             boxes, scores, labels = boxes[kept], scores[kept], labels[kept]
         return InstanceData(bboxes=boxes, scores=scores, labels=labels)
 

@@ -184,7 +184,8 @@ class VoVNet(BaseModule):
         with_cp: whether stages recompute their activations in the backward pass, to save memory.
 
     Raises:
-        ValueError: for an unknown ``arch`` or ``attention``, or norms that train with epsilon 0, which torch refuses.
+        ValueError: for an unknown ``arch`` or ``attention``, deformable convs in a depthwise variant, or norms that
+            train with epsilon 0, which torch refuses.
     """
 
     def __init__(
@@ -208,6 +209,8 @@ class VoVNet(BaseModule):
         if not norm_eval and norm_cfg.get('eps') == 0:
             raise ValueError('a BN that trains needs an epsilon above 0: with norm_eval=False set norm_cfg.eps=1e-5')
         variant = VARIANTS[arch]
+        if variant.depthwise and any(dcn_stages):
+            raise ValueError(f'the depthwise VoVNet {arch} has no deformable convs: leave dcn_stages out')
         self.out_indices = tuple(out_indices)
         self.frozen_stages = frozen_stages
         self.norm_eval = norm_eval

@@ -180,10 +180,10 @@ def test_real_photographs(shared: Path) -> None:
         ({'segmentation': {'size': [40, 60], 'counts': [3, 4]}}, 'RLE is damaged'),
         ({'segmentation': {'size': [40, 60], 'counts': [2400]}}, 'RLE is empty'),
         ({'segmentation': {'size': [4, 6], 'counts': [4, 20]}}, 'RLE is not of the size of its image'),
-        ({'bbox': [10, 10, 0, 20]}, 'box has no area'),
-        ({'bbox': [10, 10, 20, -3]}, 'box has no area'),
-        ({'bbox': [100, 10, 20, 20]}, 'box has no area inside the image'),
-        ({'bbox': [10, 10, float('nan'), 20]}, 'box has no area'),
+        ({'bbox': [10, 10, 0, 20]}, 'box is under a pixel'),
+        ({'bbox': [10, 10, 20, -3]}, 'box is under a pixel'),
+        ({'bbox': [100, 10, 20, 20]}, 'box is under a pixel or outside the image'),
+        ({'bbox': [10, 10, float('nan'), 20]}, 'box is under a pixel'),
         ({'category_id': 99}, 'of a category that the file does not list'),
         ({'image_id': 99}, 'of an image that the file does not list'),
     ],
@@ -209,7 +209,7 @@ def test_one_warning_counts_each_reason(build, content: dict, warnings: list[str
     assert 'left out 13 annotations' in warnings[0]
     assert '12 without segmentation (ids 200, 201' in warnings[0]
     assert 'and 2 more)' in warnings[0]
-    assert '1 whose box has no area inside the image (ids 300)' in warnings[0]
+    assert '1 whose box is under a pixel or outside the image (ids 300)' in warnings[0]
 
 
 def test_usable_polygons_of_an_object_stay(build, content: dict, warnings: list[str]) -> None:

@@ -149,7 +149,7 @@ class CenterMaskCocoDataset(CocoDataset):
                 if _box_has_area(annotation, image):
                     annotations.append(annotation)
                 else:
-                    self.coco.unusable['whose box has no area inside the image'].append(annotation['id'])
+                    self.coco.unusable['whose box is under a pixel or outside the image'].append(annotation['id'])
             image = {**image, 'img_id': image['id']}
             data_list.append(self.parse_data_info({'raw_img_info': image, 'raw_ann_info': annotations}))
 
