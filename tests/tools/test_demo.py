@@ -119,6 +119,8 @@ def test_an_interruption_ends_the_training_too(tmp_path, number):
         'time.sleep(100)\n'
     )
     (tmp_path / 'start.py').write_text(
+        # A shell's background jobs, of which the tests may be one, are deaf to it.
+        'import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n'
         'import sys; from pathlib import Path\n'
         f'sys.path.insert(0, {str(TOOL.parent)!r})\n'
         'import demo\n'
