@@ -69,14 +69,14 @@ tta_pipeline = [
 val_evaluator = dict(type='CenterMaskCocoMetric', metric=['bbox', 'segm'], ann_file=data_root + 'val/annotations.json')
 test_evaluator = val_evaluator
 
-max_iters = 750
-train_cfg = dict(type='IterBasedTrainLoop', max_iters=max_iters, val_interval=150)
+max_iters = 900
+train_cfg = dict(type='IterBasedTrainLoop', max_iters=max_iters, val_interval=300)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 # A short memory of squared gradients: those of the first steps are many times larger and would slow all the others.
 optim_wrapper = dict(
     type='OptimWrapper',
-    optimizer=dict(type='AdamW', lr=2e-3, betas=(0.9, 0.95), weight_decay=0.05),
+    optimizer=dict(type='AdamW', lr=2e-3, betas=(0.9, 0.95), weight_decay=0.05, fused=True),
     clip_grad=dict(max_norm=2, norm_type=2),
 )
 param_scheduler = [

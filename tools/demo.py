@@ -55,8 +55,8 @@ def call(what: str, tool: str, *args: str | Path, options: list[str]) -> None:
         RunError: it failed.
     """
     command = [sys.executable, TOOLS / tool, CONFIG, *args, *(['--cfg-options', *options] if options else [])]
-    # OpenMP's threads else spin while they wait, and on two cores keep the loader's process from running.
-    environ = {'OMP_WAIT_POLICY': 'PASSIVE', **os.environ}
+    # Threads of libgomp that wait longer else keep other processes, the loader's first, from the cores that they spin on.
+    environ = {'GOMP_SPINCOUNT': '20000', **os.environ}
     child = subprocess.Popen(list(map(str, command)), env=environ, start_new_session=True)
     try:
         code = child.wait()
