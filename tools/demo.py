@@ -55,7 +55,7 @@ def call(what: str, tool: str, *args: str | Path, options: list[str]) -> None:
         RunError: it failed.
     """
     command = [sys.executable, TOOLS / tool, CONFIG, *args, *(['--cfg-options', *options] if options else [])]
-    # Threads of libgomp that wait longer else keep other processes, the loader's first, from the cores that they spin on.
+    # Else libgomp's threads spin while they wait, and keep the loader's process from the core.
     environ = {'GOMP_SPINCOUNT': '20000', **os.environ}
     child = subprocess.Popen(list(map(str, command)), env=environ, start_new_session=True)
     try:
