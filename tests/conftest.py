@@ -69,7 +69,7 @@ val_dataloader = loader
 test_dataloader = loader
 val_evaluator = dict(ann_file='{folder}/shapes/val/annotations.json')
 test_evaluator = val_evaluator
-model = dict(test_cfg=dict(score_thr=0.001, max_per_img=10))  # detects something without training
+model = dict(test_cfg=dict(score_thr=0.001, max_per_img=30))  # detects something without training
 train_cfg = dict(max_iters=2, val_interval=2)
 default_hooks = dict(logger=dict(interval=1), checkpoint=dict(interval=1, max_keep_ckpts=3))
 """)

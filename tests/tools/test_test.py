@@ -55,8 +55,10 @@ def test_augmented(test: Callable, tmp_path: Path) -> None:
     once, augmented = (_predictions(tmp_path / f'{name}.pkl') for name in ('once', 'augmented'))
     assert len(augmented) == len(once) == 3
     for sample, plain in zip(augmented, once, strict=True):
-        assert set(sample) == set(plain) and len(sample['scores']) == len(sample['masks']) > 0
-        assert sample['masks'][0]['size'] == plain['masks'][0]['size']
+        assert set(sample) == set(plain) and len(sample['scores']) == len(sample['masks'])
+        # So little trained, the best of an image may be boxes without area, which are dropped.
+        assert all(mask['size'] == [160, 160] for mask in sample['masks'])
+    assert any(len(sample['scores']) for sample in augmented)
     assert any(not torch.equal(a['scores'][:3], b['scores'][:3]) for a, b in zip(augmented, once, strict=True))
 
 
