@@ -14,6 +14,20 @@ test_pipeline = [
     dict(type='FloorResize', scale=(1333, 800)),
     dict(type='PackDetInputs', meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')),
 ]
+# MMDetection's keys, and by how much InclusiveFlip's rule differs from its.
+tta_pack = dict(
+    type='PackDetInputs',
+    meta_keys=(
+        'img_id',
+        'img_path',
+        'ori_shape',
+        'img_shape',
+        'scale_factor',
+        'flip',
+        'flip_direction',
+        'flip_offset',
+    ),
+)
 tta_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(
@@ -21,21 +35,7 @@ tta_pipeline = [
         transforms=[
             [dict(type='FloorResize', scale=scale) for scale in [(1333, 640), (1333, 800), (1600, 960)]],
             [dict(type='InclusiveFlip', prob=0.0), dict(type='InclusiveFlip', prob=1.0)],
-            [
-                dict(
-                    type='PackDetInputs',
-                    meta_keys=(
-                        'img_id',
-                        'img_path',
-                        'ori_shape',
-                        'img_shape',
-                        'scale_factor',
-                        'flip',
-                        'flip_direction',
-                        'flip_offset',
-                    ),
-                )
-            ],
+            [tta_pack],
         ],
     ),
 ]

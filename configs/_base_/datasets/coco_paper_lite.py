@@ -21,21 +21,7 @@ tta_pipeline = [
         transforms=[
             [dict(type='FloorResize', scale=scale) for scale in [(1000, 480), (1000, 600), (1200, 720)]],
             [dict(type='InclusiveFlip', prob=0.0), dict(type='InclusiveFlip', prob=1.0)],
-            [
-                dict(
-                    type='PackDetInputs',
-                    meta_keys=(
-                        'img_id',
-                        'img_path',
-                        'ori_shape',
-                        'img_shape',
-                        'scale_factor',
-                        'flip',
-                        'flip_direction',
-                        'flip_offset',
-                    ),
-                )
-            ],
+            [_base_.tta_pack],
         ],
     ),
 ]
