@@ -149,6 +149,31 @@ def test_se_in_every_block() -> None:
     assert all(isinstance(block.attention, SqueezeExcitation) for stage in se.stages for block in stage.blocks)
 
 
+@pytest.mark.parametrize('attention, kind', [('ese', EffectiveSE), ('se', SqueezeExcitation)])
+def test_attention_in_the_last_block_of_a_stage(attention: str, kind: type[nn.Module]) -> None:
+    """As timm's weights have it. Residual connections stay where they are."""
+    with torch.device('meta'):
+        model = VoVNet('57', attention=attention, attention_blocks='last')
+    for stage in model.stages:
+        *others, last = stage.blocks
+        assert isinstance(last.attention, kind)
+        assert all(isinstance(block.attention, nn.Identity) for block in others)
+        assert [block.residual for block in stage.blocks] == [False] + [True] * len(others)
+    assert [len(stage.blocks) for stage in model.stages] == [1, 1, 4, 3]
+
+
+def test_a_stage_of_one_block_has_attention_either_way() -> None:
+    with torch.device('meta'):
+        every, last = VoVNet('19-dw'), VoVNet('19-dw', attention_blocks='last')
+    assert every.state_dict().keys() == last.state_dict().keys()
+
+
+def test_no_attention_in_the_last_block_of_v1() -> None:
+    with torch.device('meta'):
+        model = VoVNet('39', attention=None, attention_blocks='last')
+    assert all(isinstance(block.attention, nn.Identity) for stage in model.stages for block in stage.blocks)
+
+
 def _count(module: nn.Module) -> int:
     return sum(p.numel() for p in module.parameters())
 
@@ -276,6 +301,8 @@ def test_unknown_names() -> None:
         VoVNet(38)
     with pytest.raises(ValueError, match="None, 'se' or 'ese', not 'cbam'"):
         VoVNet('19-slim', attention='cbam')
+    with pytest.raises(ValueError, match="attention_blocks is 'every' or 'last', not 'first'"):
+        VoVNet('19-slim', attention_blocks='first')
 
 
 def test_epsilon_0_only_while_norms_are_frozen() -> None:

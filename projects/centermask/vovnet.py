@@ -175,6 +175,8 @@ class VoVNet(BaseModule):
         arch: a key of :data:`VARIANTS`: ``'19' '19-dw' '19-slim' '19-slim-dw' '39' '57' '99'``; also a number, which
             ``--cfg-options`` makes of 39.
         attention: ``'ese'`` (V2), ``'se'`` (Table 4) or None.
+        attention_blocks: which OSA modules of a stage have it: ``'every'`` (both releases) or the ``'last'`` (timm's
+            weights).
         residual: whether every OSA module of a stage but its first adds its input to its result (V2).
         dcn_stages: whether stage 2, 3, 4, 5 uses modulated deformable 3×3 convs.
         out_indices: which of stages 2, 3, 4, 5 (counted from 0) are returned.
@@ -184,14 +186,15 @@ class VoVNet(BaseModule):
         with_cp: whether stages recompute their activations in the backward pass, to save memory.
 
     Raises:
-        ValueError: for an unknown ``arch`` or ``attention``, deformable convs in a depthwise variant, or norms that
-            train with epsilon 0, which torch refuses.
+        ValueError: for an unknown ``arch``, ``attention`` or ``attention_blocks``, deformable convs in a depthwise
+            variant, or norms that train with epsilon 0, which torch refuses.
     """
 
     def __init__(
         self,
         arch: str | int,
         attention: str | None = 'ese',
+        attention_blocks: str = 'every',
         residual: bool = True,
         dcn_stages: Sequence[bool] = (False, False, False, False),
         out_indices: Sequence[int] = (1, 2, 3),
@@ -205,6 +208,8 @@ class VoVNet(BaseModule):
         arch = str(arch)
         if arch not in VARIANTS:
             raise ValueError(f'VoVNet has no variant {arch!r}; known are {", ".join(VARIANTS)}')
+        if attention_blocks not in ('every', 'last'):
+            raise ValueError(f"VoVNet's attention_blocks is 'every' or 'last', not {attention_blocks!r}")
         norm_cfg = norm_cfg or dict(type='BN')
         if not norm_eval and norm_cfg.get('eps') == 0:
             raise ValueError('a BN that trains needs an epsilon above 0: with norm_eval=False set norm_cfg.eps=1e-5')
@@ -226,7 +231,8 @@ class VoVNet(BaseModule):
         self.stages = nn.ModuleList()
         for i, (conv_width, out_width) in enumerate(zip(variant.conv_widths, variant.out_widths, strict=True)):
             blocks = []
-            for block in range(variant.blocks_per_stage[i]):
+            last = variant.blocks_per_stage[i] - 1
+            for block in range(last + 1):
                 blocks.append(
                     OSAModule(
                         in_channels,
@@ -234,7 +240,7 @@ class VoVNet(BaseModule):
                         out_width,
                         variant.convs_per_block,
                         residual=residual and block > 0,
-                        attention=attention,
+                        attention=attention if attention_blocks == 'every' or block == last else None,
                         depthwise=variant.depthwise,
                         conv_cfg=dict(type='DCNv2') if dcn_stages[i] else None,
                         norm_cfg=norm_cfg,
