@@ -9,6 +9,7 @@ from .fcos_head import CenterMaskFCOSHead
 from .giou_loss import SmoothedGIoULoss
 from .inclusive_overlaps import InclusiveOverlaps2D
 from .mask_scoring_head import MaskScoringHead
+from .mobilenetv2 import MobileNetV2Features
 from .roi_head import CenterMaskRoIHead
 from .sag_mask_head import SAGMaskHead
 from .scale_adaptive_roi_extractor import ScaleAdaptiveRoIExtractor
@@ -22,6 +23,7 @@ __all__ = [
     'CenterMaskTTA',
     'InclusiveOverlaps2D',
     'MaskScoringHead',
+    'MobileNetV2Features',
     'SAGMaskHead',
     'ScaleAdaptiveRoIExtractor',
     'SmoothedGIoULoss',
