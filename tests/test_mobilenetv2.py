@@ -32,6 +32,13 @@ def test_every_parameter_learns() -> None:
     assert not any(part.training for part in model.modules() if isinstance(part, nn.BatchNorm2d))
 
 
+def test_train_and_eval_return_the_model() -> None:
+    with torch.device('meta'):
+        model = MobileNetV2Features()
+    assert model.train() is model and model.training
+    assert model.eval() is model and not model.training
+
+
 @pytest.mark.parametrize(
     'name, prefix', [('star/lite_MobileNetV2', 'backbone.bottom_up.'), ('paper/MobileNetV2', 'backbone.body.')]
 )

@@ -24,3 +24,8 @@ class MobileNetV2Features(MobileNetV2):
         super().__init__(out_indices=out_indices, **kwargs)
         del self.conv2
         self.layers.remove('conv2')
+
+    def train(self, mode: bool = True) -> MobileNetV2Features:
+        """Return the model, as PyTorch's modules do; MMDetection's returns None."""
+        super().train(mode)
+        return self
