@@ -5,7 +5,6 @@ What the arrays hold, and the tolerances, are told in the README beside them.
 
 import importlib.util
 import json
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -23,7 +22,7 @@ from mmengine.structures import InstanceData
 from torch import Tensor
 
 from centermask import CenterMask
-from centermask.vovnet import rename_released_key
+from centermask.checkpoints.layouts import RECIPES
 
 CONFIGS = Path(__file__).resolve().parents[1] / 'configs'
 RELEASED = {
@@ -34,39 +33,9 @@ RELEASED = {
 NOISE = 4e-6
 LOSSES = dict(cls='loss_cls', box='loss_bbox', ctr='loss_centerness', mask='loss_mask', maskiou='loss_mask_iou')
 
-# Released names of both recipes and what they become, tried in this order. The lowest level of the FPN is 3 (star), 2.
-NAMES = (
-    (r'^backbone\.(?:fpn\.)?fpn_(?:lateral|inner)(\d)', lambda m, low: f'neck.lateral_convs.{int(m[1]) - low}.conv'),
-    (r'^backbone\.(?:fpn\.)?fpn_(?:output|layer)(\d)', lambda m, low: f'neck.fpn_convs.{int(m[1]) - low}.conv'),
-    (r'^backbone\.(?:fpn\.)?top_blocks?\.p(\d)', lambda m, low: f'neck.fpn_convs.{int(m[1]) - 3}.conv'),
-    (r'^(?:proposal_generator\.fcos_head|rpn\.head)\.', lambda m, low: 'bbox_head.'),
-    (r'\.(cls|bbox)_tower\.(\d+)', lambda m, low: _tower(m[1], int(m[2]))),
-    (r'\.cls_logits', lambda m, low: '.conv_cls'),
-    (r'\.bbox_pred', lambda m, low: '.conv_reg'),
-    (r'\.(?:ctrness|centerness)', lambda m, low: '.conv_centerness'),
-    (r'^roi_heads\.(?:mask_head|mask\.\w+)\.', lambda m, low: 'roi_head.mask_head.'),
-    (r'^roi_heads\.(?:maskiou_head|maskiou\.\w+)\.', lambda m, low: 'roi_head.mask_iou_head.'),
-    (r'\.mask_fcn(\d)', lambda m, low: f'.convs.{int(m[1]) - 1}.conv'),
-    (r'\.(?:predictor|mask_fcn_logits)\.', lambda m, low: '.conv_logits.'),
-    (r'\.(?:deconv|conv5_mask)\.', lambda m, low: '.upsample.'),
-    (r'\.spatialAtt\.', lambda m, low: '.spatial_attention.'),
-    (r'\.maskiou_(fcn|fc)(\d)', lambda m, low: f'.{"convs" if m[1] == "fcn" else "fcs"}.{int(m[2]) - 1}'),
-    (r'\.maskiou\.', lambda m, low: '.fc_mask_iou.'),
-)
-
-
-def _tower(kind: str, index: int) -> str:
-    """A tower's list of conv, norm, ReLU, conv, … in MMDetection's names."""
-    return f'.{"cls" if kind == "cls" else "reg"}_convs.{index // 3}.{("conv", "gn")[index % 3]}'
-
 
 def _our_name(key: str, recipe: str) -> str:
-    backbone = re.match(r'^backbone\.(bottom_up|body)\.', key)
-    if backbone:
-        return f'backbone.{rename_released_key(key[backbone.end() :])}'
-    for pattern, name in NAMES:
-        key = re.sub(pattern, lambda m, name=name: name(m, 3 if recipe == 'star' else 2), key)
-    return key
+    return RECIPES[recipe].table.to_ours(key)[0]
 
 
 class Released(NamedTuple):

@@ -1,17 +1,15 @@
 """VoVNet: its blocks against plain arithmetic, its variants, how it freezes, and the released layout."""
 
-import json
 import math
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from centermask import VoVNet
-from centermask.vovnet import VARIANTS, EffectiveSE, OSAModule, SqueezeExcitation, rename_released_key
+from centermask.vovnet import VARIANTS, EffectiveSE, OSAModule, SqueezeExcitation
 
 SIZES_19_SLIM = (256, 384, 512)
 
@@ -357,66 +355,6 @@ def test_loads_the_released_layout(arch: str, prefix: str, tmp_path: Path) -> No
     model.init_weights()
     loaded = model.state_dict()
     assert all(torch.equal(loaded[key], weights[key]) for key in weights if 'num_batches' not in key)
-
-
-@pytest.mark.parametrize(
-    'released, ours',
-    [
-        ('stage4.OSA4_9.layers.4.OSA4_9_4/conv.weight', 'stages.2.blocks.8.convs.4.conv.weight'),
-        ('stage3.OSA3_1.layers.0.OSA3_1_0/conv_offset.bias', 'stages.1.blocks.0.convs.0.conv.conv_offset.bias'),
-        ('stages.2.blocks.8.convs.4.conv.weight', None),
-        ('stem.0.conv.weight', None),
-        ('fc.weight', None),
-    ],
-)
-def test_renames(released: str, ours: str | None) -> None:
-    assert rename_released_key(released) == ours
-
-
-def test_loads_inside_a_detector(tmp_path: Path) -> None:
-    """The released layout is recognised below a prefix, and so are this project's own names."""
-
-    class Detector(BaseModule):
-        def __init__(self) -> None:
-            super().__init__()
-            self.backbone = VoVNet('19-slim')
-
-    source = {
-        key: torch.rand_like(tensor, dtype=torch.float32) for key, tensor in VoVNet('19-slim').state_dict().items()
-    }
-    for rename in ({key: key for key in source}, _released_names(depthwise=False)):
-        model = Detector()
-        missing, unexpected = model.load_state_dict({f'backbone.{rename[key]}': source[key] for key in source})
-        assert not missing and not unexpected
-        assert torch.equal(
-            model.backbone.stages[3].blocks[0].aggregate.conv.weight, source['stages.3.blocks.0.aggregate.conv.weight']
-        )
-
-
-RELEASED_BACKBONES = {
-    'star/V_39': dict(arch='39'),
-    'star/V_57_dcn': dict(arch='57', dcn_stages=(False, True, True, True)),
-    'star/V_99': dict(arch='99'),
-    'star/lite_V_19_slim': dict(arch='19-slim'),
-    'star/lite_V_19_slim_dw': dict(arch='19-slim-dw'),
-    'paper/V_19': dict(arch='19'),
-    'paper/V_99': dict(arch='99'),
-}
-
-
-@pytest.mark.parametrize('name', RELEASED_BACKBONES)
-def test_has_the_tensors_of_the_releases(shared: Path, name: str) -> None:
-    """Renamed, a released model's backbone has the same tensors of the same shapes."""
-    released = json.loads((shared / f'parity/{name}.keys.json').read_text())
-    prefix = 'backbone.bottom_up.' if name.startswith('star') else 'backbone.body.'
-    renamed = {
-        rename_released_key(key.removeprefix(prefix)): tuple(shape)
-        for key, shape in released.items()
-        if key.startswith(prefix) and not key.endswith('num_batches_tracked')
-    }
-    with torch.device('meta'):
-        ours = VoVNet(**RELEASED_BACKBONES[name]).state_dict()
-    assert renamed == {key: tuple(t.shape) for key, t in ours.items() if not key.endswith('num_batches_tracked')}
 
 
 def test_a_depthwise_variant_has_no_deformable_convs() -> None:

@@ -6,9 +6,8 @@ and a residual connection around the module.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch.nn.functional as F
 import torch.utils.checkpoint
@@ -169,8 +168,6 @@ class OSAStage(nn.Module):
 class VoVNet(BaseModule):
     """VoVNetV2, and VoVNet (V1) with ``attention=None, residual=False``.
 
-    Loads checkpoints of its own layout and ImageNet weights in the layout of both releases.
-
     Args:
         arch: a key of :data:`VARIANTS`: ``'19' '19-dw' '19-slim' '19-slim-dw' '39' '57' '99'``; also a number, which
             ``--cfg-options`` makes of 39.
@@ -279,35 +276,3 @@ class VoVNet(BaseModule):
                 if isinstance(module, _BatchNorm):
                     module.eval()
         return self
-
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args, **kwargs) -> None:
-        for key in [k for k in state_dict if k.startswith(prefix)]:
-            renamed = rename_released_key(key[len(prefix) :])
-            if renamed is not None:
-                state_dict[prefix + renamed] = state_dict.pop(key)
-        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
-
-
-_RELEASED_PARTS = (
-    (r'^stem\.stem_(\d)', lambda m: f'stem.{int(m[1]) - 1}'),
-    (r'^stage(\d)\.OSA\d_(\d+)\.', lambda m: f'stages.{int(m[1]) - 2}.blocks.{int(m[2]) - 1}.'),
-    (r'\.layers\.(\d+)\.OSA\d_\d+_\d+', r'.convs.\1'),
-    (r'\.concat\.OSA\d_\d+_concat', '.aggregate'),
-    (r'\.conv_reduction\.OSA\d_\d+_reduction_0', '.reduce'),
-    (r'\.ese\.fc', '.attention.fc'),
-    (r'/conv_offset', '.conv.conv_offset'),
-    (r'/conv', '.conv'),
-    (r'/norm', '.bn'),
-    (r'/dw_conv3x3', '.depthwise_conv.conv'),
-    (r'/pw_conv1x1', '.pointwise_conv.conv'),
-    (r'/pw_norm', '.pointwise_conv.bn'),
-)
-
-
-def rename_released_key(key: str) -> str | None:
-    """Return this module's name of a tensor of a released VoVNet, or None where ``key`` isn't of that layout."""
-    if not re.match(r'^(stem\.stem_\d/|stage\d\.OSA\d_\d+\.)', key):
-        return None
-    for pattern, replacement in _RELEASED_PARTS:
-        key = re.sub(pattern, replacement, key, count=1)
-    return key

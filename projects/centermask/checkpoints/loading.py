@@ -3,55 +3,67 @@
 from __future__ import annotations
 
 import logging
-import os
-import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+import torch
 from mmengine.logging import print_log
-from mmengine.runner.checkpoint import CheckpointLoader
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
+from centermask.checkpoints.layouts import to_ours
+from centermask.checkpoints.reading import read
 from centermask.errors import InputError
 
 
 def read_checkpoint(source: str, map_location: Any = 'cpu', remedy: str = 'give the path of a checkpoint.') -> dict:
-    """Read a checkpoint from a file, a URL or one of MMEngine's short forms (``open-mmlab://...``).
+    """Read a checkpoint of ours or of a released code base.
 
     Args:
-        source: where it is.
-        map_location: as for ``torch.load``.
-        remedy: what the user can do where it can't be read, the end of the sentence.
+        source, map_location, remedy: as :func:`centermask.checkpoints.reading.read` takes them.
 
     Returns:
-        What the file holds, with the weights under ``state_dict`` whatever they were under (nothing, or ``model``), and
-        without the ``module.`` of parallel wrappers in front of their names.
+        What the file holds, with the weights under ``state_dict`` in our names whatever they were under, and without
+        the ``module.`` of parallel wrappers. Of other layouts nothing but the weights remains.
 
     Raises:
         InputError: it is missing, can't be fetched, is damaged or holds no weights.
     """
-    remote = '://' in source
-    path = os.path.expanduser(source)
-    if not remote and not os.path.isfile(path):
-        kind = 'is a folder' if os.path.isdir(path) else "doesn't exist"
-        raise InputError(f'The checkpoint {source} {kind}: {remedy}')
-    if remote:
-        print_log(f'fetching {source}, unless it was fetched before', 'current')
-    try:
-        content = CheckpointLoader.load_checkpoint(source if remote else path, map_location, logger='silent')
-    except Exception as error:  # a damaged file raises whatever its first wrong byte leads to
-        if remote:
-            reason = str(error).split('\n')[0] or type(error).__name__
-            raise InputError(f"The checkpoint {source} can't be fetched ({reason}): {remedy}") from error
-        refused = re.search(r'Unsupported global: GLOBAL (\S+)', str(error))
-        why = f'holds a {refused[1]}, which no checkpoint needs' if refused else 'is truncated or no checkpoint at all'
-        raise InputError(f'The checkpoint {source} {why}: {remedy}') from error
-    if isinstance(content, Mapping):
-        weights = content.get('state_dict', content.get('model', content))
-        if isinstance(weights, Mapping) and any(isinstance(value, Tensor) for value in weights.values()):
-            bare = {key.removeprefix('module.'): value for key, value in weights.items() if isinstance(value, Tensor)}
-            return {**(content if 'state_dict' in content else {}), 'state_dict': bare}
-    raise InputError(f'The checkpoint {source} holds no weights: {remedy}')
+    contents = read(source, map_location, remedy)
+    translation = to_ours(contents.weights)
+    if translation is None:
+        bare = {name.removeprefix('module.'): tensor for name, tensor in contents.weights.items()}
+        return {**(contents.others if contents.entry == 'state_dict' else {}), 'state_dict': bare}
+    unused = [*translation.kept, *translation.left_out]
+    print_log(
+        f'{source} has the {translation.layout} layout: {len(translation.weights)} tensors renamed'
+        f'{shortened(", not used: ", unused)}',
+        'current',
+    )
+    return {'state_dict': {**translation.weights, **translation.unknown}}
+
+
+def shortened(words: str, names: list[str]) -> str:
+    """``words`` and the first names, '' if there are none."""
+    more = f' and {len(names) - 3} more' if len(names) > 3 else ''
+    return f'{words}{", ".join(names[:3])}{more}' if names else ''
+
+
+def with_statistics(module: nn.Module, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The weights, with statistics for the norms if the file has none at all.
+
+    Caffe's and Detectron's older backbones have them absorbed into the scale and the bias. A mean of 0 and a variance
+    of 1 less the epsilon leave these as they are.
+    """
+    if any(name.endswith('.running_mean') for name in weights):
+        return dict(weights)
+    statistics = {}
+    for name, norm in module.named_modules():
+        if isinstance(norm, _BatchNorm) and f'{name}.weight' in weights:
+            scale = weights[f'{name}.weight']
+            statistics[f'{name}.running_mean'] = torch.zeros_like(scale)
+            statistics[f'{name}.running_var'] = torch.full_like(scale, 1 - norm.eps)
+    return {**weights, **statistics}
 
 
 class Misfit(NamedTuple):
@@ -69,10 +81,9 @@ class Misfit(NamedTuple):
 def load_weights(module: nn.Module, weights: Mapping[str, Tensor]) -> list[Misfit]:
     """Load what fits and return what doesn't, in the model's order and then the file's.
 
-    A module that translates other layouts (as ``VoVNet`` does the released one) does so here too. Batch counters of
-    BN, which files older than torch 0.4.1 lack, may be absent.
+    Batch counters of BN, which files older than torch 0.4.1 and frozen norms lack, may be absent.
     """
-    state = dict(weights)  # modules rename in place
+    state = dict(weights)  # modules rename what older versions of theirs had
     unexpected: list[str] = []
 
     def load(part: nn.Module, prefix: str) -> None:

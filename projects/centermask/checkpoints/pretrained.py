@@ -10,7 +10,7 @@ from mmengine.logging import print_log
 from mmengine.model import update_init_info
 from torch import nn
 
-from centermask.checkpoints.loading import load_weights, read_checkpoint
+from centermask.checkpoints.loading import load_weights, read_checkpoint, shortened, with_statistics
 from centermask.errors import InputError
 
 
@@ -36,6 +36,7 @@ class PretrainedInit(mmengine_model.PretrainedInit):
         if self.prefix is not None:
             prefix = self.prefix.rstrip('.') + '.'
             weights = {key.removeprefix(prefix): value for key, value in weights.items() if key.startswith(prefix)}
+        weights = with_statistics(module, weights)
         misfits = load_weights(module, weights)
         absent = [misfit.key for misfit in misfits if misfit.in_model is not None]
         unused = [misfit.key for misfit in misfits if misfit.in_model is None]
@@ -44,19 +45,15 @@ class PretrainedInit(mmengine_model.PretrainedInit):
         if loaded == 0:
             raise InputError(f"Nothing of {self.checkpoint} fits the config's {name} (first, {misfits[0]}): {remedy}")
         print_log(
-            f'{name} starts from {self.checkpoint}: {loaded} tensors loaded{_list(", not used", unused)}', 'current'
+            f'{name} starts from {self.checkpoint}: {loaded} tensors loaded{shortened(", not used: ", unused)}',
+            'current',
         )
         if absent:
             print_log(
                 f'{len(absent)} tensors of {name} are not in {self.checkpoint} in their shape and start fresh'
-                f'{_list("", absent)}',
+                f'{shortened(": ", absent)}',
                 'current',
                 logging.WARNING,
             )
         if hasattr(module, '_params_init_info'):
             update_init_info(module, init_info=self._get_init_info())
-
-
-def _list(words: str, keys: list[str]) -> str:
-    shown = ', '.join(keys[:3]) + (f' and {len(keys) - 3} more' if len(keys) > 3 else '')
-    return f'{words}: {shown}' if keys else ''

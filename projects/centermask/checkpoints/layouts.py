@@ -1,0 +1,363 @@
+"""How the released checkpoints name their tensors, and what each is called here.
+
+Two code bases released CenterMask: ``star`` (CenterMask2, on Detectron2) and ``paper`` (on maskrcnn-benchmark). The
+other layouts are those of ImageNet backbones.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from centermask.checkpoints.names import NameTable, Row, under
+from centermask.errors import InputError
+
+# Backbones: their layout beside the module's own names.
+
+
+def _vovnet_conv(theirs: str, ours: str) -> list[tuple[str, str]]:
+    """A conv of VoVNet with its norm: dense, deformable or depthwise."""
+    return under(
+        theirs,
+        ours,
+        [
+            ('/conv_offset.{*}', '.conv.conv_offset.{*}'),
+            ('/conv.{*}', '.conv.{*}'),
+            ('/norm.{*}', '.bn.{*}'),
+            ('/dw_conv3x3.{*}', '.depthwise_conv.conv.{*}'),
+            ('/pw_conv1x1.{*}', '.pointwise_conv.conv.{*}'),
+            ('/pw_norm.{*}', '.pointwise_conv.bn.{*}'),
+        ],
+    )
+
+
+VOVNET = _vovnet_conv('stem.stem_{i+1}', 'stem.{i}') + under(
+    'stage{s+2}.OSA{s+2}_{b+1}.',
+    'stages.{s}.blocks.{b}.',
+    [
+        *_vovnet_conv('layers.{i}.OSA{s+2}_{b+1}_{i}', 'convs.{i}'),
+        *_vovnet_conv('concat.OSA{s+2}_{b+1}_concat', 'aggregate'),
+        *_vovnet_conv('conv_reduction.OSA{s+2}_{b+1}_reduction_0', 'reduce'),
+        ('ese.fc.{*}', 'attention.fc.{*}'),
+    ],
+)
+
+# timm's (https://github.com/huggingface/pytorch-image-models), dense; its depthwise ones name other parts so.
+TIMM = [
+    ('stem.{i}.conv.{*}', 'stem.{i}.conv.{*}'),
+    ('stem.{i}.bn.{*}', 'stem.{i}.bn.{*}'),
+    *under(
+        'stages.{s}.blocks.{b}.',
+        'stages.{s}.blocks.{b}.',
+        [
+            ('conv_mid.{i}.conv.{*}', 'convs.{i}.conv.{*}'),
+            ('conv_mid.{i}.bn.{*}', 'convs.{i}.bn.{*}'),
+            ('conv_concat.conv.{*}', 'aggregate.conv.{*}'),
+            ('conv_concat.bn.{*}', 'aggregate.bn.{*}'),
+            ('attn.fc.{*}', 'attention.fc.{*}'),
+        ],
+    ),
+]
+_SEPARABLE = [
+    ('.conv_dw.{*}', '.depthwise_conv.conv.{*}'),
+    ('.conv_pw.{*}', '.pointwise_conv.conv.{*}'),
+    ('.bn.{*}', '.pointwise_conv.bn.{*}'),
+]
+TIMM_DEPTHWISE = [
+    ('stem.0.conv.{*}', 'stem.0.conv.{*}'),
+    ('stem.0.bn.{*}', 'stem.0.bn.{*}'),
+    *under('stem.{i}', 'stem.{i}', _SEPARABLE),
+    *under(
+        'stages.{s}.blocks.{b}.',
+        'stages.{s}.blocks.{b}.',
+        [
+            ('conv_reduction.conv.{*}', 'reduce.conv.{*}'),
+            ('conv_reduction.bn.{*}', 'reduce.bn.{*}'),
+            *under('conv_mid.{i}', 'convs.{i}', _SEPARABLE),
+            ('conv_concat.conv.{*}', 'aggregate.conv.{*}'),
+            ('conv_concat.bn.{*}', 'aggregate.bn.{*}'),
+            ('attn.fc.{*}', 'attention.fc.{*}'),
+        ],
+    ),
+]
+
+RESNET_STAR = [
+    ('stem.conv1.norm.{*}', 'bn1.{*}'),
+    ('stem.conv1.{*}', 'conv1.{*}'),
+    ('res{s+1}.{b}.shortcut.norm.{*}', 'layer{s}.{b}.downsample.1.{*}'),
+    ('res{s+1}.{b}.shortcut.{*}', 'layer{s}.{b}.downsample.0.{*}'),
+    ('res{s+1}.{b}.conv{i}.norm.{*}', 'layer{s}.{b}.bn{i}.{*}'),
+    ('res{s+1}.{b}.conv{i}.{*}', 'layer{s}.{b}.conv{i}.{*}'),
+]
+RESNET_PAPER = [
+    ('stem.conv1.weight', 'conv1.weight'),
+    ('stem.bn1.{*}', 'bn1.{*}'),
+    ('layer{s}.{b}.downsample.{i}.{*}', 'layer{s}.{b}.downsample.{i}.{*}'),
+    ('layer{s}.{b}.conv{i}.{*}', 'layer{s}.{b}.conv{i}.{*}'),
+    ('layer{s}.{b}.bn{i}.{*}', 'layer{s}.{b}.bn{i}.{*}'),
+]
+
+
+def _blobs(conv: str, norm: str, our_conv: str, our_norm: str) -> list[tuple[str, str]]:
+    """A conv of Caffe2 with its norm, which may have no statistics of its own."""
+    return [
+        (f'{conv}_w', f'{our_conv}.weight'),
+        (f'{norm}_s', f'{our_norm}.weight'),
+        (f'{norm}_b', f'{our_norm}.bias'),
+        (f'{norm}_rm', f'{our_norm}.running_mean'),
+        (f'{norm}_riv', f'{our_norm}.running_var'),
+    ]
+
+
+RESNET_CAFFE2 = _blobs('conv1', 'res_conv1_bn', 'conv1', 'bn1') + under(
+    'res{s+1}_{b}_',
+    'layer{s}.{b}.',
+    [
+        *_blobs('branch1', 'branch1_bn', 'downsample.0', 'downsample.1'),
+        *_blobs('branch2a', 'branch2a_bn', 'conv1', 'bn1'),
+        *_blobs('branch2b', 'branch2b_bn', 'conv2', 'bn2'),
+        *_blobs('branch2c', 'branch2c_bn', 'conv3', 'bn3'),
+    ],
+)
+
+
+def _mobilenetv2() -> list[tuple[str, str]]:
+    """Torchvision's: the inverted residuals are numbered through, and so are the layers of each."""
+    rows = [('features.0.0.{*}', 'conv1.conv.{*}'), ('features.0.1.{*}', 'conv1.bn.{*}')]
+    blocks = [(stage, block) for stage, count in enumerate([1, 2, 3, 4, 3, 3, 1], 1) for block in range(count)]
+    for feature, (stage, block) in enumerate(blocks, start=1):
+        convs = ['expand_conv', 'depthwise_conv', 'linear_conv'][feature == 1 :]  # the first doesn't expand
+        for i, conv in enumerate(convs):
+            conv_and_norm = [(f'{3 * i}.{{*}}', 'conv.{*}'), (f'{3 * i + 1}.{{*}}', 'bn.{*}')]
+            rows += under(f'features.{feature}.conv.', f'layer{stage}.{block}.{conv}.', conv_and_norm)
+    return rows
+
+
+MOBILENETV2 = _mobilenetv2()
+
+# Whole models.
+
+
+def _fcos_head(centerness: str) -> list[tuple[str, str]]:
+    return [
+        ('cls_tower.{3i}.{*}', 'cls_convs.{i}.conv.{*}'),
+        ('cls_tower.{3i+1}.{*}', 'cls_convs.{i}.gn.{*}'),
+        ('bbox_tower.{3i}.{*}', 'reg_convs.{i}.conv.{*}'),
+        ('bbox_tower.{3i+1}.{*}', 'reg_convs.{i}.gn.{*}'),
+        ('cls_logits.{*}', 'conv_cls.{*}'),
+        ('bbox_pred.{*}', 'conv_reg.{*}'),
+        (f'{centerness}.{{*}}', 'conv_centerness.{*}'),
+        ('scales.{i}.scale', 'scales.{i}.scale'),
+    ]
+
+
+STAR = [
+    *under('backbone.bottom_up.', 'backbone.', [*VOVNET, *RESNET_STAR, *MOBILENETV2]),
+    *under(
+        'backbone.',
+        'neck.',
+        [
+            ('top_block.p6.{*}', 'fpn_convs.3.conv.{*}'),
+            ('top_block.p7.{*}', 'fpn_convs.4.conv.{*}'),
+            ('fpn_lateral{i+3}.{*}', 'lateral_convs.{i}.conv.{*}'),
+            ('fpn_output{i+3}.{*}', 'fpn_convs.{i}.conv.{*}'),
+        ],
+    ),
+    *under('proposal_generator.fcos_head.', 'bbox_head.', _fcos_head('ctrness')),
+    *under(
+        'roi_heads.',
+        'roi_head.',
+        [
+            ('mask_head.mask_fcn{i+1}.{*}', 'mask_head.convs.{i}.conv.{*}'),
+            ('mask_head.spatialAtt.conv.{*}', 'mask_head.spatial_attention.conv.{*}'),
+            ('mask_head.deconv.{*}', 'mask_head.upsample.{*}'),
+            ('mask_head.predictor.{*}', 'mask_head.conv_logits.{*}'),
+            ('maskiou_head.maskiou_fcn{i+1}.{*}', 'mask_iou_head.convs.{i}.{*}'),
+            ('maskiou_head.maskiou_fc{i+1}.{*}', 'mask_iou_head.fcs.{i}.{*}'),
+            ('maskiou_head.maskiou.{*}', 'mask_iou_head.fc_mask_iou.{*}'),
+        ],
+    ),
+]
+PAPER = [
+    *under('backbone.body.', 'backbone.', [*VOVNET, *RESNET_PAPER, *MOBILENETV2]),
+    *under(
+        'backbone.fpn.',
+        'neck.',
+        [
+            ('top_blocks.p6.{*}', 'fpn_convs.3.conv.{*}'),
+            ('top_blocks.p7.{*}', 'fpn_convs.4.conv.{*}'),
+            ('fpn_inner{i+2}.{*}', 'lateral_convs.{i}.conv.{*}'),
+            ('fpn_layer{i+2}.{*}', 'fpn_convs.{i}.conv.{*}'),
+        ],
+    ),
+    *under('rpn.head.', 'bbox_head.', _fcos_head('centerness')),
+    *under(
+        'roi_heads.',
+        'roi_head.',
+        [
+            ('mask.feature_extractor.mask_fcn{i+1}.{*}', 'mask_head.convs.{i}.conv.{*}'),
+            ('mask.feature_extractor.spatialAtt.conv.{*}', 'mask_head.spatial_attention.conv.{*}'),
+            ('mask.predictor.conv5_mask.{*}', 'mask_head.upsample.{*}'),
+            ('mask.predictor.mask_fcn_logits.{*}', 'mask_head.conv_logits.{*}'),
+            ('maskiou.feature_extractor.maskiou_fcn{i+1}.{*}', 'mask_iou_head.convs.{i}.{*}'),
+            ('maskiou.feature_extractor.maskiou_fc{i+1}.{*}', 'mask_iou_head.fcs.{i}.{*}'),
+            ('maskiou.predictor.maskiou.{*}', 'mask_iou_head.fc_mask_iou.{*}'),
+        ],
+    ),
+]
+
+
+class Layout(NamedTuple):
+    """A way to name the tensors of a model."""
+
+    name: str
+    table: NameTable
+    kept: str = '(?!)'  # pattern of what has no place in the model but returns on the way back
+    left_out: str = '(?!)'  # pattern of what a backbone has no use for: the classifier and what leads to it
+
+
+# How images are normalised; of panoptic models the semantic head and the pyramid's level P2, which only it reads.
+_KEPT_OF_STAR = r'pixel_(mean|std)|sem_seg_head\..+|backbone\.fpn_(lateral|output)2\.(weight|bias)'
+_CLASSIFIER = r'(classifier|head\.fc|stem\.fc|fc1000|fc|linear|pred)\..+'
+# In the order of preference, where a file could be two of them.
+LAYOUTS = [
+    Layout('vovnet', NameTable(VOVNET), left_out=_CLASSIFIER),
+    Layout('mobilenetv2', NameTable(MOBILENETV2), left_out=rf'{_CLASSIFIER}|features\.18\..+'),
+    Layout('detectron2', NameTable(RESNET_STAR), left_out=rf'{_CLASSIFIER}|stem\.conv1\.bias'),
+    Layout('caffe2', NameTable(RESNET_CAFFE2), left_out=r'(fc1000|last_out\w*|pred)_[wb]|conv1_b|.+_momentum'),
+    Layout('timm', NameTable(TIMM), left_out=_CLASSIFIER),
+    Layout('timm', NameTable(TIMM_DEPTHWISE), left_out=_CLASSIFIER),
+    Layout('star', NameTable(STAR), kept=_KEPT_OF_STAR),
+    Layout('paper', NameTable(PAPER)),
+]
+RECIPES = {layout.name: layout for layout in LAYOUTS if layout.name in ('star', 'paper')}
+
+
+class Translation(NamedTuple):
+    """A checkpoint of a known layout in our names."""
+
+    layout: str
+    prefix: str  # what stood before every name
+    weights: dict[str, Tensor]
+    names: dict[str, str]  # theirs to ours, of all in ``weights``, in the file's order
+    rows: dict[str, Row]  # theirs to the row of the table that translated it
+    kept: dict[str, Tensor]  # of no use here, but part of the model there
+    left_out: list[str]  # of no use here
+    unknown: dict[str, Tensor]
+
+
+def to_ours(weights: Mapping[str, Tensor]) -> Translation | None:
+    """Recognise the layout of a checkpoint and translate it.
+
+    Args:
+        weights: tensors by their names, which may all have the same prefix (``module.``, ``backbone.body.`` ...).
+
+    Returns:
+        The translation; None where most names are of no layout but our own.
+    """
+    layout, prefix, found = LAYOUTS[0], '', dict[str, tuple[str, Row]]()
+    most = len(weights) / 2
+    for candidate in LAYOUTS:
+        its_prefix = _common_prefix(candidate.table, weights)
+        its_names = {
+            name: translated
+            for name in weights
+            if name.startswith(its_prefix)
+            and (translated := candidate.table.to_ours(name.removeprefix(its_prefix))) is not None
+        }
+        renamed = sum(name.removeprefix(its_prefix) != translated[0] for name, translated in its_names.items())
+        if renamed > most:
+            layout, prefix, found, most = candidate, its_prefix, its_names, renamed
+    if not found:
+        return None
+    rest = {name: tensor for name, tensor in weights.items() if name not in found}
+    kept = {name for name in rest if re.fullmatch(layout.kept, name.removeprefix(prefix))}
+    left_out = [name for name in rest if re.fullmatch(layout.left_out, name.removeprefix(prefix))]
+    renamed_weights = {
+        found[name][0]: tensor.reshape(()) if _is_scale(found[name][0], tensor) else tensor
+        for name, tensor in weights.items()
+        if name in found
+    }
+    if layout.name == 'timm':
+        renamed_weights = _for_bgr_of_255(renamed_weights)
+    return Translation(
+        layout.name,
+        prefix,
+        renamed_weights,
+        {name: ours for name, (ours, _) in found.items()},
+        {name: row for name, (_, row) in found.items()},
+        {name: tensor for name, tensor in rest.items() if name in kept},
+        left_out,
+        {name: tensor for name, tensor in rest.items() if name not in kept and name not in left_out},
+    )
+
+
+def _common_prefix(table: NameTable, names: Mapping[str, Tensor]) -> str:
+    """What stands before most of the names that the table knows, up to a dot."""
+    prefixes: Counter[str] = Counter()
+    for name in names:
+        starts = [0, *(dot.end() for dot in re.finditer(r'\.', name))]
+        known = next((start for start in starts if table.to_ours(name[start:])), None)
+        if known is not None:
+            prefixes[name[:known]] += 1
+    return prefixes.most_common(1)[0][0] if prefixes else ''
+
+
+def _is_scale(ours: str, tensor: Tensor) -> bool:
+    """Whether this is a level's scale, which is a list of one number there and a number here."""
+    return re.fullmatch(r'bbox_head\.scales\.\d+\.scale', ours) is not None and tensor.shape == (1,)
+
+
+def _for_bgr_of_255(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """A VoVNet of timm's, which reads RGB in [0, 1] divided by a deviation, for BGR in [0, 255] that isn't divided.
+
+    The mean stays with the config.
+    """
+    name = 'stem.0.conv.weight'
+    if name not in weights or weights[name].shape[1:2] != (3,):
+        return weights
+    is_57 = any(key.startswith('stages.2.blocks.3.') for key in weights)
+    std = torch.tensor([0.5, 0.5, 0.5] if is_57 else [0.229, 0.224, 0.225], dtype=torch.float64) * 255
+    stem = (weights[name].double() / std[:, None, None]).flip(1).to(weights[name].dtype)
+    return {**weights, name: stem}
+
+
+def recipe_of(weights: Mapping[str, Tensor]) -> str:
+    """The recipe of a model by its weights, in our names: masks of the ``paper`` recipe have a channel for background.
+
+    Raises:
+        InputError: it has no mask branch.
+    """
+    try:
+        classes, masks = (
+            len(weights[f'{part}.weight']) for part in ('bbox_head.conv_cls', 'roi_head.mask_head.conv_logits')
+        )
+    except KeyError as error:
+        raise InputError(f'The model has no {error}: no released layout fits it.') from None
+    return 'paper' if masks == classes + 1 else 'star'
+
+
+def to_released(weights: Mapping[str, Tensor], recipe: str) -> dict[str, Tensor]:
+    """Translate back: the weights of a whole model, in our names, as a released code base names them.
+
+    Args:
+        weights: ours. Batch counters of BN, which frozen norms there have not, are dropped.
+        recipe: ``star`` or ``paper``.
+
+    Raises:
+        InputError: a tensor has no name there.
+    """
+    released = {}
+    for name, tensor in weights.items():
+        if name.endswith('.num_batches_tracked'):
+            continue
+        theirs = RECIPES[recipe].table.to_theirs(name)
+        if theirs is None:
+            raise InputError(f'{name} has no name in the {recipe} layout: no released model has such a part.')
+        released[theirs] = tensor.reshape(1) if theirs.endswith('.scale') else tensor
+    return released

@@ -1,0 +1,127 @@
+"""Read checkpoint files of all kinds without running code from them."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import re
+from collections import OrderedDict
+from collections.abc import Mapping
+from typing import IO, Any, NamedTuple
+from urllib.parse import urlparse
+
+import numpy as np
+import torch
+from mmengine.dist import barrier, get_rank
+from mmengine.logging import print_log
+from mmengine.runner.checkpoint import CheckpointLoader
+from torch import Tensor
+
+from centermask.errors import InputError
+
+
+class Contents(NamedTuple):
+    """What a checkpoint file holds."""
+
+    weights: dict[str, Tensor]
+    entry: str  # the entry that they were under, '' if the file is nothing but weights
+    others: dict[str, Any]  # its other entries
+
+
+def read(source: str, map_location: Any = 'cpu', remedy: str = 'give the path of a checkpoint.') -> Contents:
+    """Read a checkpoint from a file, a URL or one of MMEngine's short forms (``open-mmlab://...``).
+
+    Args:
+        source: where it is. Names that end in ``.pkl`` are pickles of arrays (Detectron2, Caffe2), all others torch's.
+        map_location: as for ``torch.load``.
+        remedy: what the user can do where it can't be read, the end of the sentence.
+
+    Raises:
+        InputError: it is missing, can't be fetched, is damaged, would run code or holds no weights.
+    """
+    remote = '://' in source
+    path = os.path.expanduser(source)
+    if not remote and not os.path.isfile(path):
+        kind = 'is a folder' if os.path.isdir(path) else "doesn't exist"
+        raise InputError(f'The checkpoint {source} {kind}: {remedy}')
+    if remote:
+        print_log(f'fetching {source}, unless it was fetched before', 'current')
+    try:
+        if urlparse(source).path.endswith('.pkl'):
+            content = _read_arrays(_fetch(source) if remote else path)
+        else:
+            content = CheckpointLoader.load_checkpoint(source if remote else path, map_location, logger='silent')
+    except Exception as error:  # a damaged file raises whatever its first wrong byte leads to
+        if remote:
+            reason = str(error).split('\n')[0] or type(error).__name__
+            raise InputError(f"The checkpoint {source} can't be fetched ({reason}): {remedy}") from error
+        refused = re.search(r'Unsupported global: GLOBAL (\S+)', str(error))
+        why = f'holds a {refused[1]}, which no checkpoint needs' if refused else 'is truncated or no checkpoint at all'
+        raise InputError(f'The checkpoint {source} {why}: {remedy}') from error
+    contents = _weights_of(content) if isinstance(content, Mapping) else None
+    if contents is None:
+        raise InputError(f'The checkpoint {source} holds no weights: {remedy}')
+    return contents
+
+
+def _weights_of(content: Mapping) -> Contents | None:
+    """The weights under ``state_dict`` (ours), ``model`` (both releases), ``blobs`` (Caffe2), or all that there is."""
+    entry = next((name for name in ('state_dict', 'model', 'blobs') if isinstance(content.get(name), Mapping)), '')
+    values = content[entry] if entry else content
+    tensors = {
+        str(name): torch.from_numpy(value) if isinstance(value, np.ndarray) else value
+        for name, value in values.items()
+        if isinstance(value, Tensor) or (isinstance(value, np.ndarray) and value.dtype.name in _NUMBERS)
+    }
+    if not tensors:
+        return None
+    others = {name: value for name, value in values.items() if name not in tensors}
+    if entry:
+        others |= {name: value for name, value in content.items() if name != entry}
+    return Contents(tensors, entry, others)
+
+
+def _latin1(text: str, encoding: str) -> bytes:
+    """What stands for ``codecs.encode`` in a pickle: Python 3 writes bytes so for readers of Python 2."""
+    if encoding != 'latin1':
+        raise pickle.UnpicklingError(f'bytes in the encoding {encoding}')
+    return text.encode('latin1')
+
+
+_NUMBERS = ('float16', 'float32', 'float64', 'int32', 'int64', 'uint8')
+_NEEDED_BY_ARRAYS = {
+    'collections.OrderedDict': OrderedDict,
+    'numpy.ndarray': np.ndarray,
+    'numpy.dtype': np.dtype,
+    '_codecs.encode': _latin1,
+    # numpy 2 moved it; a pickle names the place of the numpy that wrote it.
+    **{f'numpy.{core}.multiarray._reconstruct': np.zeros(1).__reduce__()[0] for core in ('core', '_core')},
+    **{f'numpy.{core}.numeric._frombuffer': np.zeros(1).__reduce_ex__(5)[0] for core in ('core', '_core')},
+}
+
+
+class _ArrayUnpickler(pickle.Unpickler):
+    """Admits arrays and plain containers only: what a pickle names beside them could be any function."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        try:
+            return _NEEDED_BY_ARRAYS[f'{module}.{name}']
+        except KeyError:
+            raise pickle.UnpicklingError(f'Unsupported global: GLOBAL {module}.{name}') from None
+
+
+def _read_arrays(path: str) -> Any:
+    file: IO[bytes]
+    with open(path, 'rb') as file:
+        return _ArrayUnpickler(file, encoding='latin1').load()
+
+
+def _fetch(url: str) -> str:
+    """Return the path of a file from the net, which torch keeps in its cache."""
+    folder = os.path.join(torch.hub.get_dir(), 'checkpoints')
+    path = os.path.join(folder, os.path.basename(urlparse(url).path))
+    if not os.path.exists(path) and get_rank() == 0:
+        os.makedirs(folder, exist_ok=True)
+        torch.hub.download_url_to_file(url, path)  # which renames it into place
+    barrier()
+    return path
