@@ -1,9 +1,4 @@
-_base_ = [
-    './_base_/models/star_lite.py',
-    './_base_/datasets/coco_star_lite.py',
-    './_base_/schedules/star_4x.py',
-    './_base_/default_runtime.py',
-]
+_base_ = './centermask-lite-star_v2-39_fpn_4x_coco.py'
 model = dict(
     backbone=dict(
         arch='19-slim',

@@ -1,17 +1,5 @@
-# ResNet-50 as Detectron has it: stride in the 1×1 convs, stem and first stage frozen.
-_base_ = './paper.py'
+_base_ = ['./paper.py', './resnet50.py']
 model = dict(
-    backbone=dict(
-        _delete_=True,
-        type='ResNet',
-        depth=50,
-        num_stages=4,
-        out_indices=(1, 2, 3),
-        frozen_stages=1,
-        norm_cfg=dict(type='BN', requires_grad=False, eps=0),
-        norm_eval=True,
-        style='caffe',
-        init_cfg=dict(type='Pretrained', checkpoint='open-mmlab://detectron2/resnet50_caffe'),
-    ),
+    backbone=dict(_delete_=True, norm_cfg=_base_.model.backbone.norm_cfg, **_base_.resnet50),
     neck=dict(in_channels=[512, 1024, 2048]),
 )

@@ -1,2 +1,0 @@
-_base_ = ['./paper.py', './lite.py']
-model = {{_base_.lite_model}}

@@ -1,0 +1,6 @@
+_base_ = [
+    './_base_/models/star_lite.py',
+    './_base_/datasets/coco_star_lite.py',
+    './_base_/schedules/star_4x.py',
+    './_base_/default_runtime.py',
+]

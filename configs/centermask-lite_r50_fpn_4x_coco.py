@@ -1,0 +1,8 @@
+_base_ = [
+    './_base_/models/paper_r50.py',
+    './_base_/models/lite.py',
+    './_base_/datasets/coco_paper_lite.py',
+    './_base_/schedules/paper_4x.py',
+    './_base_/default_runtime.py',
+]
+model = {{_base_.lite_model}}

@@ -1,0 +1,2 @@
+_base_ = './centermask-star_v2-39_fpn_3x_coco.py'
+model = dict(backbone=dict(dcn_stages=(False, True, True, True)))

@@ -1,0 +1,6 @@
+_base_ = [
+    './_base_/models/paper_v2-57.py',
+    './_base_/datasets/coco_paper_ms.py',
+    './_base_/schedules/paper_3x.py',
+    './_base_/default_runtime.py',
+]
