@@ -1,8 +1,8 @@
-"""Data sets in COCO's format and their metric, the paper recipe's transforms, and the demo's shapes."""
+"""Data sets in COCO's format and their metric, the recipes' transforms, and the demo's shapes."""
 
 from .coco import CenterMaskCocoDataset, read_classes
 from .coco_metric import CenterMaskCocoMetric
-from .transforms import FloorResize, InclusiveBoxes, InclusiveFlip
+from .transforms import FloorResize, InclusiveBoxes, InclusiveFlip, RoundResize
 
 __all__ = [
     'CenterMaskCocoDataset',
@@ -10,5 +10,6 @@ __all__ = [
     'FloorResize',
     'InclusiveBoxes',
     'InclusiveFlip',
+    'RoundResize',
     'read_classes',
 ]

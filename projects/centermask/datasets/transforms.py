@@ -1,7 +1,7 @@
-"""The geometry of the paper recipe, which counts pixels: a box over columns 3 to 5 ends at 5, not at 6.
+"""The two recipes' sizes, and the geometry of the paper recipe.
 
-The star recipe needs none of it: its resizing is MMDetection's ``Resize(keep_ratio=True, backend='pillow')``, which
-gives Detectron2's sizes but for sides that fall on exactly half a pixel.
+The paper recipe counts pixels: a box over columns 3 to 5 ends at 5, not at 6. MMDetection's ``RandomFlip`` is the star
+recipe's; its ``Resize`` isn't quite either's.
 """
 
 from __future__ import annotations
@@ -14,29 +14,23 @@ from mmdet.registry import TRANSFORMS
 from mmdet.structures.mask import PolygonMasks
 
 
-@TRANSFORMS.register_module()
-class FloorResize(Resize):
-    """Resize by the paper recipe's rule: the shorter side is exact and the longer one rounded down.
+class _ShorterSideResize(Resize):
+    """Resize to a shorter side, with a limit on the longer one; a class below says how lengths are rounded.
 
-    Where the longer side would pass its limit, the shorter one is made smaller first, rounded to nearest. The filter is
-    PIL's bilinear, antialiased. Usable wherever a ``Resize`` is, as the ``resize_type`` of ``RandomResize`` too.
+    Usable wherever a ``Resize`` is, as the ``resize_type`` of ``RandomResize`` and ``RandomChoiceResize`` too.
 
     Args:
         scale: Two lengths in pixels: the greatest longer side and the shorter side, in any order.
+        backend: ``'pillow'`` is PIL's bilinear filter, antialiased, as both recipes have it; ``'cv2'``'s isn't.
     """
 
-    def __init__(self, scale: tuple[int, int]) -> None:
-        super().__init__(scale, keep_ratio=True, backend='pillow')
+    def __init__(self, scale: tuple[int, int], backend: str = 'pillow') -> None:
+        super().__init__(scale, keep_ratio=True, backend=backend)
 
     @staticmethod
     def size(width: int, height: int, scale: tuple[int, int]) -> tuple[int, int]:
         """Width and height after resizing, in pixels."""
-        shorter, longer = min(width, height), max(width, height)
-        new_shorter = min(scale)
-        if longer / shorter * new_shorter > max(scale):
-            new_shorter = round(max(scale) * shorter / longer)
-        new_longer = int(new_shorter * longer / shorter)
-        return (new_shorter, new_longer) if width < height else (new_longer, new_shorter)
+        raise NotImplementedError
 
     def _resize_img(self, results: dict) -> None:
         height, width = results['img'].shape[:2]
@@ -48,6 +42,41 @@ class FloorResize(Resize):
     def _resize_masks(self, results: dict) -> None:
         if results.get('gt_masks') is not None:
             results['gt_masks'] = results['gt_masks'].resize(results['img_shape'])
+
+
+@TRANSFORMS.register_module()
+class FloorResize(_ShorterSideResize):
+    """Resize by the paper recipe's rule: the shorter side is exact and the longer one rounded down.
+
+    Where the longer side would pass its limit, the shorter one is made smaller first, rounded to nearest.
+    """
+
+    @staticmethod
+    def size(width: int, height: int, scale: tuple[int, int]) -> tuple[int, int]:
+        shorter, longer = min(width, height), max(width, height)
+        new_shorter = min(scale)
+        if longer / shorter * new_shorter > max(scale):
+            new_shorter = round(max(scale) * shorter / longer)
+        new_longer = int(new_shorter * longer / shorter)
+        return (new_shorter, new_longer) if width < height else (new_longer, new_shorter)
+
+
+@TRANSFORMS.register_module()
+class RoundResize(_ShorterSideResize):
+    """Resize by the star recipe's rule: both sides rounded to nearest.
+
+    MMDetection's ``Resize`` means the same but computes one factor from the original lengths. Detectron2 shrinks a
+    second time what is too long, and half a pixel falls differently: 640 x 360 becomes 1000 x 562 in Lite, not 563.
+    """
+
+    @staticmethod
+    def size(width: int, height: int, scale: tuple[int, int]) -> tuple[int, int]:
+        factor = min(scale) / min(width, height)
+        lengths = [min(scale) if side == min(width, height) else side * factor for side in (width, height)]
+        if max(lengths) > max(scale):
+            factor = max(scale) / max(lengths)
+            lengths = [length * factor for length in lengths]
+        return int(lengths[0] + 0.5), int(lengths[1] + 0.5)
 
 
 @TRANSFORMS.register_module()
