@@ -1,0 +1,167 @@
+"""A checkpoint as CenterMask2 released its own, trained there until it finds objects: the same detections here.
+
+It goes into every command as it is; what the release finds with it on six photographs is listed beside it.
+"""
+
+import json
+import pickle
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pycocotools.mask as mask_utils
+import pytest
+import torch
+from mmdet.datasets import CocoDataset
+
+from centermask.checkpoints.loading import read_checkpoint
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+CONFIG = REPOSITORY / 'configs/centermask-lite-star_v2-19-slim_fpn_4x_coco.py'
+CLASS_LAYERS = ('bbox_head.conv_cls', 'roi_head.mask_head.conv_logits', 'roi_head.mask_iou_head.fc_mask_iou')
+SHOWN = 0.3  # the listing has what scores more
+
+
+class Detections(NamedTuple):
+    """Of one image: corners in pixels, labels from 0 to 79, scores of boxes and masks, masks as RLE."""
+
+    boxes: np.ndarray
+    labels: np.ndarray
+    scores: np.ndarray
+    mask_scores: np.ndarray
+    masks: list[dict]
+
+
+class Original(NamedTuple):
+    """The checkpoint and what is listed of it."""
+
+    path: Path
+    photographs: Path
+    listing: dict
+
+    def options(self, backend: str) -> list[str]:
+        """That test the config on the photographs at the listing's size."""
+        data = 'test_dataloader.dataset'
+        return [
+            f'{data}.data_root={self.photographs}',
+            f'{data}.ann_file=instances.json',
+            f'{data}.data_prefix.img=images',
+            f'test_evaluator.ann_file={self.photographs}/instances.json',
+            f'{data}.pipeline.1.scale=(480,288)',
+            f'{data}.pipeline.1.backend={backend}',
+        ]
+
+
+@pytest.fixture(scope='module')
+def original(shared: Path) -> Original:
+    path = shared / 'parity/star/lite_V_19_slim_coco6.pth'
+    return Original(path, shared / 'data/coco6', json.loads(path.with_suffix('.json').read_text()))
+
+
+def _run(*words: str | Path, cwd: Path) -> None:
+    done = subprocess.run([*map(str, words)], cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    assert done.returncode == 0, done.stdout[-3000:]
+
+
+def _check_detections(found: dict[int, Detections], listing: dict) -> None:
+    """What is listed is found, and nothing else of such scores; matched by label and box, as close scores may swap."""
+    assert len(found) == len(listing['images']) == 6
+    for image in listing['images']:
+        here = found[image['image_id']]
+        matches = []
+        for i, box in enumerate(image['boxes']):
+            distances = np.abs(here.boxes - box).max(1) + 1e6 * (here.labels != image['labels'][i])
+            match = distances.argmin()
+            matches.append(match)
+            assert distances[match] < 0.01
+            assert here.scores[match] == pytest.approx(image['scores'][i], rel=1e-4)
+            assert here.mask_scores[match] == pytest.approx(image['mask_scores'][i], rel=1e-4)
+            mask, expected = (mask_utils.decode(rle) for rle in (here.masks[match], image['masks'][i]))
+            overlap = (mask & expected).sum() / max((mask | expected).sum(), 1)
+            assert overlap >= 0.99 or (mask != expected).sum() <= 2
+        assert len(set(matches)) == len(matches) == (here.scores > SHOWN).sum()
+
+
+def _check_ap(work_dir: Path, listed: dict) -> None:
+    (log,) = work_dir.glob('*/2*.json')
+    figures = json.loads(log.read_text().splitlines()[-1])
+    names = dict(mAP='AP', mAP_50='AP50', mAP_75='AP75', mAP_s='APs', mAP_m='APm', mAP_l='APl')
+    for kind in ('bbox', 'segm'):
+        here = {name: figures[f'coco/{kind}_{key}'] for key, name in names.items()}
+        assert here == pytest.approx(listed[kind], abs=0.002)
+
+
+def _dumped(path: Path) -> dict[int, Detections]:
+    """What ``--out`` wrote, by the images' ids."""
+    found = {}
+    for sample in pickle.loads(path.read_bytes()):
+        instances = sample['pred_instances']
+        arrays = (instances[key].numpy() for key in ('bboxes', 'labels', 'scores', 'mask_scores'))
+        found[sample['img_id']] = Detections(*arrays, instances['masks'])
+    return found
+
+
+MIM = [Path(sys.executable).with_name('mim'), 'test', 'mmdet', CONFIG, '--checkpoint']
+COMMANDS = {'tools/test.py': [sys.executable, REPOSITORY / 'tools/test.py', CONFIG], 'mim test': MIM}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('command', COMMANDS)
+def test_detections_and_ap(command: str, original: Original, tmp_path: Path) -> None:
+    out = ['--work-dir', tmp_path / 'run', '--out', tmp_path / 'found.pkl']
+    _run(*COMMANDS[command], original.path, *out, '--cfg-options', *original.options('cv2'), cwd=tmp_path)
+    _check_detections(_dumped(tmp_path / 'found.pkl'), original.listing)
+    _check_ap(tmp_path / 'run', original.listing['metrics'])
+
+
+@pytest.mark.slow
+def test_ap_of_antialiased_images(original: Original, tmp_path: Path) -> None:
+    """The filter that the configs have and CenterMask was trained with; without it mask AP is higher by 0.015 here."""
+    out = ['--work-dir', tmp_path / 'run']
+    _run(*COMMANDS['tools/test.py'], original.path, *out, '--cfg-options', *original.options('pillow'), cwd=tmp_path)
+    _check_ap(tmp_path / 'run', original.listing['metrics_antialiased_resize'])
+
+
+@pytest.mark.slow
+def test_predict(original: Original, tmp_path: Path) -> None:
+    command = [sys.executable, REPOSITORY / 'tools/predict.py', original.photographs / 'images', CONFIG, original.path]
+    _run(*command, '--out-dir', tmp_path, '--cfg-options', *original.options('cv2'), cwd=tmp_path)
+    boxes, masks = (json.loads((tmp_path / f'predictions.{kind}.json').read_text()) for kind in ('bbox', 'segm'))
+    found = {}
+    for image in original.listing['images']:
+        here = [i for i, entry in enumerate(boxes) if entry['image_id'] == image['image_id']]
+        corners = np.array([boxes[i]['bbox'] for i in here])
+        corners[:, 2:] += corners[:, :2]
+        found[image['image_id']] = Detections(
+            corners,
+            np.array([CocoDataset.METAINFO['classes'].index(boxes[i]['category_name']) for i in here]),
+            np.array([boxes[i]['score'] for i in here]),
+            np.array([masks[i]['score'] for i in here]),
+            [masks[i]['segmentation'] for i in here],
+        )
+    _check_detections(found, original.listing)
+    assert len(list((tmp_path / 'vis').iterdir())) == 6
+
+
+def test_training_starts_from_it_with_other_classes(
+    original: Original, tiny_config: Path, tools: Callable, tmp_path: Path, capfd: pytest.CaptureFixture
+) -> None:
+    """All but the layers of the classes is the file's when a training begins; these are named in one line."""
+    options = [f'load_from={original.path}', 'optim_wrapper.optimizer.lr=0', 'train_cfg.max_iters=1']
+    tools('train')([str(tiny_config), '--work-dir', str(tmp_path), '--cfg-options', *options])
+    output = ''.join(capfd.readouterr())
+    (line,) = {line.partition(' - WARNING - ')[2] for line in output.splitlines() if 'start fresh' in line}
+    expected = f'{original.path} was trained on 80 classes and the config has 5: {", ".join(CLASS_LAYERS)} start fresh.'
+    assert line == expected
+
+    trained = torch.load(tmp_path / 'iter_1.pth')['state_dict']
+    of_the_file = read_checkpoint(str(original.path))['state_dict']
+    statistics = ('running_mean', 'running_var', 'num_batches_tracked')  # the shapes' config trains BN
+    for name, tensor in trained.items():
+        if name.startswith(CLASS_LAYERS):
+            assert len(tensor) == 5
+        elif not name.endswith(statistics):
+            assert torch.equal(tensor, of_the_file[name].float()), name
