@@ -1,7 +1,8 @@
-"""Output folders that appear when they are complete, and never in place of something else."""
+"""Output folders and files that appear when they are complete, folders never in place of something else."""
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -35,3 +36,10 @@ def replaced_when_done(out: Path, is_ours: Callable[[Path], bool]) -> Iterator[P
             new.rename(out)
     except OSError as error:
         raise InputError(f'{out} can not be written ({error.strerror or error}): name a folder that can.') from error
+
+
+def write_aside(path: Path, write: Callable[[Path], object]) -> None:
+    """Write a file under another name, which tells its format too, and rename it when it is complete."""
+    aside = path.with_name(f'.part-{path.name}')
+    write(aside)
+    os.replace(aside, path)

@@ -242,6 +242,7 @@ class Translation(NamedTuple):
     """A checkpoint of a known layout in our names."""
 
     layout: str
+    table: NameTable
     prefix: str  # what stood before every name
     weights: dict[str, Tensor]
     names: dict[str, str]  # theirs to ours, of all in ``weights``, in the file's order
@@ -287,6 +288,7 @@ def to_ours(weights: Mapping[str, Tensor]) -> Translation | None:
         renamed_weights = _for_bgr_of_255(renamed_weights)
     return Translation(
         layout.name,
+        layout.table,
         prefix,
         renamed_weights,
         {name: ours for name, (ours, _) in found.items()},

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -27,6 +26,7 @@ from torch import nn
 from centermask.checkpoints.loading import load_weights, read_checkpoint, require_fit
 from centermask.engine.launch import explained_model_errors, require_writable
 from centermask.errors import InputError, RunError
+from centermask.folders import write_aside
 
 # COCO's ids of its 80 categories run from 1 to 90 with these left out.
 COCO_UNUSED_IDS = (12, 26, 29, 30, 45, 66, 68, 69, 71, 83)
@@ -139,7 +139,7 @@ def predict(images: Sequence[Path], inferencer: CenterMaskInferencer, out_dir: P
     for number, path in enumerate(images, start=1):
         found, picture = _detect(inferencer, path, score_thr)
         suffix = '' if path.suffix.lower() in ('.jpg', '.jpeg', '.png') else '.png'
-        _write_aside(out_dir / 'vis' / f'{path.name}{suffix}', partial(mmcv.imwrite, picture))
+        write_aside(out_dir / 'vis' / f'{path.name}{suffix}', partial(mmcv.imwrite, picture))
         for i, label in enumerate(found['labels']):
             x1, y1, x2, y2 = found['bboxes'][i]
             what = {
@@ -156,7 +156,7 @@ def predict(images: Sequence[Path], inferencer: CenterMaskInferencer, out_dir: P
     written = []
     for kind, results in (('bbox', boxes), ('segm', masks)):
         written.append(out_dir / f'predictions.{kind}.json')
-        _write_aside(written[-1], partial(Path.write_text, data=json.dumps(results)))
+        write_aside(written[-1], partial(Path.write_text, data=json.dumps(results)))
     return written
 
 
@@ -171,10 +171,3 @@ def _detect(inferencer: CenterMaskInferencer, path: Path, score_thr: float) -> t
             raise RunError(f'The image {path} could not be read, it is damaged or no image: take it away.') from error
         raise
     return results['predictions'][0], results['visualization'][0][..., ::-1]
-
-
-def _write_aside(path: Path, write: Callable[[Path], object]) -> None:
-    """Write a file under another name, which tells its format too, and rename it when it is complete."""
-    aside = path.with_name(f'.part-{path.name}')
-    write(aside)
-    os.replace(aside, path)

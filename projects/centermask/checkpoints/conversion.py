@@ -1,0 +1,312 @@
+"""Convert a released checkpoint to one of MMDetection's and back, with every tensor accounted for."""
+
+from __future__ import annotations
+
+import difflib
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import urlparse
+
+import torch
+from mmdet.datasets import CocoDataset
+from mmdet.registry import MODELS
+from mmengine.config import Config
+from mmengine.fileio import load
+from mmengine.registry import DefaultScope
+from torch import Tensor, nn
+
+from centermask.checkpoints.layouts import RECIPES, Translation, recipe_of, to_ours, to_released
+from centermask.checkpoints.loading import with_statistics
+from centermask.checkpoints.reading import Contents
+from centermask.errors import InputError
+
+# Layers with an output a class; of the paper recipe's masks and scores the first output is background's.
+BOX_LAYERS = ('bbox_head.conv_cls',)
+MASK_LAYERS = ('roi_head.mask_head.conv_logits', 'roi_head.mask_iou_head.fc_mask_iou')
+
+
+class Conversion(NamedTuple):
+    """A converted checkpoint, and what became of the file."""
+
+    checkpoint: dict[str, Any]
+    config: Path
+    parameters: int
+    translation: Translation
+    other_entries: list[str]  # of the file, without use here
+
+
+def convert(contents: Contents, source: str, configs: Path) -> Conversion:
+    """Translate a released checkpoint.
+
+    Args:
+        contents: what the file holds.
+        source: its name.
+        configs: folder of the configs, of which the one that describes the file's model is found.
+
+    Returns:
+        The checkpoint has ``meta`` (``source``, its layout; ``config``, its name; ``dataset_meta`` with the classes,
+        if they are COCO's), ``state_dict``, and under ``released`` what :func:`restore` needs.
+
+    Raises:
+        InputError: the file has no known layout, or its tensors aren't those of a model of the configs.
+    """
+    translation = to_ours(contents.weights)
+    if translation is None:
+        why = 'has no layout that is known here'
+        if is_ours(contents):
+            why = 'has the layout of MMDetection already'
+        raise InputError(f'The checkpoint {source} {why}: give one of CenterMask, CenterMask2, VoVNet or ResNet.')
+    config = _find_config(translation, configs, source)
+    module = _build(config, translation)
+    weights = with_statistics(module, translation.weights)
+    faults = _faults(module, weights, translation)
+    if faults:
+        raise InputError(
+            f"The checkpoint {source} can't be converted, it isn't a whole {config.stem} in the {translation.layout} "
+            f'layout: {"; ".join(faults)}; nothing was written, give the file as it was released.'
+        )
+    meta: dict[str, Any] = dict(source=translation.layout, config=config.stem)
+    classes = _count_classes(translation)
+    if classes == len(CocoDataset.METAINFO['classes']):
+        meta['dataset_meta'] = dict(CocoDataset.METAINFO)
+    names = {name: translation.names.get(name) for name in contents.weights if name not in translation.left_out}
+    return Conversion(
+        dict(
+            meta=meta,
+            state_dict=weights,
+            released=dict(layout=translation.layout, names=names, kept=translation.kept),
+        ),
+        config,
+        sum(parameter.numel() for parameter in module.parameters()),
+        translation,
+        [str(name) for name in contents.others],
+    )
+
+
+def restore(contents: Contents, source: str, recipe: str) -> dict[str, Any]:
+    """Translate a checkpoint of ours back.
+
+    A file that :func:`convert` wrote returns to what it was made of, tensor for tensor and in the same order; one that
+    was trained here gets the names of the release.
+
+    Args:
+        contents: what the file holds.
+        source: its name.
+        recipe: ``star`` or ``paper``, whose layout is wanted.
+
+    Returns:
+        A checkpoint whose only entry is ``model``.
+
+    Raises:
+        InputError: the file isn't ours, or holds a model that isn't of this recipe.
+    """
+    if not is_ours(contents):
+        raise InputError(f"The checkpoint {source} isn't in the layout of MMDetection: --to converts what is.")
+    weights = contents.weights
+    released = contents.others.get('released', {})
+    if not _is_whole(weights):
+        if released.get('layout') not in ('vovnet', 'mobilenetv2', 'detectron2'):
+            raise InputError(f'The checkpoint {source} holds no whole model: --to converts those, and VoVNets.')
+    elif recipe_of(weights) != recipe:
+        raise InputError(f'The checkpoint {source} holds a model of the other recipe: give --to {recipe_of(weights)}.')
+    if not released or (released['layout'] in RECIPES and released['layout'] != recipe):
+        return dict(model=to_released(weights, recipe))
+    model = {}
+    for theirs, ours in released['names'].items():
+        tensor = released['kept'][theirs] if ours is None else weights[ours]
+        model[theirs] = tensor.reshape(1) if theirs.endswith('.scale') else tensor
+    return dict(model=model)
+
+
+def keep_classes(checkpoint: Mapping[str, Any], source: str, names: Sequence[str]) -> dict[str, Any]:
+    """Make a detector of fewer classes of one, without training: its boxes, masks and scores of these stay the same.
+
+    Args:
+        checkpoint: ours, of a whole model.
+        source: its file's name.
+        names: classes to keep, in the order that they shall have.
+
+    Raises:
+        InputError: the checkpoint doesn't say its classes, or has not all of these.
+    """
+    weights, metainfo = dict(checkpoint['state_dict']), checkpoint.get('meta', {}).get('dataset_meta', {})
+    known = list(metainfo.get('classes', ()))
+    if not known or not _is_whole(weights) or 'config' not in checkpoint['meta']:
+        raise InputError(
+            f"--keep-classes: {source} doesn't say its classes and its config: give a detector as it was released, or a "
+            'file that this command wrote.'
+        )
+    for name in names:
+        if name not in known:
+            close = difflib.get_close_matches(name, known, n=1)
+            hint = f'did you mean {close[0]}?' if close else f'it has {", ".join(known)}.'
+            raise InputError(f'--keep-classes: {source} has no class {name!r}: {hint}')
+        if list(names).count(name) > 1:
+            raise InputError(f'--keep-classes: {name!r} is given twice: name each class once.')
+    chosen = torch.tensor([known.index(name) for name in names])
+    background = recipe_of(weights) == 'paper'
+    of_masks = torch.cat([torch.tensor([0]), chosen + 1]) if background else chosen
+    for layers, channels in ((BOX_LAYERS, chosen), (MASK_LAYERS, of_masks)):
+        for name in (f'{layer}.{kind}' for layer in layers for kind in ('weight', 'bias')):
+            if name in weights:
+                weights[name] = weights[name][channels]
+    picked = {key: [metainfo[key][i] for i in chosen] for key in ('classes', 'palette') if key in metainfo}
+    return {**checkpoint, 'state_dict': weights, 'meta': {**checkpoint['meta'], 'dataset_meta': picked}}
+
+
+def is_ours(contents: Contents) -> bool:
+    """Whether a file has MMDetection's layout."""
+    return contents.entry == 'state_dict' and to_ours(contents.weights) is None
+
+
+def config_of_classes(base: str, classes: Sequence[str]) -> str:
+    """The text of a config for a checkpoint that :func:`keep_classes` made; ``base`` is the path of the model's own."""
+    return f"""_base_ = {base!r}
+model = dict(num_classes={len(classes)})
+data = dict(dataset=dict(metainfo=dict(classes={tuple(classes)!r})))
+train_dataloader = data
+val_dataloader = data
+test_dataloader = data
+"""
+
+
+def usage(checkpoint: Mapping[str, Any], config: Path, path: Path) -> str:
+    """The command that uses a converted checkpoint: tests a detector, or trains one from a backbone."""
+    if not _is_whole(checkpoint['state_dict']):
+        return f'python tools/train.py {config} --cfg-options model.backbone.init_cfg.checkpoint={path}'
+    command = f'python tools/test.py {config} {path}'
+    if 'dataset_meta' in checkpoint['meta']:
+        return command
+    classes = len(checkpoint['state_dict']['bbox_head.conv_cls.bias'])
+    return f'{command} --cfg-options model.num_classes={classes}'
+
+
+def summary(conversion: Conversion) -> str:
+    """What became of the file, for people: a line a fact, then a table of what was renamed."""
+    translation = conversion.translation
+    counts = Counter(translation.rows.values())
+    rows = [(f'{translation.prefix}{row.theirs}', str(row.ours), str(count)) for row, count in counts.items()]
+    width = max(len(theirs) for theirs, _, _ in rows)
+    facts = {
+        'layout': translation.layout,
+        'config': f'configs/{conversion.config.name}',
+        'tensors': f'{len(translation.weights)} of {len(translation.weights) + len(translation.left_out)}',
+        'parameters': f'{conversion.parameters:,}',
+        'kept for the way back': _listed(list(translation.kept)),
+        'left out': _listed([*translation.left_out, *conversion.other_entries]),
+    }
+    return '\n'.join(
+        [
+            *(f'{name:<22} {fact}' for name, fact in facts.items()),
+            '',
+            f'{"released":<{width}}   here (a * is any number or word, then how many tensors)',
+            *(f'{theirs:<{width}}   {ours}  {count}' for theirs, ours, count in rows),
+        ]
+    )
+
+
+def _listed(names: list[str]) -> str:
+    return ', '.join(names) if names else 'nothing'
+
+
+def _is_whole(weights: Mapping[str, Tensor]) -> bool:
+    """Whether the weights are a detector's rather than a backbone's."""
+    return any(name.startswith('bbox_head.') for name in weights)
+
+
+def _count_classes(translation: Translation) -> int:
+    """The number of classes that most layers agree on, 0 for a backbone."""
+    background = int(translation.layout == 'paper')
+    counts = Counter(
+        len(translation.weights[name]) - extra
+        for layers, extra in ((BOX_LAYERS, 0), (MASK_LAYERS, background))
+        for layer in layers
+        for name in (f'{layer}.weight', f'{layer}.bias')
+        if name in translation.weights and translation.weights[name].dim()
+    )
+    return counts.most_common(1)[0][0] if counts else 0
+
+
+def _find_config(translation: Translation, configs: Path, source: str) -> Path:
+    """The config whose model differs least from the file; of those with the same, the one that it was released with."""
+    star = translation.layout != 'paper' and 'backbone.body.' not in translation.prefix
+    released_as = {
+        Path(urlparse(model['Weights']).path).name: model['Config']
+        for model in load(configs / 'metafile.yml')['Models']
+    }
+    in_file = _shapes(translation.weights)
+    differences: dict[str, int] = {}
+    ranked = []
+    for path in sorted(configs.glob('centermask*_coco.py')):
+        if ('-star' in path.stem) != star:
+            continue
+        model = Config.fromfile(path).model
+        described = str(model if _is_whole(translation.weights) else model.backbone)
+        if described not in differences:
+            in_model = _shapes(_build(path, translation).state_dict())
+            differences[described] = len(in_model.items() ^ in_file.items())
+        is_it = released_as.get(Path(urlparse(source).path).name) == f'configs/{path.name}'
+        ranked.append((-differences[described], is_it, -len(path.stem), path))  # of equals the longest schedule
+    return max(ranked)[-1]
+
+
+def _shapes(weights: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    """Shapes of the tensors, without batch counters of BN, which files may lack."""
+    return {name: tuple(tensor.shape) for name, tensor in weights.items() if not name.endswith('.num_batches_tracked')}
+
+
+def _build(config: Path, translation: Translation) -> nn.Module:
+    """The config's model, or its backbone for a backbone's file, with the file's number of classes, without memory."""
+    model = Config.fromfile(config).model
+    with torch.device('meta'), DefaultScope.overwrite_default_scope('mmdet'):
+        if _is_whole(translation.weights):
+            return MODELS.build(dict(model, num_classes=_count_classes(translation) or model.num_classes))
+        return MODELS.build(model.backbone)
+
+
+def _faults(module: nn.Module, weights: Mapping[str, Tensor], translation: Translation) -> list[str]:
+    """What the file lacks, has in another shape or has too much, a phrase each, in the file's names."""
+    theirs = {ours: name for name, ours in translation.names.items()}
+    counters = {name for name in module.state_dict() if name.endswith('.num_batches_tracked')}
+    in_model, in_file = _shapes(module.state_dict()), _shapes(weights)
+    faults = []
+    for name, shape in in_model.items():
+        if name not in in_file:
+            faults.append(f'{translation.prefix}{translation.table.to_theirs(name)} is missing')
+        elif in_file[name] != shape:
+            faults.append(f'{theirs.get(name, name)} is {in_file[name]} and should be {shape}')
+    known = in_model.keys() | counters
+    faults += [f'{theirs[name]} is unknown' for name in weights if name not in known]
+    faults += [f'{name} is unknown' for name in translation.unknown]
+    return faults + _faults_of_panoptic(translation)
+
+
+def _faults_of_panoptic(translation: Translation) -> list[str]:
+    """The same for a panoptic model's semantic head and the pyramid's level P2."""
+    found = {name.removeprefix(translation.prefix): tuple(t.shape) for name, t in translation.kept.items()}
+    found = {name: shape for name, shape in found.items() if not name.startswith('pixel_')}
+    if not found:
+        return []
+    classes = found.get('sem_seg_head.predictor.bias', (0,))[0]
+    wanted: dict[str, tuple[int, ...]] = {
+        'backbone.fpn_lateral2.weight': (256, 256, 1, 1),
+        'backbone.fpn_lateral2.bias': (256,),
+        'backbone.fpn_output2.weight': (256, 256, 3, 3),
+        'backbone.fpn_output2.bias': (256,),
+        'sem_seg_head.predictor.weight': (classes, 128, 1, 1),
+        'sem_seg_head.predictor.bias': (classes,),
+    }
+    for level, convs in ((2, 1), (3, 1), (4, 2), (5, 3)):
+        for i in range(convs):  # between two of them the features are made larger
+            conv = f'sem_seg_head.p{level}.{2 * i}'
+            wanted[f'{conv}.weight'] = (128, 128 if i else 256, 3, 3)
+            wanted[f'{conv}.norm.weight'] = wanted[f'{conv}.norm.bias'] = (128,)
+    faults = [f'{translation.prefix}{name} is missing' for name in wanted if name not in found]
+    faults += [f'{translation.prefix}{name} is unknown' for name in found if name not in wanted]
+    return faults + [
+        f'{translation.prefix}{name} is {found[name]} and should be {shape}'
+        for name, shape in wanted.items()
+        if found.get(name, shape) != shape
+    ]

@@ -1,0 +1,87 @@
+"""Convert a checkpoint: python tools/convert_checkpoint.py SRC DST.pth [--keep-classes NAME ...] [--to RECIPE]."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from centermask.checkpoints.conversion import (
+    config_of_classes,
+    convert,
+    is_ours,
+    keep_classes,
+    restore,
+    summary,
+    usage,
+)
+from centermask.checkpoints.reading import read
+from centermask.engine.launch import require_writable, run
+from centermask.errors import InputError
+from centermask.folders import write_aside
+
+CONFIGS = Path(__file__).resolve().parents[1] / 'configs'
+
+
+def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.partition(':')[0])
+    parser.add_argument(
+        'source',
+        metavar='SRC',
+        help='file or URL: CenterMask, CenterMask2, an ImageNet VoVNet (theirs, timm) or ResNet (Detectron)',
+    )
+    parser.add_argument('destination', metavar='DST', type=Path, help='the file to write, .pth')
+    parser.add_argument(
+        '--to',
+        choices=('star', 'paper'),
+        help='the way back: from a checkpoint of this project to one of CenterMask2 (star) or CenterMask (paper)',
+    )
+    parser.add_argument(
+        '--keep-classes',
+        metavar='NAME',
+        nargs='+',
+        help='keep only these classes, in this order: a COCO model becomes a person and car model without training',
+    )
+    args = parser.parse_args(argv)
+    if args.to and args.keep_classes:
+        parser.error('--keep-classes and --to are two steps: convert with one, then with the other')
+    return args
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    args = parse_args(argv)
+    if args.destination.suffix != '.pth' or args.destination.is_dir():
+        raise InputError(f'DST {args.destination} is a checkpoint to write: end its name in .pth.')
+    if args.destination.resolve() == Path(args.source).resolve():
+        raise InputError(f'DST {args.destination} is SRC: give another name, the source stays as it is.')
+    require_writable(args.destination.parent, 'DST')
+    contents = read(args.source)
+    if args.to:
+        released = restore(contents, args.source, args.to)
+        write_aside(args.destination, lambda path: torch.save(released, path))
+        print(f'{args.destination} has the {args.to} layout')
+        return
+
+    if args.keep_classes and is_ours(contents):
+        checkpoint = {'meta': contents.others.get('meta', {}), 'state_dict': contents.weights}
+    else:
+        conversion = convert(contents, args.source, CONFIGS)
+        print(f'{summary(conversion)}\n')
+        checkpoint = conversion.checkpoint
+    if args.keep_classes:
+        checkpoint = keep_classes(checkpoint, args.source, args.keep_classes)
+    config = Path(os.path.relpath(CONFIGS / f'{checkpoint["meta"]["config"]}.py'))
+    if args.keep_classes:
+        text = config_of_classes(os.path.relpath(config, args.destination.parent), args.keep_classes)
+        config = args.destination.with_suffix('.py')
+        write_aside(config, lambda path: path.write_text(text))
+    write_aside(args.destination, lambda path: torch.save(checkpoint, path))
+    print(f'wrote {args.destination}, use it by\n{usage(checkpoint, config, args.destination)}')
+
+
+if __name__ == '__main__':
+    sys.exit(run(main))
