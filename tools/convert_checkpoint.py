@@ -74,13 +74,20 @@ def main(argv: Sequence[str] | None = None) -> None:
         checkpoint = conversion.checkpoint
     if args.keep_classes:
         checkpoint = keep_classes(checkpoint, args.source, args.keep_classes)
-    config = Path(os.path.relpath(CONFIGS / f'{checkpoint["meta"]["config"]}.py'))
-    if args.keep_classes:
-        text = config_of_classes(os.path.relpath(config, args.destination.parent), args.keep_classes)
         config = args.destination.with_suffix('.py')
-        write_aside(config, lambda path: path.write_text(text))
+        _write_config(config, CONFIGS / f'{checkpoint["meta"]["config"]}.py', args.keep_classes)
+    else:
+        config = Path(os.path.relpath(CONFIGS / f'{checkpoint["meta"]["config"]}.py'))
     write_aside(args.destination, lambda path: torch.save(checkpoint, path))
     print(f'wrote {args.destination}, use it by\n{usage(checkpoint, config, args.destination)}')
+
+
+def _write_config(path: Path, base: Path, classes: Sequence[str]) -> None:
+    """Write the config of a checkpoint with fewer classes, but over nothing else."""
+    text = config_of_classes(os.path.relpath(base, path.parent), classes)
+    if path.exists() and path.read_text() != text:
+        raise InputError(f'--keep-classes also writes {path}, which exists: name another DST.')
+    write_aside(path, lambda aside: aside.write_text(text))
 
 
 if __name__ == '__main__':

@@ -135,8 +135,8 @@ def keep_classes(checkpoint: Mapping[str, Any], source: str, names: Sequence[str
     known = list(metainfo.get('classes', ()))
     if not known or not _is_whole(weights) or 'config' not in checkpoint['meta']:
         raise InputError(
-            f"--keep-classes: {source} doesn't say its classes and its config: give a detector as it was released, or a "
-            'file that this command wrote.'
+            f"--keep-classes: {source} doesn't say its classes and its config: give a detector as it was released, or "
+            'a file that this command wrote.'
         )
     for name in names:
         if name not in known:
@@ -158,7 +158,7 @@ def keep_classes(checkpoint: Mapping[str, Any], source: str, names: Sequence[str
 
 def is_ours(contents: Contents) -> bool:
     """Whether a file has MMDetection's layout."""
-    return contents.entry == 'state_dict' and to_ours(contents.weights) is None
+    return to_ours(contents.weights) is None and (contents.entry == 'state_dict' or _is_whole(contents.weights))
 
 
 def config_of_classes(base: str, classes: Sequence[str]) -> str:
