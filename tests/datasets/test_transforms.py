@@ -60,33 +60,6 @@ def test_floor_resize_scales_pixels_boxes_and_polygons_alike() -> None:
     assert (after['gt_masks'].height, after['gt_masks'].width) == (800, 1066)
 
 
-def test_shorter_sides_of_the_recipes_are_drawn_from_all_they_name() -> None:
-    paper = TRANSFORMS.build(
-        {'type': 'RandomResize', 'scale': [(1000, 580), (1000, 600)], 'resize_type': 'FloorResize'}
-    )
-    star = TRANSFORMS.build(
-        {
-            'type': 'RandomChoiceResize',
-            'scales': [(1000, 580), (1000, 600)],
-            'resize_type': 'Resize',
-            'keep_ratio': True,
-            'backend': 'pillow',
-        }
-    )
-    np.random.seed(0)
-    assert {paper(example(64, 48))['img_shape'][0] for _ in range(300)} == set(range(580, 601))
-    assert {star(example(64, 48))['img_shape'][0] for _ in range(30)} == {580, 600}
-
-
-def test_star_sizes_are_those_of_mmdetection() -> None:
-    """Both sides rounded to nearest, within the limit: what Detectron2 computes, so no class of ours is needed."""
-    resize = TRANSFORMS.build({'type': 'Resize', 'scale': (1333, 800), 'keep_ratio': True, 'backend': 'pillow'})
-    for width, height in [(640, 480), (427, 640), (500, 375), (612, 612), (640, 200), (333, 500)]:
-        scale = min(800 / min(width, height), 1333 / max(width, height))
-        expected = (int(height * scale + 0.5), int(width * scale + 0.5))
-        assert resize(example(width, height))['img_shape'] == expected
-
-
 def test_test_time_augmentation_takes_floor_resize_and_inclusive_flip() -> None:
     pipeline = TRANSFORMS.build(
         {

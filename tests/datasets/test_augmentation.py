@@ -1,0 +1,270 @@
+"""Images as the two recipes prepare them: the configs' own pipelines against rules that are written out here."""
+
+import json
+import re
+from collections import Counter
+from collections.abc import Callable
+from fractions import Fraction
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+from unittest.mock import Mock
+
+import numpy as np
+import pytest
+import torch
+from mmdet.datasets import CocoDataset
+from mmdet.registry import DATASETS, MODELS, TRANSFORMS
+from mmengine.config import Config, ConfigDict
+from PIL import Image
+
+from centermask.datasets import FloorResize, RoundResize
+
+CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
+COCO = sorted(path.stem for path in CONFIGS.glob('*_coco.py'))
+
+
+def _size_of_paper(width: int, height: int, side: int, limit: int) -> tuple[int, int]:
+    """The longer side is rounded down; where it would pass the limit the shorter one is first fitted to that."""
+    shorter, longer = sorted((width, height))
+    if longer * side > limit * shorter:
+        side = round(Fraction(limit * shorter, longer))
+    sides = (side, side * longer // shorter)
+    return sides if width < height else sides[::-1]
+
+
+def _size_of_star(width: int, height: int, side: int, limit: int) -> tuple[int, int]:
+    """Both sides are rounded to nearest after up to two products, in float64 and in this order."""
+    size = np.array([width, height]) * (side / min(width, height))
+    size[np.argmin([width, height])] = side
+    if size.max() > limit:
+        size = size * (limit / size.max())
+    width, height = np.floor(size + 0.5).astype(int).tolist()
+    return width, height
+
+
+class Recipe(NamedTuple):
+    """What a recipe does to images in training: the shorter sides drawn, the limit of the longer, how it rounds."""
+
+    config: str  # one that has it
+    sides: list[int]
+    limit: int
+    size: Callable[[int, int, int, int], tuple[int, int]]
+
+    @property
+    def inclusive(self) -> int:
+        """1 where a box ends at its last pixel, 0 where it ends behind that."""
+        return int(self.size is _size_of_paper)
+
+
+RECIPES = {
+    'paper 1x': Recipe('centermask_r50_fpn_1x_coco', [800], 1333, _size_of_paper),
+    'paper': Recipe('centermask_v2-99_fpn_3x_coco', list(range(640, 801)), 1333, _size_of_paper),
+    'paper lite': Recipe('centermask-lite_v2-39_fpn_4x_coco', list(range(580, 601)), 1000, _size_of_paper),
+    'star': Recipe('centermask-star_v2-39_fpn_3x_coco', [640, 672, 704, 736, 768, 800], 1333, _size_of_star),
+    'star lite': Recipe('centermask-lite-star_v2-19-slim_fpn_4x_coco', [580, 600], 1000, _size_of_star),
+}
+OF_RECIPES = pytest.mark.parametrize('recipe', RECIPES.values(), ids=RECIPES)
+
+
+@cache
+def _config(name: str) -> Config:
+    """To be read only."""
+    return Config.fromfile(CONFIGS / f'{name}.py')
+
+
+def _training(recipe: Recipe) -> list[ConfigDict]:
+    return _config(recipe.config).train_dataloader.dataset.pipeline
+
+
+@pytest.mark.parametrize('name', COCO)
+def test_recipe_of_every_config(name: str) -> None:
+    """Each config reads data as one of those that are tested below."""
+    recipe = 'star' if '-star' in name else 'paper'
+    if '-lite' in name:
+        recipe += ' lite'
+    elif re.search('_1x_', name):
+        recipe += ' 1x'
+    config, tested = _config(name), _config(RECIPES[recipe].config)
+    for loader in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
+        assert config[loader] == tested[loader]
+
+
+# Sizes
+
+
+@pytest.mark.parametrize(('resize', 'rule'), [(FloorResize, _size_of_paper), (RoundResize, _size_of_star)])
+def test_sizes(resize: type, rule: Callable) -> None:
+    """Of images up to 1500 x 1500, and of all that COCO's usual longer side of 640 allows."""
+    shapes = np.random.default_rng(0).integers(1, 1501, (10_000, 2)).tolist()
+    shapes += [shape for other in range(1, 641) for shape in ((640, other), (other, 640))]
+    scales = [(side, recipe.limit) for recipe in RECIPES.values() for side in (recipe.sides[0], recipe.sides[-1])]
+    for i, (width, height) in enumerate(shapes):
+        for side, limit in (*scales, (640 + i % 161, 1333), (580 + i % 21, 1000)):
+            assert resize.size(width, height, (limit, side)) == rule(width, height, side, limit)
+
+
+def test_half_a_pixel() -> None:
+    """Where Detectron2's order of products decides: MMDetection's own would make it 563."""
+    assert RoundResize.size(640, 360, (1000, 600)) == (1000, 562)
+    assert RoundResize.size(360, 640, (1000, 600)) == (562, 1000)
+    assert RoundResize.size(640, 359, (1000, 600)) == (1000, 561)
+
+
+@OF_RECIPES
+def test_sides_are_drawn_evenly(recipe: Recipe) -> None:
+    """Every length that the recipe names is as likely as the others, and there is one limit."""
+    (resize,) = [TRANSFORMS.build(t) for t in _training(recipe) if 'Resize' in t.type]
+    if isinstance(resize, FloorResize):
+        draws = [resize.scale]
+    else:
+        resize.resize = Mock(return_value={})  # the transform that gets what is drawn
+        np.random.seed(0)
+        draws = [(resize({}), resize.resize.scale)[1] for _ in range(100 * len(recipe.sides))]
+    assert {max(draw) for draw in draws} == {recipe.limit}
+    counts = Counter(min(draw) for draw in draws)
+    assert sorted(counts) == recipe.sides
+    freedom = len(counts) - 1
+    expected = len(draws) / len(counts)
+    assert sum((count - expected) ** 2 / expected for count in counts.values()) <= freedom + 4 * (2 * freedom) ** 0.5
+
+
+@OF_RECIPES
+def test_half_are_flipped(recipe: Recipe) -> None:
+    (flip,) = [TRANSFORMS.build(t) for t in _training(recipe) if 'Flip' in t.type]
+    np.random.seed(0)
+    flipped = [flip({'img': np.zeros((1, 2, 3), np.uint8), 'img_shape': (1, 2)}).get('flip') for _ in range(2000)]
+    assert 1000 - 90 < sum(flipped) < 1000 + 90  # 4 standard deviations
+
+
+# Whole pipelines
+
+
+@pytest.fixture(scope='module')
+def made_up(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Noise in shapes that ask for every rule of rounding, with objects at the border, beyond it and a pixel wide."""
+    folder = tmp_path_factory.mktemp('made_up')
+    (folder / 'images').mkdir()
+    content = {'images': [], 'annotations': [], 'categories': [{'id': 1, 'name': 'person'}]}
+    noise = np.random.default_rng(0)
+    for width, height in [(97, 97), (500, 60), (61, 64), (640, 427)]:
+        image = len(content['images'])
+        content['images'].append({'id': image, 'file_name': f'{image}.png', 'width': width, 'height': height})
+        picture = Image.fromarray(noise.integers(0, 256, (height, width, 3), dtype=np.uint8))
+        picture.save(folder / f'images/{image}.png')
+        for x, y, w, h in [
+            (10, 20, 30.5, 25.25),
+            (width - 20, height - 10, 20, 10),
+            (5, 5, 1, 30),
+            (-3, 4, width + 7, 30),
+            (2, 2, 1.5, 40),
+        ]:
+            polygon = [x, y, x + w, y + 1.25, x + w / 3, y + h]
+            annotation = {'id': len(content['annotations']), 'image_id': image, 'category_id': 1, 'iscrowd': 0}
+            content['annotations'].append(
+                annotation | {'bbox': [x, y, w, h], 'area': w * h / 2, 'segmentation': [polygon]}
+            )
+    (folder / 'instances.json').write_text(json.dumps(content))
+    return folder
+
+
+@pytest.fixture(params=['made up', 'photographs'])
+def data(request: pytest.FixtureRequest) -> Path:
+    """A folder of images/ and instances.json."""
+    if request.param == 'made up':
+        return request.getfixturevalue('made_up')
+    return request.getfixturevalue('shared') / 'data/coco6'
+
+
+def _dataset(config: ConfigDict, folder: Path) -> CocoDataset:
+    classes = {'classes': ('person',)} if 'made_up' in folder.name else {}
+    place = dict(data_root=str(folder), ann_file='instances.json', data_prefix=dict(img='images'), metainfo=classes)
+    return DATASETS.build({**config, **place})
+
+
+def _objects(recipe: Recipe, entry: dict, annotations: list[dict], shape: tuple[int, int], flip: bool) -> list[tuple]:
+    """Box and polygons of each object of an image, resized to (height, width) and flipped or not."""
+    size = np.array([entry['width'], entry['height']])
+    factor = np.array(shape[::-1]) / size
+    mirror = shape[1] - recipe.inclusive
+    objects = []
+    for annotation in annotations:
+        if annotation['image_id'] != entry['id'] or annotation['iscrowd']:
+            continue
+        start = np.array(annotation['bbox'][:2], dtype=np.float64)
+        end = np.maximum(start + annotation['bbox'][2:] - recipe.inclusive, start)
+        start, end = (np.clip(corner, 0, size - recipe.inclusive) for corner in (start, end))
+        if recipe.inclusive and (end <= start).any():
+            continue
+        (x1, y1), (x2, y2) = start * factor, end * factor
+        polygons = [np.reshape(polygon, (-1, 2)) * factor for polygon in annotation['segmentation']]
+        if flip:
+            x1, x2 = mirror - x2, mirror - x1
+            polygons = [np.stack([mirror - polygon[:, 0], polygon[:, 1]], axis=1) for polygon in polygons]
+        objects.append(([x1, y1, x2, y2], polygons))
+    return objects
+
+
+@OF_RECIPES
+def test_training_images(recipe: Recipe, data: Path) -> None:
+    """Pixels, boxes and polygons of what the training reads, drawn three times."""
+    dataset = _dataset(_config(recipe.config).train_dataloader.dataset, data)
+    content = json.loads((data / 'instances.json').read_text())
+    entries = {entry['id']: entry for entry in content['images']}
+    np.random.seed(0)
+    flips = set()
+    for i in 3 * list(range(len(dataset))):
+        item = dataset[i]
+        sample = item['data_samples']
+        entry = entries[sample.img_id]
+        height, width = sample.img_shape
+        sizes = {recipe.size(entry['width'], entry['height'], side, recipe.limit) for side in recipe.sides}
+        assert (width, height) in sizes
+
+        picture = Image.open(sample.img_path).convert('RGB').resize((width, height), Image.Resampling.BILINEAR)
+        bgr = np.asarray(picture)[:, :: -1 if sample.flip else 1, ::-1]
+        assert item['inputs'].dtype == torch.uint8
+        assert np.array_equal(item['inputs'].permute(1, 2, 0).numpy(), bgr)
+
+        objects = _objects(recipe, entry, content['annotations'], sample.img_shape, sample.flip)
+        found = sample.gt_instances
+        np.testing.assert_allclose(found.bboxes.tensor, [box for box, _ in objects], atol=1e-3)
+        for polygons, (_, expected) in zip(found.masks.masks, objects, strict=True):
+            for here, there in zip(polygons, expected, strict=True):
+                np.testing.assert_allclose(here.reshape(-1, 2), there, atol=1e-9)
+        assert (found.masks.height, found.masks.width) == (height, width)
+        flips.add(sample.flip)
+    assert flips == {True, False}
+
+
+@OF_RECIPES
+def test_tested_images(recipe: Recipe, data: Path) -> None:
+    """The greatest of the shorter sides, never flipped."""
+    for item in _dataset(_config(recipe.config).test_dataloader.dataset, data):
+        sample = item['data_samples']
+        height, width = sample.ori_shape
+        size = recipe.size(width, height, recipe.sides[-1], recipe.limit)
+        assert sample.img_shape == size[::-1]
+        picture = Image.open(sample.img_path).convert('RGB').resize(size, Image.Resampling.BILINEAR)
+        assert np.array_equal(item['inputs'].permute(1, 2, 0).numpy(), np.asarray(picture)[..., ::-1])
+
+
+@pytest.mark.parametrize('name', COCO)
+def test_normalised_and_padded(name: str) -> None:
+    """The channels stay in the order blue, green, red; zeros follow at right and bottom, to multiples of 32."""
+    mean = [103.53, 116.28, 123.675] if '-star' in name else [102.9801, 115.9465, 122.7717]
+    std = [1.0, 1.0, 1.0]
+    if name == 'centermask-star_x101_fpn_3x_coco':
+        std = [57.375, 57.12, 58.395]
+    elif name == 'centermask-star_v2-57-timm_fpn_3x_coco':
+        mean = [127.5, 127.5, 127.5]
+    preprocess = MODELS.build(_config(name).model.data_preprocessor)
+    images = [torch.randint(256, (3, *shape), dtype=torch.uint8) for shape in ((64, 33), (40, 70))]
+    expected = np.zeros((2, 3, 64, 96))
+    for i, image in enumerate(images):
+        _, height, width = image.shape
+        expected[i, :, :height, :width] = (image.numpy() - np.reshape(mean, (3, 1, 1))) / np.reshape(std, (3, 1, 1))
+    for training in (True, False):
+        batch = preprocess({'inputs': images}, training)['inputs']
+        np.testing.assert_allclose(batch, expected, atol=1e-4)
+        assert not batch[0, :, :, 33:].any() and not batch[1, :, 40:].any() and not batch[1, :, :, 70:].any()
