@@ -147,7 +147,7 @@ def made_up(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / 'images').mkdir()
     content = {'images': [], 'annotations': [], 'categories': [{'id': 1, 'name': 'person'}]}
     noise = np.random.default_rng(0)
-    for width, height in [(97, 97), (500, 60), (61, 64), (640, 427)]:
+    for width, height in [(640, 360), (360, 640), (97, 97), (500, 60), (61, 64), (640, 427)]:
         image = len(content['images'])
         content['images'].append({'id': image, 'file_name': f'{image}.png', 'width': width, 'height': height})
         picture = Image.fromarray(noise.integers(0, 256, (height, width, 3), dtype=np.uint8))

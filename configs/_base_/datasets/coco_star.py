@@ -7,15 +7,14 @@ train_pipeline = [
     dict(
         type='RandomChoiceResize',
         scales=[(1333, 640), (1333, 672), (1333, 704), (1333, 736), (1333, 768), (1333, 800)],
-        keep_ratio=True,
-        backend='pillow',
+        resize_type='RoundResize',
     ),
     dict(type='RandomFlip', prob=0.5),
     dict(type='PackDetInputs'),
 ]
 test_pipeline = [
     dict(type='LoadImageFromFile'),
-    dict(type='Resize', scale=(1333, 800), keep_ratio=True, backend='pillow'),
+    dict(type='RoundResize', scale=(1333, 800)),
     dict(type='PackDetInputs', meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')),
 ]
 tta_pipeline = [
@@ -23,10 +22,7 @@ tta_pipeline = [
     dict(
         type='TestTimeAug',
         transforms=[
-            [
-                dict(type='Resize', scale=scale, keep_ratio=True, backend='pillow')
-                for scale in [(1333, 640), (1333, 800), (1600, 960)]
-            ],
+            [dict(type='RoundResize', scale=scale) for scale in [(1333, 640), (1333, 800), (1600, 960)]],
             [dict(type='RandomFlip', prob=0.0), dict(type='RandomFlip', prob=1.0)],
             [dict(type='PackDetInputs')],
         ],
