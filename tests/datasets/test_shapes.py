@@ -94,7 +94,7 @@ def test_objects_stand_out_from_what_is_behind():
     for index in range(100):
         scene = shapes.make_scene(1, index)
         for thing in scene.things:
-            visible = shapes._coverage(thing.visible) >= 1
+            visible = shapes._coverage(thing.visible, 160) >= 1
             difference = np.linalg.norm(thing.texture[visible] - scene.background[visible], axis=-1)
             close += difference.min() < 0.8 * shapes.MIN_CONTRAST
             total += 1

@@ -10,6 +10,7 @@ import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -22,9 +23,7 @@ from tqdm import tqdm
 from centermask.errors import InputError
 from centermask.folders import replaced_when_done
 
-SIZE = 160
 MAX_OBJECTS = 5
-RADIUS = (9.0, 36.0)
 CROWD_RADIUS = (4.0, 7.0)
 EMPTY_SHARE = 0.05
 CROWD_SHARE = 0.05
@@ -65,7 +64,15 @@ OUTLINES = {
 }
 CLASSES = tuple(OUTLINES)
 
-_Y, _X = np.mgrid[:SIZE, :SIZE].astype(np.float32)
+
+class Layout(NamedTuple):
+    """Sides of the pictures, and least and greatest radius of the circle around an object, in pixels."""
+
+    size: int
+    radius: tuple[float, float]
+
+
+DEMO = Layout(160, (9.0, 36.0))
 
 
 @dataclass
@@ -77,7 +84,7 @@ class Thing:
         shape: its whole outline.
         visible: what the things in front of it leave of the outline.
         colours: (5, 3) RGB samples of the colours that its texture is made of.
-        texture: (SIZE, SIZE, 3) RGB, of which the outline shows a part.
+        texture: (S, S, 3) RGB, of which the outline shows a part.
         crowd: whether it is annotated as a crowd.
     """
 
@@ -91,17 +98,18 @@ class Thing:
 
 @dataclass
 class Scene:
-    """A background (SIZE, SIZE, 3) and the things on it, from back to front."""
+    """A background (S, S, 3), S being the layout's size, and the things on it, from back to front."""
 
     background: np.ndarray
     things: list[Thing]
 
 
-def _pattern(rng: Generator) -> np.ndarray:
-    """One of five families of texture: (SIZE, SIZE) in [-1, 1]."""
+def _pattern(rng: Generator, size: int) -> np.ndarray:
+    """One of five families of texture: (S, S) in [-1, 1]."""
     angle, phase = rng.uniform(0, 2 * math.pi, 2)
-    across = _X * np.float32(math.cos(angle)) + _Y * np.float32(math.sin(angle))
-    along = _Y * np.float32(math.cos(angle)) - _X * np.float32(math.sin(angle))
+    y, x = np.mgrid[:size, :size].astype(np.float32)
+    across = x * np.float32(math.cos(angle)) + y * np.float32(math.sin(angle))
+    along = y * np.float32(math.cos(angle)) - x * np.float32(math.sin(angle))
     family = rng.integers(5)
     if family == 0:  # gradient
         return (across - across.min()) * (2 / np.ptp(across)) - 1
@@ -111,18 +119,19 @@ def _pattern(rng: Generator) -> np.ndarray:
         stripes = np.clip(3 * np.sin(frequency * across + np.float32(phase)), -1, 1)
         return stripes if family == 1 else stripes * np.clip(3 * np.sin(frequency * along), -1, 1)
     cell = rng.uniform(1, 3) if family == 3 else rng.uniform(8, 24)  # noise, blobs
-    coarse = rng.standard_normal((math.ceil(SIZE / cell),) * 2, dtype=np.float32)
-    return np.clip(cv2.resize(coarse, (SIZE, SIZE), interpolation=cv2.INTER_CUBIC), -1, 1)
+    coarse = rng.standard_normal((math.ceil(size / cell),) * 2, dtype=np.float32)
+    return np.clip(cv2.resize(coarse, (size, size), interpolation=cv2.INTER_CUBIC), -1, 1)
 
 
-def _texture(rng: Generator, behind: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+def _texture(rng: Generator, behind: list[np.ndarray], size: int) -> tuple[np.ndarray, np.ndarray]:
     """A texture that stands out from what is behind it.
 
     Args:
         behind: colour samples (5, 3) of each thing it will cover.
+        size: S, of the picture.
 
     Returns:
-        Its colour samples (5, 3) and its pixels (SIZE, SIZE, 3).
+        Its colour samples (5, 3) and its pixels (S, S, 3).
     """
     candidates = 32
     base = rng.uniform(30, 225, (candidates, 3))
@@ -136,7 +145,7 @@ def _texture(rng: Generator, behind: list[np.ndarray]) -> tuple[np.ndarray, np.n
         contrast = np.linalg.norm(colours[:, :, None] - others, axis=-1).min(axis=(1, 2))
         enough = contrast >= MIN_CONTRAST
         chosen = int(enough.argmax() if enough.any() else contrast.argmax())
-    pixels = _pattern(rng)[..., None] * swing[chosen].astype(np.float32) + base[chosen].astype(np.float32)
+    pixels = _pattern(rng, size)[..., None] * swing[chosen].astype(np.float32) + base[chosen].astype(np.float32)
     return colours[chosen], pixels
 
 
@@ -146,24 +155,24 @@ def _outline(rng: Generator, label: int, radius: float, centre: np.ndarray) -> P
     return Polygon(OUTLINES[CLASSES[label]] @ rotation * radius + centre)
 
 
-def _crowd(rng: Generator, background: np.ndarray) -> Thing:
+def _crowd(rng: Generator, background: np.ndarray, size: int) -> Thing:
     """A cluster of small shapes of one class, anywhere in the picture."""
     label = int(rng.integers(len(CLASSES)))
     members = int(rng.integers(8, 15))
-    middle = rng.uniform(40, SIZE - 40, 2)
+    middle = rng.uniform(40, size - 40, 2)
     radii = rng.uniform(*CROWD_RADIUS, members)
-    centres = np.clip(middle + rng.normal(0, 14, (members, 2)), CROWD_RADIUS[1], SIZE - CROWD_RADIUS[1])
+    centres = np.clip(middle + rng.normal(0, 14, (members, 2)), CROWD_RADIUS[1], size - CROWD_RADIUS[1])
     pairs = zip(radii, centres, strict=True)
     shape = shapely.union_all([_outline(rng, label, radius, centre) for radius, centre in pairs])
-    return Thing(label, shape, shape, *_texture(rng, [background]), crowd=True)
+    return Thing(label, shape, shape, *_texture(rng, [background], size), crowd=True)
 
 
-def _put_in_front(rng: Generator, things: list[Thing], background: np.ndarray) -> None:
+def _put_in_front(rng: Generator, things: list[Thing], background: np.ndarray, layout: Layout) -> None:
     """Add one object to ``things`` where it leaves enough of those behind it; give up after some tries."""
     label = int(rng.integers(len(CLASSES)))
     for _ in range(20):
-        radius = rng.uniform(*RADIUS)
-        shape = _outline(rng, label, radius, rng.uniform(radius, SIZE - radius, 2))
+        radius = rng.uniform(*layout.radius)
+        shape = _outline(rng, label, radius, rng.uniform(radius, layout.size - radius, 2))
         remains = [thing.visible.difference(shape) for thing in things]
         if all(
             rest.area >= max(MIN_VISIBLE_AREA, MIN_VISIBLE_SHARE * thing.shape.area)
@@ -172,21 +181,21 @@ def _put_in_front(rng: Generator, things: list[Thing], background: np.ndarray) -
             behind = [thing.colours for thing in things if thing.shape.intersects(shape)]
             for thing, rest in zip(things, remains, strict=True):
                 thing.visible = rest
-            things.append(Thing(label, shape, shape, *_texture(rng, [background, *behind])))
+            things.append(Thing(label, shape, shape, *_texture(rng, [background, *behind], layout.size)))
             return
 
 
-def make_scene(seed: int, index: int) -> Scene:
+def make_scene(seed: int, index: int, layout: Layout = DEMO) -> Scene:
     """Picture number ``index`` of the data set ``seed``, not yet drawn."""
     rng = np.random.default_rng((seed, index))
-    colours, background = _texture(rng, [])
+    colours, background = _texture(rng, [], layout.size)
     things: list[Thing] = []
     kind = rng.random()
     if kind >= EMPTY_SHARE:
         if kind < EMPTY_SHARE + CROWD_SHARE:
-            things.append(_crowd(rng, colours))
+            things.append(_crowd(rng, colours, layout.size))
         for _ in range(rng.integers(1, MAX_OBJECTS + 1)):
-            _put_in_front(rng, things, colours)
+            _put_in_front(rng, things, colours, layout)
     return Scene(background, things)
 
 
@@ -206,23 +215,23 @@ def solid_pieces(shape: BaseGeometry) -> list[Polygon]:
     return pieces
 
 
-def _coverage(shape: BaseGeometry) -> np.ndarray:
-    """Share of each pixel that lies inside an outline: (SIZE, SIZE) in [0, 1]."""
-    canvas = np.zeros((SIZE * SUPERSAMPLING,) * 2, np.uint8)
+def _coverage(shape: BaseGeometry, size: int) -> np.ndarray:
+    """Share of each pixel that lies inside an outline: (S, S) in [0, 1]."""
+    canvas = np.zeros((size * SUPERSAMPLING,) * 2, np.uint8)
     fraction_bits = 4
     # fillPoly also fills the pixels under the outline itself, which is half a pixel too much all round.
     for polygon in solid_pieces(shape.buffer(-0.5 / SUPERSAMPLING, join_style='mitre')):
         # It counts from the middle of the first pixel.
         corners = np.array(polygon.exterior.coords) * SUPERSAMPLING - 0.5
         cv2.fillPoly(canvas, [np.round(corners * 2**fraction_bits).astype(np.int32)], 255, shift=fraction_bits)
-    return cv2.resize(canvas, (SIZE, SIZE), interpolation=cv2.INTER_AREA).astype(np.float32) / 255
+    return cv2.resize(canvas, (size, size), interpolation=cv2.INTER_AREA).astype(np.float32) / 255
 
 
 def paint(scene: Scene) -> np.ndarray:
-    """Draw a scene from back to front: (SIZE, SIZE, 3) RGB, 8 bits."""
+    """Draw a scene from back to front: (S, S, 3) RGB, 8 bits."""
     canvas = scene.background.copy()
     for thing in scene.things:
-        canvas += _coverage(thing.shape)[..., None] * (thing.texture - canvas)
+        canvas += _coverage(thing.shape, len(canvas))[..., None] * (thing.texture - canvas)
     return np.clip(np.round(canvas), 0, 255).astype(np.uint8)
 
 
@@ -237,12 +246,13 @@ def annotate(thing: Thing) -> dict:
     """COCO annotation of the visible part of a thing, without its ids."""
     category = thing.label + 1
     if thing.crowd:
-        mask = _coverage(thing.visible) >= 0.5
+        size = len(thing.texture)
+        mask = _coverage(thing.visible, size) >= 0.5
         ys, xs = np.nonzero(mask)
         box = [xs.min(), ys.min(), np.ptp(xs) + 1, np.ptp(ys) + 1]
         return dict(
             category_id=category,
-            segmentation=dict(size=[SIZE, SIZE], counts=_run_lengths(mask)),
+            segmentation=dict(size=[size, size], counts=_run_lengths(mask)),
             area=int(mask.sum()),
             bbox=[int(value) for value in box],
             iscrowd=1,
@@ -268,7 +278,7 @@ def _made_here(folder: Path) -> bool:
         return False
 
 
-def make_dataset(out: Path, images: int, seed: int) -> dict:
+def make_dataset(out: Path, images: int, seed: int, layout: Layout = DEMO) -> dict:
     """Write ``images/*.jpg`` and ``annotations.json`` (COCO instances with polygons) into ``out``.
 
     The folder appears when it is complete. One that this function made earlier is replaced.
@@ -277,6 +287,7 @@ def make_dataset(out: Path, images: int, seed: int) -> dict:
         out: folder to write.
         images: how many pictures.
         seed: not negative; another seed gives other pictures.
+        layout: sizes of the pictures and of what is on them.
 
     Returns:
         What was written into ``annotations.json``.
@@ -289,13 +300,13 @@ def make_dataset(out: Path, images: int, seed: int) -> dict:
     if seed < 0:
         raise InputError(f'--seed {seed}: use zero or a positive number.')
     with replaced_when_done(out, _made_here) as folder:
-        return _write(folder, images, seed)
+        return _write(folder, images, seed, layout)
 
 
-def _write(folder: Path, images: int, seed: int) -> dict:
+def _write(folder: Path, images: int, seed: int, layout: Layout) -> dict:
     (folder / 'images').mkdir()
     coco: dict = dict(
-        info=dict(description='Textured shapes', made_by=MADE_BY, seed=seed),
+        info=dict(description='Textured shapes', made_by=MADE_BY, seed=seed, layout=layout._asdict()),
         images=[],
         annotations=[],
         categories=[dict(id=i, name=name, supercategory='shape') for i, name in enumerate(CLASSES, 1)],
@@ -303,11 +314,11 @@ def _write(folder: Path, images: int, seed: int) -> dict:
     # Halved chroma would smear the edges between colours.
     quality = [cv2.IMWRITE_JPEG_QUALITY, 92, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
     for index in tqdm(range(images), desc=f'Drawing {folder.name}', unit='image', disable=None):
-        scene = make_scene(seed, index)
+        scene = make_scene(seed, index, layout)
         name = f'{index:06d}.jpg'
         _, data = cv2.imencode('.jpg', paint(scene)[..., ::-1], quality)
         (folder / 'images' / name).write_bytes(data.tobytes())
-        coco['images'].append(dict(id=index + 1, file_name=name, width=SIZE, height=SIZE))
+        coco['images'].append(dict(id=index + 1, file_name=name, width=layout.size, height=layout.size))
         for thing in scene.things:
             number = len(coco['annotations']) + 1
             coco['annotations'].append(dict(id=number, image_id=index + 1, **annotate(thing)))
