@@ -120,6 +120,31 @@ def test_results(recipe: str) -> None:
 
 
 @RECIPES
+def test_fcos_alone(recipe: str) -> None:
+    """Without the mask branch the same boxes are found, and the same losses of the box head are learned."""
+    model, alone = small_model(recipe), small_model(recipe, {'roi_head': None})
+    alone.load_state_dict(model.state_dict(), strict=False)
+    meta = dict(ori_shape=(32, 160), scale_factor=(0.5, 2.0))
+    for rescale in (True, False):
+        with torch.no_grad():
+            (expected,), (found,) = (
+                m.predict(*batch(m, [picture(64, 80)], [sample(64, 80, **meta)]), rescale=rescale)
+                for m in (model, alone)
+            )
+        expected, found = expected.pred_instances, found.pred_instances
+        assert len(found) > 0
+        assert set(found.keys()) == {'bboxes', 'scores', 'labels'}
+        for name in ('bboxes', 'scores', 'labels'):
+            torch.testing.assert_close(found[name], expected[name])
+    losses, expected = _losses(alone.train(), OBJECTS, []), _losses(model.train(), OBJECTS, [])
+    assert list(losses) == LOSSES[:3]
+    for name, loss in losses.items():
+        torch.testing.assert_close(loss, expected[name])
+    inputs, samples = batch(alone, [picture(64, 80)], [sample(64, 80)])
+    assert [len(maps) for maps in alone(inputs, samples)] == [5, 5, 5]
+
+
+@RECIPES
 def test_save_and_load(recipe: str, tmp_path: Path) -> None:
     model = small_model(recipe)
     torch.save(model.state_dict(), tmp_path / 'weights.pth')

@@ -156,6 +156,18 @@ def test_without_mask_scoring() -> None:
     assert 'mask_scores' not in result
 
 
+@pytest.mark.parametrize('recipe', ['star', 'paper'])
+def test_fcos_alone(recipe: str) -> None:
+    """Without the mask branch the same boxes are found."""
+    model, alone = small_model(recipe), small_model(recipe, {'roi_head': None})
+    alone.load_state_dict(model.state_dict(), strict=False)
+    (expected,), (found,) = (_augmented(m, _view(), _flipped()) for m in (model, alone))
+    assert len(found) > 0
+    assert set(found.keys()) == {'bboxes', 'scores', 'labels'}
+    for name in ('bboxes', 'scores', 'labels'):
+        torch.testing.assert_close(found[name], expected[name])
+
+
 def test_other_flips_are_refused() -> None:
     with pytest.raises(ValueError, match='flips horizontally, not vertically'):
         _augmented(small_model(), _view(IMAGE.flip(1), flip=True, flip_direction='vertical'))

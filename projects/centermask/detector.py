@@ -7,7 +7,11 @@ from mmcv.ops import ModulatedDeformConv2d
 from mmdet.models.detectors import SingleStageDetector
 from mmdet.registry import MODELS
 from mmdet.structures import SampleList
+from mmengine.config import ConfigDict
+from mmengine.structures import InstanceData
 from torch import Tensor
+
+from .roi_head import clip_to_image
 
 
 @MODELS.register_module()
@@ -15,7 +19,8 @@ class CenterMask(SingleStageDetector):
     """image → backbone → neck → box head → RoI head → result.
 
     Args:
-        backbone, neck, bbox_head, roi_head: configs of the parts.
+        backbone, neck, bbox_head, roi_head: configs of the parts. ``roi_head=None`` leaves FCOS alone (Table 1), which
+            finds boxes without masks.
         num_classes: classes of objects, given to every head.
         channels_last: whether convs run on features whose channels lie next to each other in memory: the same numbers,
             faster on CPUs.
@@ -32,7 +37,7 @@ class CenterMask(SingleStageDetector):
         backbone: dict,
         neck: dict,
         bbox_head: dict,
-        roi_head: dict,
+        roi_head: dict | None,
         num_classes: int = 80,
         channels_last: bool = False,
         train_cfg: dict | None = None,
@@ -49,21 +54,25 @@ class CenterMask(SingleStageDetector):
             data_preprocessor,
             init_cfg,
         )
-        heads = {
-            name: dict(roi_head[name], num_classes=num_classes)
-            for name in ('mask_head', 'mask_iou_head')
-            if roi_head.get(name) is not None
-        }
-        self.roi_head = MODELS.build(dict(roi_head, train_cfg=train_cfg, test_cfg=test_cfg, **heads))
+        self.roi_head = None
+        if roi_head is not None:
+            heads = {
+                name: dict(roi_head[name], num_classes=num_classes)
+                for name in ('mask_head', 'mask_iou_head')
+                if roi_head.get(name) is not None
+            }
+            self.roi_head = MODELS.build(dict(roi_head, train_cfg=train_cfg, test_cfg=test_cfg, **heads))
         if channels_last:
             if any(isinstance(module, ModulatedDeformConv2d) for module in self.modules()):
                 raise ValueError("deformable convs don't run in channels-last memory: leave channels_last=False")
             self.to(memory_format=torch.channels_last)
 
     def loss(self, batch_inputs: Tensor, batch_data_samples: SampleList) -> dict[str, Tensor]:
-        """Return the five losses of images (N, 3, H, W) with ground truth."""
+        """Return the five losses of images (N, 3, H, W) with ground truth; of FCOS alone its three."""
+        if self.roi_head is None:
+            return super().loss(batch_inputs, batch_data_samples)
         x = self.extract_feat(batch_inputs)
-        proposal_cfg = dict(self.test_cfg, max_per_img=self.train_cfg['max_per_img'])
+        proposal_cfg = ConfigDict(self.test_cfg, max_per_img=self.train_cfg['max_per_img'])
         losses, detections = self.bbox_head.loss_and_predict(x, batch_data_samples, proposal_cfg)
         losses.update(self.roi_head.loss(x, detections, batch_data_samples))
         return losses
@@ -71,12 +80,29 @@ class CenterMask(SingleStageDetector):
     def predict(self, batch_inputs: Tensor, batch_data_samples: SampleList, rescale: bool = True) -> SampleList:
         """Return the samples with ``pred_instances``: bboxes, scores, labels, masks and mask_scores."""
         x = self.extract_feat(batch_inputs)
+        if self.roi_head is None:
+            detections = self.bbox_head.predict(x, batch_data_samples, rescale=rescale)
+            sizes = [sample.metainfo['ori_shape' if rescale else 'img_shape'][:2] for sample in batch_data_samples]
+            results = [self.finish_boxes(*pair) for pair in zip(detections, sizes, strict=True)]
+            return self.add_pred_to_datasample(batch_data_samples, results)
         detections = self.bbox_head.predict(x, batch_data_samples, rescale=False)
         results = self.roi_head.predict(x, detections, batch_data_samples, rescale=rescale)
         return self.add_pred_to_datasample(batch_data_samples, results)
 
+    def finish_boxes(self, detected: InstanceData, image_size: tuple[int, int]) -> InstanceData:
+        """Return an image's result of FCOS alone: detections, clipped as :meth:`CenterMaskRoIHead.finish` clips them.
+
+        Args:
+            detected: ``bboxes`` (N, 4) in pixels of the result, ``scores``, ``labels``.
+            image_size: height and width of the result in pixels.
+        """
+        # With plus_one the box head has clipped them already.
+        return detected if self.bbox_head.plus_one else clip_to_image(detected, image_size)[0]
+
     def _forward(self, batch_inputs: Tensor, batch_data_samples: SampleList) -> tuple:
         """Return class, box and centerness maps, then mask logits and mask IoU of the boxes found in them."""
+        if self.roi_head is None:
+            return super()._forward(batch_inputs, batch_data_samples)
         x = self.extract_feat(batch_inputs)
         maps = self.bbox_head(x)
         detections = self.bbox_head.predict_by_feat(*maps, batch_img_metas=[s.metainfo for s in batch_data_samples])

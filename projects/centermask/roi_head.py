@@ -34,6 +34,15 @@ def _image_areas(img_metas: Sequence[dict], like: Tensor) -> Tensor:
     )
 
 
+def clip_to_image(detected: InstanceData, image_size: tuple[int, int]) -> tuple[InstanceData, Tensor]:
+    """Clip boxes to an image of this height and width; return those that aren't empty then, and which they are (N,)."""
+    height, width = image_size
+    limits = detected.bboxes.new_tensor([width, height, width, height])
+    detected.bboxes = torch.minimum(detected.bboxes.clamp(min=0), limits)
+    kept = (detected.bboxes[:, 2:] > detected.bboxes[:, :2]).all(1)
+    return detected[kept], kept
+
+
 @MODELS.register_module()
 class CenterMaskRoIHead(StandardRoIHead):
     """Masks for the boxes that the box head found.
@@ -164,16 +173,12 @@ class CenterMaskRoIHead(StandardRoIHead):
             ious: predicted mask IoU, shape (N,), or None.
             image_size: height and width of the result in pixels.
         """
-        height, width = image_size
         if ious is not None:
             detected.mask_scores = detected.scores * ious
         threshold = self.test_cfg['mask_thr_binary']
         if self.pasting == 'rounded':
             detected.masks = paste_rounded(probabilities, detected.bboxes, image_size, threshold)
             return detected
-        limits = detected.bboxes.new_tensor([width, height, width, height])
-        detected.bboxes = torch.minimum(detected.bboxes.clamp(min=0), limits)
-        kept = (detected.bboxes[:, 2:] > detected.bboxes[:, :2]).all(1)
-        detected = detected[kept]
+        detected, kept = clip_to_image(detected, image_size)
         detected.masks = paste_exact(probabilities[kept], detected.bboxes, image_size, threshold)
         return detected

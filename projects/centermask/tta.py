@@ -46,16 +46,19 @@ class CenterMaskTTA(DetTTAModel):
             self._merge([(samples[i].metainfo, found[i]) for _, samples, found in views])
             for i in range(len(views[0][1]))
         ]
-        probabilities, ious = self._masks(views, merged)
-        results = []
-        for i, detected in enumerate(merged):
-            meta = views[0][1][i].metainfo
-            sample = DetDataSample(metainfo=meta)
-            sample.pred_instances = self.module.roi_head.finish(
-                detected, probabilities[i], None if ious is None else ious[i], meta['ori_shape'][:2]
-            )
-            results.append(sample)
-        return results
+        sizes = [sample.metainfo['ori_shape'][:2] for sample in views[0][1]]
+        if self.module.roi_head is None:
+            found = [self.module.finish_boxes(*pair) for pair in zip(merged, sizes, strict=True)]
+        else:
+            probabilities, ious = self._masks(views, merged)
+            found = [
+                self.module.roi_head.finish(merged[i], probabilities[i], None if ious is None else ious[i], sizes[i])
+                for i in range(len(merged))
+            ]
+        return [
+            DetDataSample(metainfo=sample.metainfo, pred_instances=detected)
+            for sample, detected in zip(views[0][1], found, strict=True)
+        ]
 
     def _merge(self, found: list[tuple[dict, InstanceData]]) -> InstanceData:
         """Merge one image's detections, each view's with its metainfo, in pixels of the original image."""

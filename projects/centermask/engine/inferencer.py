@@ -150,7 +150,8 @@ def predict(images: Sequence[Path], inferencer: CenterMaskInferencer, out_dir: P
             }
             boxes.append({**what, 'bbox': [x1, y1, x2 - x1, y2 - y1], 'score': found['scores'][i]})
             scores = found.get('mask_scores', found['scores'])
-            masks.append({**what, 'segmentation': found['masks'][i], 'score': scores[i]})
+            if 'masks' in found:  # FCOS alone has none
+                masks.append({**what, 'segmentation': found['masks'][i], 'score': scores[i]})
         progress.update()
     print()
     written = []
