@@ -10,9 +10,11 @@ from .giou_loss import SmoothedGIoULoss
 from .inclusive_overlaps import InclusiveOverlaps2D
 from .mask_scoring_head import MaskScoringHead
 from .mobilenetv2 import MobileNetV2Features
+from .retina_mask_box_head import RetinaMaskBoxHead
 from .roi_head import CenterMaskRoIHead
 from .sag_mask_head import SAGMaskHead
 from .scale_adaptive_roi_extractor import ScaleAdaptiveRoIExtractor
+from .self_adjusting_smooth_l1_loss import SelfAdjustingSmoothL1Loss
 from .tta import CenterMaskTTA
 from .vovnet import VoVNet
 
@@ -24,8 +26,10 @@ __all__ = [
     'InclusiveOverlaps2D',
     'MaskScoringHead',
     'MobileNetV2Features',
+    'RetinaMaskBoxHead',
     'SAGMaskHead',
     'ScaleAdaptiveRoIExtractor',
+    'SelfAdjustingSmoothL1Loss',
     'SmoothedGIoULoss',
     'VoVNet',
     'checkpoints',
