@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import torch
+from mmdet.models.dense_heads import RPNHead
 from mmengine.logging import print_log
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -118,8 +119,17 @@ def require_fit(misfits: list[Misfit], source: str, model: nn.Module) -> None:
 
 def count_classes(model: nn.Module) -> int:
     """The number of classes that a model's heads tell apart (background not being one), 0 if none says."""
-    numbers = [getattr(part, 'num_classes', None) for part in model.modules()]
-    return min((number for number in numbers if isinstance(number, int)), default=0)
+    return min(_class_numbers(model).values(), default=0)
+
+
+def _class_numbers(model: nn.Module) -> dict[str, int]:
+    """How many classes each part of a model tells apart, by its name; an RPN knows objects only."""
+    numbers = {
+        name: getattr(part, 'num_classes', None)
+        for name, part in model.named_modules()
+        if not isinstance(part, RPNHead)
+    }
+    return {name: number for name, number in numbers.items() if isinstance(number, int)}
 
 
 def class_counts(model: nn.Module, misfits: list[Misfit]) -> tuple[int, int] | None:
@@ -129,8 +139,7 @@ def class_counts(model: nn.Module, misfits: list[Misfit]) -> tuple[int, int] | N
     background has a channel, and where all of them give the same number for the file. Where a head with classes fits,
     the others differ for another reason: one recipe's masks count background, the other's don't.
     """
-    heads = [name for name, part in model.named_modules() if isinstance(getattr(part, 'num_classes', None), int)]
-    if not all(any(misfit.key.startswith(name) for misfit in misfits) for name in heads):
+    if not all(any(misfit.key.startswith(name) for misfit in misfits) for name in _class_numbers(model)):
         return None
     here = count_classes(model)
     in_file = set()
