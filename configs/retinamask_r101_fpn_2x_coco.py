@@ -1,8 +1,8 @@
-# RetinaMask: RetinaNet's boxes in the place of FCOS's, and a mask branch without attention and scoring, on RoIs by Eq. 1.
-# Not checked, since its paper wasn't at hand: that its Eq. 1 has FPN's constants (4 and 224), and what is here as in
-# maskrcnn-benchmark's RetinaNet: P6 from C5, the scale of the deltas (target_stds), NMS at 0.4. What MMDetection's parts
-# do otherwise: deltas count w, not w + 1; boxes are clipped to [0, W]; anchors of ratios 1/2 and 2 aren't rounded before
-# they are scaled; an anchor that is some object's best learns that object.
+# RetinaMask: RetinaNet's boxes in the place of FCOS's, and a mask branch by Eq. 1 without attention or mask scoring.
+# Not checked, since its paper wasn't at hand: that its Eq. 1 has FPN's constants (4 and 224), and what follows the
+# RetinaNet of maskrcnn-benchmark: P6 from C5, the scale of the deltas (target_stds), NMS at 0.4. MMDetection's parts
+# differ from that code: deltas count w, not w + 1; boxes are clipped to [0, W]; anchors of ratios 1/2 and 2 aren't
+# rounded before they are scaled; an anchor that is some object's best learns that object.
 _base_ = [
     './_base_/models/paper_r101.py',
     './_base_/datasets/coco_paper.py',
