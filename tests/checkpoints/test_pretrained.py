@@ -58,6 +58,22 @@ def test_part_fits(tmp_path: Path, logged: list[str]) -> None:
     assert f'{len(counted)} tensors of VoVNet are not in {tmp_path / "a.pth"}' in logged[-1]
 
 
+@pytest.mark.parametrize('attention, fresh', [(None, 0), ('se', 16)])
+def test_table4_starts_from_v2(attention: str | None, fresh: int, tmp_path: Path, logged: list[str]) -> None:
+    """Weights of V2 fit V1 and its variants but for the attention, and the log says so: 4 modules, 4 tensors an SE."""
+    source = VoVNet(arch='19-slim').state_dict()
+    torch.save(source, tmp_path / 'a.pth')
+    backbone = _build({**VOVNET, 'attention': attention}, tmp_path / 'a.pth')
+    backbone.init_weights()
+    for key, value in backbone.state_dict().items():
+        assert '.attention.' in key or torch.equal(value, source[key])
+    log = '\n'.join(logged)
+    assert 'not used: stages.0.blocks.0.attention.fc.weight, stages.0.blocks.0.attention.fc.bias' in log
+    assert (f'{fresh} tensors of VoVNet are not in {tmp_path / "a.pth"} in their shape and start fresh' in log) is (
+        fresh > 0
+    )
+
+
 @pytest.mark.parametrize('checkpoint', ['http://127.0.0.1:9/vovnet39.pth', 'missing.pth'])
 def test_cannot_be_had(checkpoint: str) -> None:
     with pytest.raises(InputError) as error:

@@ -251,19 +251,22 @@ def test_tested_images(recipe: Recipe, data: Path) -> None:
 
 @pytest.mark.parametrize('name', COCO)
 def test_normalised_and_padded(name: str) -> None:
-    """The channels stay in the order blue, green, red; zeros follow at right and bottom, to multiples of 32."""
+    """Blue, green, red, but for HRNet's weights of RGB; zeros follow at right and bottom, to multiples of 32."""
     mean = [103.53, 116.28, 123.675] if '-star' in name else [102.9801, 115.9465, 122.7717]
     std = [1.0, 1.0, 1.0]
     if name == 'centermask-star_x101_fpn_3x_coco':
         std = [57.375, 57.12, 58.395]
     elif name == 'centermask-star_v2-57-timm_fpn_3x_coco':
         mean = [127.5, 127.5, 127.5]
+    elif 'hrnet' in name:
+        mean, std = [123.675, 116.28, 103.53], [58.395, 57.12, 57.375]  # torchvision's, as its ImageNet weights want
     preprocess = MODELS.build(_config(name).model.data_preprocessor)
     images = [torch.randint(256, (3, *shape), dtype=torch.uint8) for shape in ((64, 33), (40, 70))]
     expected = np.zeros((2, 3, 64, 96))
     for i, image in enumerate(images):
         _, height, width = image.shape
-        expected[i, :, :height, :width] = (image.numpy() - np.reshape(mean, (3, 1, 1))) / np.reshape(std, (3, 1, 1))
+        pixels = image.numpy()[::-1] if 'hrnet' in name else image.numpy()
+        expected[i, :, :height, :width] = (pixels - np.reshape(mean, (3, 1, 1))) / np.reshape(std, (3, 1, 1))
     for training in (True, False):
         batch = preprocess({'inputs': images}, training)['inputs']
         np.testing.assert_allclose(batch, expected, atol=1e-4)
