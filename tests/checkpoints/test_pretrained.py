@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from mmdet.registry import MODELS
+from mmengine.config import Config
 from torch import nn
 
 from centermask import VoVNet
@@ -12,13 +13,15 @@ from centermask.errors import InputError
 
 RESNET = dict(type='ResNet', depth=18, num_stages=1, strides=(1,), dilations=(1,), out_indices=(0,))
 VOVNET = dict(type='VoVNet', arch='19-slim')
+CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
+HRNET = {**Config.fromfile(CONFIGS / 'centermask_hrnetv2-w18_fpn_1x_coco.py').model.backbone, 'init_cfg': None}
 
 
 def _build(config: dict, checkpoint: Path | str) -> nn.Module:
     return MODELS.build({**config, 'init_cfg': dict(type='Pretrained', checkpoint=str(checkpoint))})
 
 
-@pytest.mark.parametrize('config', [RESNET, VOVNET], ids=['ResNet', 'VoVNet'])
+@pytest.mark.parametrize('config', [RESNET, VOVNET, HRNET], ids=['ResNet', 'VoVNet', 'HRNet'])
 def test_loads(config: dict, tmp_path: Path, logged: list[str]) -> None:
     source = MODELS.build(config)
     source.init_weights()
