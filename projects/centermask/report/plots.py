@@ -26,7 +26,7 @@ def plot_losses(history: History, path: Path) -> None:
         axes.plot(*history.curve(name), color='#333' if name == 'loss' else MASK_COLOUR, linewidth=1.4)
         axes.set_title('sum of all' if name == 'loss' else name, fontsize=10)
         axes.set_ylim(bottom=0)
-        _plain(axes)
+        plain(axes)
         if position > len(names) - columns:
             axes.set_xlabel('iteration', fontsize=9)
     figure.savefig(path, dpi=DPI)
@@ -42,7 +42,7 @@ def plot_ap(curves: dict[str, tuple[list[int], list[float]]], path: Path) -> Non
     axes.set_ylabel('AP', fontsize=9)
     axes.set_ylim(0, 1)
     axes.legend(frameon=False)
-    _plain(axes)
+    plain(axes)
     figure.savefig(path, dpi=DPI)
 
 
@@ -59,12 +59,12 @@ def plot_classes(classes: Sequence[str], box: Sequence[float], mask: Sequence[fl
     axes.invert_yaxis()
     axes.set_xlim(0, 1.05)
     figure.legend(frameon=False, loc='outside upper center', ncols=2)
-    _plain(axes)
+    plain(axes)
     axes.grid(visible=False, axis='y')
     figure.savefig(path, dpi=DPI)
 
 
-def _plain(axes) -> None:
+def plain(axes) -> None:
     axes.spines[['top', 'right']].set_visible(False)
     axes.tick_params(labelsize=8.5)
     axes.grid(color='#e6e6e6', linewidth=0.7)

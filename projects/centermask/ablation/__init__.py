@@ -1,0 +1,1 @@
+"""The paper's claims in small: rows trained on made pictures, and their paired differences."""

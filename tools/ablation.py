@@ -1,0 +1,98 @@
+"""Train the paper's comparisons in small and print paired differences. Interrupted, the same command goes on."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from centermask.ablation.report import compare, draw, levels_text, markdown
+from centermask.ablation.rows import ROWS, choose
+from centermask.ablation.study import Study, carry_out, gather
+from centermask.engine.launch import run
+from centermask.errors import RunError
+from centermask.folders import write_aside
+from centermask.tables.index import read_index
+
+CONFIGS = Path(__file__).resolve().parents[1] / 'configs'
+
+
+def positive(text: str) -> int:
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f'{text!r} is no number from 1 on')
+    return int(text)
+
+
+def seed(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f'{text!r} is no number from 0 on')
+    return int(text)
+
+
+def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        '--rows', nargs='+', metavar='ROW', help=f'only these: {", ".join(row.name for row in ROWS)} (default all)'
+    )
+    parser.add_argument('--seeds', nargs='+', type=seed, default=[0, 1, 2], help='default 0 1 2')
+    parser.add_argument(
+        '--jobs',
+        type=positive,
+        default=len(os.sched_getaffinity(0)),
+        help='trainings side by side, of one thread each (default: the number of cores, here %(default)s)',
+    )
+    parser.add_argument('--work-dir', type=Path, default='work_dirs/ablation', help='results, table and picture')
+    parser.add_argument('--data', type=Path, default='data/ablation', help='where the pictures are or go')
+    parser.add_argument('--report', action='store_true', help='train nothing: print what there is')
+    return parser.parse_args(argv)
+
+
+def ablation(study: Study, names: list[str] | None, seeds: Sequence[int], train: bool) -> None:
+    """Train what is missing, then print and draw what was found.
+
+    Raises:
+        InputError, RunError: as of :func:`centermask.ablation.study.carry_out`.
+    """
+    rows = choose(names)
+    paper = read_index(CONFIGS).rows
+    if train:
+        carry_out(study, rows, sorted(set(seeds)))
+    results = gather(study, ROWS, sorted(set(seeds)))
+    comparisons = compare(rows, results, paper)
+    table = markdown(rows, results, comparisons)
+    print(table)
+    print('\n'.join(levels_text(rows, results)))
+    write_aside(study.work_dir / 'ablation.md', lambda path: path.write_text(table, encoding='utf-8'))
+    draw(rows, results, comparisons, study.work_dir / 'ablation.png')
+    print(f'Table: {study.work_dir / "ablation.md"}, picture: {study.work_dir / "ablation.png"}')
+
+
+def interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    args = parse_args(argv)
+    study = Study(
+        work_dir=args.work_dir,
+        data=args.data,
+        configs=CONFIGS,
+        base=CONFIGS / 'centermask-lite-star_v2-19-slim_ablation.py',
+        start=CONFIGS / 'centermask-lite-star_v2-19-slim_shapes.py',
+        jobs=args.jobs,
+    )
+    # What ends this process must end the trainings too; nohup's choice stays.
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, interrupt)
+    try:
+        ablation(study, args.rows, args.seeds, train=not args.report)
+    except KeyboardInterrupt:
+        raise RunError('Interrupted: the same command goes on with the trainings that are not done.') from None
+
+
+if __name__ == '__main__':
+    sys.exit(run(main))
