@@ -44,8 +44,8 @@ def test_equation() -> None:
         mean, variance = _statistics(BATCHES[:count])
         beta = np.clip(mean - variance, 0.001, 0.11)
         assert _run(loss, errors, avg_factor=3.0) == pytest.approx(2 * _expected(errors, beta) / 3, rel=1e-4)
-        np.testing.assert_allclose(loss.running_mean.numpy(), mean, rtol=1e-4)
-        np.testing.assert_allclose(loss.running_var.numpy(), variance, rtol=1e-4)
+        np.testing.assert_allclose(loss.running_mean.numpy(), mean, rtol=1e-3)
+        np.testing.assert_allclose(loss.running_var.numpy(), variance, rtol=1e-3)
     assert beta[2] == 0.11 and beta[3] == 0.001 and 0.001 < beta[0] < 0.11  # both limits and the way between
 
 
