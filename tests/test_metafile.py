@@ -1,7 +1,11 @@
-"""The index of the released models: it has them all, with their authors' figures, and mim finds them by config name."""
+"""The index of models: every config, with its settings, and every row of the paper's tables, with the paper's figures.
+
+Of the released models it has all, with their authors' figures; mim finds entries by config name.
+"""
 
 import csv
 import json
+import math
 import os
 import subprocess
 import sys
@@ -10,13 +14,26 @@ from urllib.parse import urlsplit
 
 import pytest
 import yaml
+from mmengine.config import Config
 from modelindex.load_model_index import load
+
+from centermask.tables.index import LATENCY, NOT_MEASURED, TABLES, Row, read_index
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 METAFILE = yaml.safe_load((REPOSITORY / 'configs/metafile.yml').read_text())
 MODELS = {model['Name']: model for model in METAFILE['Models']}
+RELEASED = {name: model for name, model in MODELS.items() if 'Weights' in model}
+OF_CONFIGS = [name for name in MODELS if not name.startswith('panoptic-')]
 COLLECTIONS = {collection['Name']: collection for collection in METAFILE['Collections']}
 LICENCES = {'star': 'CC BY-NC 4.0', 'paper': 'BSD 2-Clause'}
+CSVS = {
+    1: 'table1_components',
+    2: 'table2_feature_levels',
+    3: 'table3_backbones',
+    4: 'table4_vovnet',
+    5: 'table5_state_of_the_art',
+}
+LITERATURE = ('ShapeMask', 'TensorMask')
 
 
 def _file(url: str) -> str:
@@ -31,9 +48,9 @@ def released(shared: Path) -> list[dict[str, str]]:
 
 
 def test_has_all_released_models(released: list[dict[str, str]]) -> None:
-    assert len(MODELS) == len(METAFILE['Models']) == 34
-    assert {_file(model['Weights']) for model in MODELS.values()} == {_file(row['checkpoint']) for row in released}
-    assert {model['Weights'] for model in MODELS.values()} <= {row['checkpoint'] for row in released}
+    assert len(RELEASED) == 34
+    assert {_file(model['Weights']) for model in RELEASED.values()} == {_file(row['checkpoint']) for row in released}
+    assert {model['Weights'] for model in RELEASED.values()} <= {row['checkpoint'] for row in released}
 
 
 def test_average_precision(released: list[dict[str, str]]) -> None:
@@ -49,7 +66,7 @@ def test_average_precision(released: list[dict[str, str]]) -> None:
             for result in model['Results']
             for metric, value in result['Metrics'].items()
         }
-        for model in MODELS.values()
+        for model in RELEASED.values()
     }
     assert listed == expected
 
@@ -57,7 +74,7 @@ def test_average_precision(released: list[dict[str, str]]) -> None:
 def test_of_one_recipe_and_backbone(released: list[dict[str, str]]) -> None:
     """The config is that of the row: its recipe, size, backbone and schedule."""
     files = {_file(row['checkpoint']): row for row in released}
-    for model in MODELS.values():
+    for model in RELEASED.values():
         row = files[_file(model['Weights'])]
         method, backbone, _, schedule, _ = Path(model['Config']).stem.split('_')
         theirs = row['backbone'].lower().removesuffix('-fpn').removesuffix('-32x8d')
@@ -79,10 +96,176 @@ def test_config(name: str) -> None:
         assert name == Path(model['Config']).stem
 
 
-def test_figures_are_marked_as_the_authors() -> None:
+def test_every_config_has_an_entry() -> None:
+    """One each, of its own name; the demo, own data and the ablation are no results on COCO."""
+    assert len(MODELS) == len(METAFILE['Models'])
+    assert sorted(OF_CONFIGS) == sorted(path.stem for path in (REPOSITORY / 'configs').glob('*_coco.py'))
+
+
+@pytest.mark.parametrize('name', OF_CONFIGS)
+def test_settings(name: str) -> None:
+    """Those of the config."""
+    config, metadata = Config.fromfile(REPOSITORY / MODELS[name]['Config']), MODELS[name]['Metadata']
+    assert metadata['Iterations'] == config.train_cfg.max_iters
+    assert metadata['Batch Size'] == config.auto_scale_lr.base_batch_size == (8 if 'yolact' in name else 16)
+    assert metadata['Learning Rate'] == config.optim_wrapper.optimizer.lr
+    (steps,) = [rule.milestones for rule in config.param_scheduler if rule.type == 'MultiStepLR']
+    assert metadata['Learning Rate Steps'] == ', '.join(map(str, steps))
+    assert metadata['Training Sizes'] == _sizes(config)
+    roi_head = config.model.get('roi_head') or {}
+    assert ('mask scoring' in metadata['Architecture']) == bool(roi_head.get('mask_iou_head'))
+    assert ('FCOS' in metadata['Architecture']) == (
+        config.model.get('bbox_head', {}).get('type') == 'CenterMaskFCOSHead'
+    )
+    extractor = roi_head.get('mask_roi_extractor', {})
+    if extractor.get('type') == 'ScaleAdaptiveRoIExtractor':
+        equation = 1 if extractor.get('assignment') == 'fpn' else 2
+        levels = f'RoIs to P3-P{2 + len(extractor.featmap_strides)} by Eq. {equation}'
+        assert levels in metadata['Architecture']
+    if config.model.backbone.type == 'VoVNet':
+        version = metadata['Architecture'][0].removeprefix('VoVNetV')
+        assert version.startswith(f'{1 + (config.model.backbone.get("attention", "ese") == "ese")}-')
+        assert config.model.backbone.arch.partition('-')[0] in version
+
+
+def _sizes(config: Config) -> str:
+    """The sizes of training images in the words of the index."""
+    (resize,) = [t for t in config.train_dataloader.dataset.pipeline if t.type.endswith('Resize')]
+    if resize.type == 'RandomChoiceResize':
+        return f'shorter side {", ".join(str(min(scale)) for scale in resize.scales)}'
+    if resize.type == 'RandomResize':
+        return f'shorter side {min(resize.scale[0])} to {min(resize.scale[1])}'
+    if not resize.get('keep_ratio', True):
+        return f'{resize.scale[0]} x {resize.scale[1]}'
+    return f'shorter side {min(resize.scale)}'
+
+
+@pytest.mark.parametrize('name', OF_CONFIGS)
+def test_measured(name: str) -> None:
+    """Counts are there; what was not measured says so in these words, and an own AP names its log."""
+    metadata = MODELS[name]['Metadata']
+    assert metadata['Parameters'] > 1e6
+    assert metadata['FLOPs'] > 1e10
+    own = [metadata[f'Own {kind} AP'] for kind in ('mask', 'box')]
+    assert all(value == NOT_MEASURED or 0 < value < 100 for value in own)
+    assert ('Log' in metadata) == any(value != NOT_MEASURED for value in own)
+    latency = metadata[LATENCY]
+    assert latency == NOT_MEASURED or (latency[0]['value'] > 0 and latency[0]['hardware'])
+
+
+def test_figures_of_others_are_marked() -> None:
+    """An entry's `Results` are of its weights, and so of those who released them; the paper's figures are in `Rows`."""
     for collection in COLLECTIONS.values():
-        assert collection['Metadata']['Results'].startswith('reported by the authors')
         assert collection['Metadata']['Results'].endswith('not measured here')
+    for model in METAFILE['Models']:
+        assert ('Results' in model) == ('Weights' in model)
+        results = COLLECTIONS[model['In Collection']]['Metadata']['Results']
+        assert results.startswith('reported by the authors') or 'Weights' not in model
+    for name in LITERATURE:
+        assert "the literature's figures" in COLLECTIONS[name]['Metadata']['Results']
+
+
+# The paper's tables
+
+COLUMNS = {
+    'component': 'Component',
+    'levels': 'Levels',
+    'backbone': 'Backbone',
+    'variant': 'Variant',
+    'method': 'Method',
+    'params_m': 'Params (M)',
+    'time_ms_titan_xp': 'ms (Titan Xp)',
+    'time_ms': 'ms',
+    'fps': 'FPS',
+    'gpu': 'GPU',
+    'epochs': 'Epochs',
+    **{
+        f'{kind}_ap{f"_{size}" if size else ""}': f'{kind} AP{f" {size.upper()}" if size else ""}'
+        for kind in ('mask', 'box')
+        for size in ('', 's', 'm', 'l')
+    },
+}
+
+
+def _value(text: str) -> float | str:
+    """A number of a CSV file, or its words."""
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
+@pytest.mark.parametrize('number', TABLES)
+def test_figures_are_the_papers(shared: Path, number: int) -> None:
+    """Every row of the CSV, in its order, with every figure and no other; in columns of the same order."""
+    with (shared / f'paper/{CSVS[number]}.csv').open(newline='') as file:
+        expected = [{COLUMNS[key]: text for key, text in row.items()} for row in csv.DictReader(file)]
+    rows = [row for row in read_index(REPOSITORY / 'configs').rows if row.table == number]
+    assert len(rows) == TABLES[number].rows
+    assert [{**row.names, **row.paper} for row in rows] == [
+        {key: _value(text) for key, text in row.items() if text} for row in expected
+    ]
+    assert list(expected[0]) == [*TABLES[number].names, *TABLES[number].figures]
+    assert not any(isinstance(value, float) and math.isnan(value) for row in rows for value in row.paper.values())
+
+
+BACKBONES = {
+    'M-v2': 'mobilenetv2',
+    'MobileNetV2': 'mobilenetv2',
+    'R-50': 'r50',
+    'R-101': 'r101',
+    'X-101': 'x101',
+    'ResNet-50': 'r50',
+    'ResNet-101': 'r101',
+    'ResNeXt-101': 'x101',
+}
+VARIANTS = {
+    'V1': 'v1-{}',
+    'V1 + residual': 'v1-{}-residual',
+    'V1 + residual + SE': 'v1-{}-residual-se',
+    'V1 + residual + eSE (= V2)': 'v2-{}',
+}
+SCHEDULES = {24: '2x', 36: '3x', 48: '4x'}
+PARTS = ('fcos_r50', 'centermask_r50-eq1', 'centermask_r50-eq2', 'centermask_r50-sam', 'centermask_r50')
+
+
+def _config_of(row: Row) -> str | None:
+    """The config that the words of a row mean."""
+    if row.table == 1:
+        return f'{PARTS[row.number - 1]}_fpn_1x_coco'
+    if row.table == 2:
+        levels = '' if row.names['Levels'] == 'P3-P5' else f'-{row.names["Levels"].lower()}'
+        return f'centermask_r50{levels}_fpn_1x_coco'
+    backbone = row.names['Backbone'].removesuffix('-FPN')
+    if row.table == 4:
+        return f'centermask_{VARIANTS[row.names["Variant"]].format(backbone.removeprefix("VoVNet-"))}_fpn_1x_coco'
+    if row.table == 5 and backbone.startswith('V-'):
+        backbone = backbone.replace('V-', 'v2-')
+    backbone = BACKBONES.get(backbone, backbone.replace('VoVNetV', 'v').lower())
+    if row.table == 3:
+        return f'centermask_{backbone}_fpn_1x_coco'
+    method = row.names['Method'].lower().replace('mask r-cnn', 'mask-rcnn').replace('*', '-star')
+    if row.names['Method'] in LITERATURE:
+        return None
+    if method.startswith('yolact'):
+        return f'{method}_{backbone}_coco'
+    return f'{method}_{backbone}_fpn_{SCHEDULES[int(row.paper["Epochs"])]}_coco'
+
+
+def test_config_of_each_row() -> None:
+    rows = read_index(REPOSITORY / 'configs').rows
+    assert {str(row): row.config for row in rows} == {str(row): _config_of(row) for row in rows}
+
+
+def test_epochs_of_table_5() -> None:
+    """The iterations make the paper's epochs: of 117266 images with objects, but YOLACT counts its own way (55)."""
+    for row in read_index(REPOSITORY / 'configs').rows:
+        if row.table == 5 and row.config and not row.config.startswith('yolact'):
+            epochs = row.measured['Iterations'] * row.measured['Batch Size'] / 117266
+            assert epochs == pytest.approx(float(row.paper['Epochs']), abs=1.2), row
+
+
+# mim
 
 
 def test_index_of_the_repository() -> None:
@@ -102,7 +285,13 @@ def test_mim_finds_them_in_an_installed_package(tmp_path: Path) -> None:
     search = [sys.executable, '-m', 'mim', 'search', 'centermask', '--json', tmp_path / 'found.json']
     subprocess.run(search, cwd=tmp_path, env={**os.environ, 'PYTHONPATH': str(tmp_path)}, check=True)
     found = json.loads((tmp_path / 'found.json').read_text())
-    assert found['weight'] == {name: model['Weights'] for name, model in MODELS.items()}
+    assert found['weight'] == {name: model.get('Weights') for name, model in MODELS.items()}
+    assert found['config'] == {name: model['Config'] for name, model in MODELS.items()}
+    assert (
+        found['parameters']['centermask_r50_fpn_1x_coco']
+        == MODELS['centermask_r50_fpn_1x_coco']['Metadata']['Parameters']
+    )
+    assert found['own_mask_ap']['centermask_r50_fpn_1x_coco'] == NOT_MEASURED
     assert all((tmp_path / 'centermask/.mim' / config).is_file() for config in found['config'].values())
     for path in (REPOSITORY / 'configs').rglob('*.py'):
         assert (tmp_path / 'centermask/.mim' / path.relative_to(REPOSITORY)).is_file()

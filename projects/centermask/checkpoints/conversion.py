@@ -235,6 +235,7 @@ def _find_config(translation: Translation, configs: Path, source: str) -> Path:
     released_as = {
         Path(urlparse(model['Weights']).path).name: model['Config']
         for model in load(configs / 'metafile.yml')['Models']
+        if 'Weights' in model
     }
     in_file = _shapes(translation.weights)
     differences: dict[str, int] = {}

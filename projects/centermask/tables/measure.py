@@ -1,0 +1,144 @@
+"""Parameters, operations and latency of a config's model."""
+
+from __future__ import annotations
+
+import copy
+import platform
+import re
+import statistics
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import torch
+import torch.nn.functional as F
+from mmcv.ops import modulated_deform_conv
+from mmdet.registry import MODELS
+from mmdet.structures import DetDataSample
+from mmengine.config import Config
+from mmengine.registry import DefaultScope
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils.flop_counter import FlopCounterMode
+
+from centermask.engine.launch import explained_model_errors
+
+LATENCY_RUNS = 5
+
+
+def build(config: Config, device: str = 'meta') -> nn.Module:
+    """Build a config's model for testing with random weights, by default without memory.
+
+    Raises:
+        InputError: a class, an argument or a value in the config doesn't exist.
+    """
+    model = dict(config.model, backbone=dict(config.model.backbone, init_cfg=None))
+    with explained_model_errors(), torch.device(device), DefaultScope.overwrite_default_scope('mmdet'):
+        return MODELS.build(model).eval()
+
+
+def count_parameters(model: nn.Module) -> int:
+    """Return the number of parameters as the paper counts them: without those of BN."""
+    of_norms = {id(p) for module in model.modules() if isinstance(module, _BatchNorm) for p in module.parameters()}
+    return sum(p.numel() for p in model.parameters() if id(p) not in of_norms)
+
+
+def input_size(config: Config) -> tuple[int, int]:
+    """Return height and width of the largest test image in landscape, before it is padded."""
+    (scale,) = [t['scale'] for t in config.test_dataloader.dataset.pipeline if t['type'].endswith('Resize')]
+    return min(scale), max(scale)
+
+
+def count_flops(config: Config) -> int:
+    """Return the floating-point operations of one image, a multiplication and an addition counted as two.
+
+    Counted are convolutions and matrix products, by torch: backbone, neck and dense heads on one image of
+    :func:`input_size`, padded as in testing, and the heads of RoIs on as many as testing allows. Not counted are norms,
+    activations, pooling (also RoIAlign), NMS and the pasting of masks; a deformable convolution counts as an ordinary
+    one and the convolution of its offsets.
+    """
+    model: Any = build(config)
+    divisor = config.model.data_preprocessor.get('pad_size_divisor', 1)
+    height, width = (-(-side // divisor) * divisor for side in input_size(config))
+    image = torch.empty(1, 3, height, width, device='meta')
+    with torch.no_grad(), FlopCounterMode(display=False) as counter, _plain_deformable_convs():
+        levels = model.extract_feat(image)
+        for head in ('rpn_head', 'bbox_head'):
+            if hasattr(model, head):
+                getattr(model, head)(levels)
+        if hasattr(model, 'mask_head'):  # YOLACT's
+            model.mask_head.protonet(levels[0])
+        if getattr(model, 'roi_head', None) is not None:
+            _forward_rois(model)
+    return counter.get_total_flops()
+
+
+def _forward_rois(model: Any) -> None:
+    """Forward the heads of RoIs, with features of as many RoIs as the test settings allow."""
+    head, settings = model.roi_head, model.test_cfg
+    if head.with_bbox:
+        head.bbox_head(_features_of_rois(head.bbox_roi_extractor, settings['rpn']['max_per_img']))
+    features = _features_of_rois(head.mask_roi_extractor, settings.get('rcnn', settings)['max_per_img'])
+    logits = head.mask_head(features)
+    if getattr(head, 'mask_iou_head', None) is not None:
+        head.mask_iou_head(features, logits[:, 0])
+
+
+def _features_of_rois(extractor: Any, rois: int) -> Tensor:
+    return torch.empty(rois, extractor.out_channels, *extractor.roi_layers[0].output_size, device='meta')
+
+
+def _plain_deformable_convs() -> AbstractContextManager:
+    """MMCV's deformable convolution can't run without memory, and torch's counter doesn't know it."""
+
+    def plain(x: Tensor, offset: Tensor, mask: Tensor, weight: Tensor, bias: Tensor | None, *rest: Any) -> Tensor:
+        stride, padding, dilation, groups = rest[:4]
+        return F.conv2d(x, weight, bias, stride, padding, dilation, groups)
+
+    return patch.object(modulated_deform_conv, 'modulated_deform_conv2d', plain)
+
+
+def measure_latency(config: Config, device: str) -> float:
+    """Return the time of one image in ms, from pixels to full-size masks, the median of several runs after one more.
+
+    Weights are random, so the score threshold is 0: as many detections as the test settings allow reach the mask
+    branch, where they are not fewer than that.
+    """
+    config = copy.deepcopy(config)
+    for settings in _dicts(config.model.get('test_cfg') or {}):
+        if 'score_thr' in settings:
+            settings['score_thr'] = 0.0
+    model: Any = build(config, 'cpu').to(device)
+    size = input_size(config)
+    image = torch.randint(0, 256, (3, *size), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    times = []
+    for _ in range(1 + LATENCY_RUNS):
+        metainfo = dict(img_shape=size, ori_shape=size, scale_factor=(1.0, 1.0))
+        batch = dict(inputs=[image], data_samples=[DetDataSample(metainfo=metainfo)])
+        start = time.perf_counter()
+        with torch.no_grad():
+            model.test_step(batch)
+        if device == 'cuda':
+            torch.cuda.synchronize()
+        times.append((time.perf_counter() - start) * 1000)
+    return statistics.median(times[1:])
+
+
+def _dicts(settings: Mapping) -> Iterator[Any]:
+    yield settings
+    for value in settings.values():
+        if isinstance(value, Mapping):
+            yield from _dicts(value)
+
+
+def machine(device: str) -> str:
+    """What latency is measured on: the GPU's name, or the processor's and how many threads."""
+    if device == 'cuda':
+        return torch.cuda.get_device_name()
+    threads = torch.get_num_threads()
+    information = Path('/proc/cpuinfo')
+    found = information.exists() and re.search(r'^model name\s*: (.+)$', information.read_text(), re.MULTILINE)
+    return f'{found[1] if found else platform.machine()}, {threads} thread{"s" if threads > 1 else ""}'
