@@ -89,6 +89,20 @@ def test_a_count_is_taken_out_of_the_index(copied: Path, monkeypatch: pytest.Mon
     assert 'and metafile.yml says 387' in faults
 
 
+def test_the_papers_figure_is_taken_out(index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
+    (row,) = _only(index)
+    paper = {name: value for name, value in row.paper.items() if name != 'Params (M)'}
+    faults = _faults(CONFIGS, [row._replace(paper=paper)], monkeypatch)
+    assert "table 3, row 1 (MobileNetV2) lacks the paper's Params (M) in metafile.yml" in faults
+
+
+def test_an_exception_without_its_reason(index: Index) -> None:
+    rows = [row._replace(differs=None) if row.table == 4 else row for row in index.rows]
+    with pytest.raises(RunError) as error:
+        check(CONFIGS, rows, [4])
+    assert 'row 9 (VoVNet-99, V1) has 87.60 M parameters and the paper says 83.6 M; table 4, row 10' in str(error.value)
+
+
 def test_an_unneeded_exception(index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
     (row,) = _only(index)
     faults = _faults(CONFIGS, [row._replace(differs='it does')], monkeypatch)

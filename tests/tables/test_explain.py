@@ -38,6 +38,17 @@ def test_chain(index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
     ]
 
 
+def test_chain_through_another_package(index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(CONFIGS)
+    chain, _ = _explain('yolact-550_r50_coco', index)
+    assert chain == [
+        'yolact-550_r50_coco.py',
+        '  mmdet::yolact/yolact_r50_1xb8-55e_coco.py',
+        '    mmdet::_base_/datasets/coco_instance.py',
+        '    mmdet::_base_/default_runtime.py',
+    ]
+
+
 def test_table_2(index: Index) -> None:
     assert _explain('centermask_r50-p3-p4_fpn_1x_coco', index)[1:] == [
         [

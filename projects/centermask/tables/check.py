@@ -10,6 +10,7 @@ from centermask.errors import InputError, RunError
 from centermask.tables.index import METAFILE, NOT_MEASURED, TABLES, Row
 from centermask.tables.measure import build, count_parameters
 
+PARAMETERS = 'Params (M)'
 TOLERANCE = 0.1  # million parameters
 
 
@@ -47,9 +48,12 @@ def check(configs: Path, rows: list[Row], numbers: Iterable[int]) -> str:
         measured = row.measured.get('Parameters', NOT_MEASURED)
         if measured != count:
             faults.append(f'{row} has {count} parameters and {METAFILE} says {measured}')
-        if 'Params (M)' not in row.paper:
+        if PARAMETERS not in TABLES[row.table].figures:
             continue
-        paper = float(row.paper['Params (M)'])
+        if PARAMETERS not in row.paper:
+            faults.append(f"{row} lacks the paper's {PARAMETERS} in {METAFILE}")
+            continue
+        paper = float(row.paper[PARAMETERS])
         off = abs(count / 1e6 - paper) > TOLERANCE
         if off and row.differs:
             known.append(f'{row}: {count / 1e6:.1f} M, the paper says {paper} M; {row.differs}')

@@ -66,13 +66,11 @@ def explain(path: Path, configs: Path, rows: Sequence[Row]) -> str:
 
 
 def _chain(path: Path, depth: int = 0) -> Iterator[str]:
-    """The file and those that it inherits, each indented below what names it."""
-    yield f'{"  " * depth}{os.path.relpath(path)}'
-    for base in Config._get_base_files(str(path)):  # MMEngine's own reading of `_base_`
-        if '::' in base:
-            yield f'{"  " * (depth + 1)}{base}'
-        else:
-            yield from _chain(path.parent / base, depth + 1)
+    """The file and those that it inherits, each indented below what names it; another package's as ``mmdet::FILE``."""
+    package, of_package, file = os.path.normpath(path).partition('/.mim/configs/')
+    yield '  ' * depth + (f'{Path(package).name}::{file}' if of_package else os.path.relpath(path))
+    for base in Config._get_base_files(str(path)):  # MMEngine's own reading of `_base_`, as the next
+        yield from _chain(Path(Config._get_cfg_path(base, str(path))[0]), depth + 1)
 
 
 def differences(config: Config, first: Config) -> Iterator[tuple[str, Any, Any]]:

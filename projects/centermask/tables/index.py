@@ -73,12 +73,9 @@ def read_index(configs: Path) -> Index:
         entries = [*index['Collections'], *index['Models']]
         rows = [_read_row(entry, row) for entry in entries for row in entry.get('Rows', ())]
         names = [Path(model['Config']).stem for model in index['Models']]
-    except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
-        what = (
-            f'lacks the key {error}'
-            if isinstance(error, KeyError)
-            else f"can't be read ({' '.join(str(error).split())})"
-        )
+    except (OSError, yaml.YAMLError, AttributeError, KeyError, TypeError) as error:
+        missing = isinstance(error, KeyError)
+        what = f'lacks the key {error}' if missing else f"can't be read ({' '.join(str(error).split())})"
         raise InputError(f'The index {path} {what}: restore the file.') from error
     rows.sort(key=lambda row: (row.table, row.number))
     return Index(rows, list(dict.fromkeys([row.config for row in rows if row.config] + names)))

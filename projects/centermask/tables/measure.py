@@ -64,7 +64,7 @@ def count_flops(config: Config) -> int:
     divisor = config.model.data_preprocessor.get('pad_size_divisor', 1)
     height, width = (-(-side // divisor) * divisor for side in input_size(config))
     image = torch.empty(1, 3, height, width, device='meta')
-    with torch.no_grad(), FlopCounterMode(display=False) as counter, _plain_deformable_convs():
+    with torch.no_grad(), FlopCounterMode(display=False) as counter, plain_deformable_convs():
         levels = model.extract_feat(image)
         for head in ('rpn_head', 'bbox_head'):
             if hasattr(model, head):
@@ -91,7 +91,7 @@ def _features_of_rois(extractor: Any, rois: int) -> Tensor:
     return torch.empty(rois, extractor.out_channels, *extractor.roi_layers[0].output_size, device='meta')
 
 
-def _plain_deformable_convs() -> AbstractContextManager:
+def plain_deformable_convs() -> AbstractContextManager:
     """MMCV's deformable convolution can't run without memory, and torch's counter doesn't know it."""
 
     def plain(x: Tensor, offset: Tensor, mask: Tensor, weight: Tensor, bias: Tensor | None, *rest: Any) -> Tensor:
