@@ -76,21 +76,32 @@ def read_image(path: Path) -> np.ndarray:
     """
     image = cv2.imread(str(path), cv2.IMREAD_COLOR)
     if image is None:
-        raise InputError(f'{path} is missing or no image: the report needs the images of the annotation file.')
+        raise InputError(f'{path} is missing or no image: it is needed to draw on.')
     return image[..., ::-1]
 
 
 def draw_pair(image: np.ndarray, truth: Sequence[Shown], found: Sequence[Shown]) -> np.ndarray:
     """Ground truth on the left, predictions on the right: (H', W', 3) RGB of about ``PANEL_SIDE`` a panel."""
-    panels = [_panel(image, truth, 'Ground truth'), _panel(image, found, 'Predictions')]
+    scale = PANEL_SIDE / max(image.shape[:2])
+    panels = [draw_objects(image, truth, scale, 'Ground truth'), draw_objects(image, found, scale, 'Predictions')]
     height, width = panels[0].shape[:2]
     pair = np.full((height, 2 * width + GAP, 3), 255, np.uint8)
     pair[:, :width], pair[:, width + GAP :] = panels
     return pair
 
 
-def _panel(image: np.ndarray, objects: Sequence[Shown], title: str) -> np.ndarray:
-    scale = PANEL_SIDE / max(image.shape[:2])
+def draw_objects(
+    image: np.ndarray, objects: Sequence[Shown], scale: float, title: str = '', boxes: bool = False
+) -> np.ndarray:
+    """An image with its objects on it.
+
+    Args:
+        image: (H, W, 3) RGB.
+        objects: in pixels of it.
+        scale: of the picture to the image.
+        title: stands above, where given.
+        boxes: whether boxes are drawn too.
+    """
     size = (round(image.shape[1] * scale), round(image.shape[0] * scale))
     canvas = cv2.resize(image, size, interpolation=cv2.INTER_CUBIC if scale > 1 else cv2.INTER_AREA)
     # The greatest first: small objects stay visible on them.
@@ -101,13 +112,17 @@ def _panel(image: np.ndarray, objects: Sequence[Shown], title: str) -> np.ndarra
         outlines, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
         cv2.drawContours(canvas, outlines, -1, (255, 255, 255), 3, cv2.LINE_AA)
         cv2.drawContours(canvas, outlines, -1, shown.colour, 2, cv2.LINE_AA)
+        if boxes:
+            x, y, w, h = (round(scale * value) for value in shown.box)
+            cv2.rectangle(canvas, (x, y), (x + w - 1, y + h - 1), shown.colour, 1)
     return _with_text(canvas, objects, scale, title)
 
 
 def _with_text(canvas: np.ndarray, objects: Sequence[Shown], scale: float, title: str) -> np.ndarray:
     height, width = canvas.shape[:2]
-    page = Image.new('RGB', (width, height + TITLE_HEIGHT), 'white')
-    page.paste(Image.fromarray(canvas), (0, TITLE_HEIGHT))
+    above = TITLE_HEIGHT if title else 0
+    page = Image.new('RGB', (width, height + above), 'white')
+    page.paste(Image.fromarray(canvas), (0, above))
     draw = ImageDraw.Draw(page)
     draw.text((0, 4), title, fill='#444', font=_font(15))
     font = _font(13)
@@ -116,10 +131,10 @@ def _with_text(canvas: np.ndarray, objects: Sequence[Shown], scale: float, title
         label_width = draw.textlength(shown.label, font=font) + 6
         left = min(max(shown.box[0] * scale, 0), max(width - label_width, 0))
         tops = [(shown.box[1] + share * shown.box[3]) * scale for share in (0, 0.25, 0.5, 0.75, 1)]
-        places = [(left, min(max(top - 9, 0), height - 18) + TITLE_HEIGHT) for top in tops]
-        boxes = [(x, y, x + label_width, y + 18) for x, y in places]
+        places = [(left, min(max(top - 9, 0), height - 18) + above) for top in tops]
+        labels = [(x, y, x + label_width, y + 18) for x, y in places]
         # The first place that covers no other label.
-        place = next((box for box in boxes if not any(_overlap(box, other) for other in taken)), boxes[0])
+        place = next((box for box in labels if not any(_overlap(box, other) for other in taken)), labels[0])
         taken.append(place)
         bright = np.dot(shown.colour, (0.299, 0.587, 0.114)) > 150
         draw.rectangle(place, fill=shown.colour)

@@ -1,0 +1,94 @@
+"""Draw the paper's figures anew: 1 (AP against time), 4 (results on pictures), architecture (Fig. 2)."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from mmengine.device import get_device
+
+from centermask.engine.inferencer import CenterMaskInferencer, find_images, require_device
+from centermask.engine.launch import add_config_options, load_config, require_file, require_writable, run
+from centermask.errors import InputError
+from centermask.figures.architecture import draw_architecture
+from centermask.figures.sheet import draw_sheet
+from centermask.figures.tradeoff import draw_tradeoff
+from centermask.tables.index import read_index
+
+CONFIGS = Path(__file__).resolve().parents[1] / 'configs'
+
+
+def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    figures = parser.add_subparsers(dest='figure', required=True, metavar='FIGURE')
+
+    def add(name: str, draw: Callable, out: str, text: str) -> argparse.ArgumentParser:
+        figure = figures.add_parser(name, help=text, description=text)
+        figure.set_defaults(draw=draw)
+        figure.add_argument('--out', type=Path, help=f'file to write (default work_dirs/figures/{out})')
+        return figure
+
+    tradeoff = add('1', figure_1, 'fig1.png', 'mask AP against time: the points of the paper, and of a benchmark')
+    tradeoff.add_argument(
+        '--benchmark',
+        type=Path,
+        help='JSON file {"machine": NAME, "models": [{"config": NAME, "ms": NUMBER, "mask AP": NUMBER or left out}]}',
+    )
+    sheet = add('4', figure_4, 'fig4.png', 'a sheet of pictures with masks, boxes, classes and mask scores')
+    sheet.add_argument('config', help='config file')
+    sheet.add_argument('checkpoint', help='checkpoint file')
+    sheet.add_argument('images', nargs='+', metavar='IMAGE_OR_FOLDER', help='pictures, or folders of them')
+    sheet.add_argument('--score-thr', type=float, default=0.3, help='least score of what is drawn (default 0.3)')
+    sheet.add_argument('--columns', type=int, default=4, help='pictures in a row (default 4)')
+    sheet.add_argument('--device', default=get_device(), help='cpu, cuda, cuda:1 ... (default %(default)s)')
+    add_config_options(sheet)
+    architecture = add('architecture', figure_2, 'CONFIG.svg', 'Fig. 2 as an SVG, of the model of a config')
+    architecture.add_argument('config', help='config file of a CenterMask')
+    add_config_options(architecture)
+    return parser.parse_args(argv)
+
+
+def figure_1(args: argparse.Namespace) -> None:
+    out = _place(args.out, 'fig1.png', ('.png', '.svg', '.pdf'))
+    draw_tradeoff(read_index(CONFIGS).rows, out, args.benchmark)
+    print(f'AP against time: {out}')
+
+
+def figure_2(args: argparse.Namespace) -> None:
+    out = _place(args.out, f'{Path(args.config).stem}.svg', ('.svg', '.png'))
+    found = draw_architecture(load_config(args.config, args.cfg_options), Path(args.config).stem, out)
+    print(f'{len(found.backbone)} parts of the backbone, {len(found.levels)} levels: {out}')
+
+
+def figure_4(args: argparse.Namespace) -> None:
+    if args.columns < 1:
+        raise InputError(f'--columns {args.columns}: give 1 or more.')
+    images = [image for source in args.images for image in find_images(source)]
+    cfg = load_config(args.config, args.cfg_options)
+    require_file(args.checkpoint, 'checkpoint')
+    require_device(args.device)
+    out = _place(args.out, 'fig4.png', ('.png', '.jpg'))
+    counts = draw_sheet(
+        images, CenterMaskInferencer(cfg, args.checkpoint, args.device), out, args.score_thr, args.columns
+    )
+    print(f'{sum(counts)} detections above {args.score_thr} on {len(images)} pictures: {out}')
+
+
+def _place(out: Path | None, name: str, endings: Sequence[str]) -> Path:
+    """The file to write, its folder there."""
+    out = out or Path('work_dirs/figures') / name
+    if out.suffix not in endings:
+        raise InputError(f'--out {out}: its name must end in {" or ".join(endings)}.')
+    require_writable(out.parent, '--out')
+    return out
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    args = parse_args(argv)
+    args.draw(args)
+
+
+if __name__ == '__main__':
+    sys.exit(run(main))
