@@ -23,7 +23,7 @@ class Template:
         self.text = text
         self._fields = [(name, int(factor or 1), int(offset or 0)) for factor, name, offset in _FIELD.findall(text)]
         fixed = [re.escape(part) for part in re.split(_FIELD.pattern, text)[::4]]
-        groups = [r'(\w+)' if name == '*' else r'(0|[1-9]\d*)' for name, _, _ in self._fields]
+        groups = [r'(\w+)' if name == '*' else '(0|[1-9][0-9]*)' for name, _, _ in self._fields]
         self._pattern = re.compile(''.join(part for pair in zip(fixed, [*groups, ''], strict=True) for part in pair))
 
     def match(self, name: str) -> dict[str, int | str] | None:
@@ -53,7 +53,7 @@ class Template:
         return _FIELD.sub(value, self.text)
 
     def __str__(self) -> str:
-        return _FIELD.sub('*', self.text)
+        return self.text
 
 
 class Row(NamedTuple):

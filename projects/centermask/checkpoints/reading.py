@@ -69,7 +69,8 @@ def _weights_of(content: Mapping) -> Contents | None:
     entry = next((name for name in ('state_dict', 'model', 'blobs') if isinstance(content.get(name), Mapping)), '')
     values = content[entry] if entry else content
     tensors = {
-        str(name): torch.from_numpy(value) if isinstance(value, np.ndarray) else value
+        # A copy, as the file's arrays may be in another byte order or not writable.
+        str(name): torch.from_numpy(value.astype(value.dtype.name)) if isinstance(value, np.ndarray) else value
         for name, value in values.items()
         if isinstance(value, Tensor) or (isinstance(value, np.ndarray) and value.dtype.name in _NUMBERS)
     }
