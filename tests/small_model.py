@@ -36,8 +36,8 @@ Object = tuple[int, list[list[float]]]
 
 
 def small_model_config(recipe: str = 'star', changes: dict[str, Any] | None = None) -> dict:
-    """The recipe's Lite model, far narrower; ``changes`` by dotted keys, as ``--cfg-options`` takes them."""
-    config = Config.fromfile(MODELS_FOLDER / f'{recipe}_lite.py')
+    """The recipe's model, far narrower and shallower; ``changes`` by dotted keys, as ``--cfg-options`` takes them."""
+    config = Config.fromfile(MODELS_FOLDER / f'{recipe}.py')
     config.merge_from_dict({f'model.{key}': value for key, value in SMALL.items()})
     config.merge_from_dict({f'model.{key}': value for key, value in (changes or {}).items()})
     return config.model
