@@ -265,9 +265,9 @@ def to_ours(weights: Mapping[str, Tensor]) -> Translation | None:
     for layout in LAYOUTS:
         translation = _translate(weights, layout)
         renamed = sum(theirs != translation.prefix + ours for theirs, ours in translation.names.items())
-        of_use = len(weights) - len(translation.kept) - len(translation.left_out)
-        if renamed > max(most, of_use / 2):
-            best, most = translation, renamed
+        of_no_use = len(translation.kept) + len(translation.left_out)
+        if 2 * renamed > len(weights) - of_no_use and renamed + of_no_use > most:
+            best, most = translation, renamed + of_no_use
     if best is not None and best.layout == 'timm':
         return best._replace(weights=_for_bgr_of_255(best.weights))
     return best
