@@ -441,7 +441,9 @@ def test_fewer_classes_same_detections(recipe: str, names: list[str]) -> None:
         expected = all_of_them[all_of_them.labels == NAMES.index(name)]
         found = kept[kept.labels == label]
         assert len(found) == len(expected) > 0
-        found = found[torch.cdist(expected.bboxes, found.bboxes).argmin(1)]  # equal scores may stand in another order
+        # Equal scores may stand in another order, and boxes may be equal.
+        both = [torch.cat([i.bboxes, i.scores[:, None], i.mask_scores[:, None]], 1) for i in (expected, found)]
+        found = found[torch.cdist(*both).argmin(1)]
         for kind in ('bboxes', 'scores', 'mask_scores', 'masks'):
             torch.testing.assert_close(found[kind], expected[kind], rtol=1e-5, atol=1e-5)
 
