@@ -167,8 +167,26 @@ def test_from_a_url(server: tuple[str, list[str]], tmp_path: Path, monkeypatch: 
     for _ in range(2):
         assert read(f'{address}/R-50.pkl?dl=1').weights['w'].tolist() == ARRAY.tolist()
         assert read(f'{address}/a.pth?dl=1').weights['w'].tolist() == [1, 1]
-    assert sorted(path.name for path in (tmp_path / 'home/hub/checkpoints').iterdir()) == ['R-50.pkl', 'a.pth']
-    assert sum('R-50' in path for path in asked) == 1
+    assert len(asked) == 2
     with pytest.raises(InputError, match=r"missing\.pkl can't be fetched \(.*404.*\): give the path of a checkpoint"):
         read(f'{address}/missing.pkl')
-    assert not (tmp_path / 'home/hub/checkpoints/missing.pkl').exists()
+    (tmp_path / 'page.pth').write_text('<html>Sign in to download</html>')
+    with pytest.raises(InputError, match=r'page\.pth \(kept as .*page\.pth\) is truncated or no checkpoint at all'):
+        read(f'{address}/page.pth')
+    kept = sorted(path.name.removeprefix('127.0.0.1_') for path in (tmp_path / 'home/hub/checkpoints').iterdir())
+    port = address.rpartition(':')[2]
+    assert kept == [f'{port}_R-50.pkl', f'{port}_a.pth', f'{port}_page.pth']
+
+
+def test_files_of_one_name_from_several_folders(
+    server: tuple[str, list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All of timm's are called pytorch_model.bin."""
+    monkeypatch.setenv('TORCH_HOME', str(tmp_path / 'home'))
+    for i, folder in enumerate(['39b', '57b']):
+        (tmp_path / folder).mkdir()
+        torch.save({'w': torch.full((2,), i)}, tmp_path / folder / 'pytorch_model.bin')
+        _pickled(tmp_path / folder / 'R-50.pkl', {'w': ARRAY + i})
+    for i, folder in enumerate(['39b', '57b']):
+        assert read(f'{server[0]}/{folder}/pytorch_model.bin').weights['w'].tolist() == [i, i]
+        assert read(f'{server[0]}/{folder}/R-50.pkl').weights['w'][0, 0] == i

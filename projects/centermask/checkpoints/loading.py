@@ -95,7 +95,7 @@ def load_weights(module: nn.Module, weights: Mapping[str, Tensor]) -> list[Misfi
     unexpected: list[str] = []
 
     def load(part: nn.Module, prefix: str) -> None:
-        part._load_from_state_dict(state, prefix, {'version': 2}, True, [], unexpected, [])
+        part._load_from_state_dict(state, prefix, {}, True, [], unexpected, [])
         for name, child in part.named_children():
             load(child, f'{prefix}{name}.')
 
