@@ -63,6 +63,18 @@ def test_python_2_wrote_it(tmp_path: Path) -> None:
     assert np.array_equal(read(str(tmp_path / 'a.pkl')).weights['conv1_w'].numpy(), ARRAY)
 
 
+def test_torch_1_5_wrote_it(tmp_path: Path) -> None:
+    """Both releases are of 2020; their files are no archives yet, and may be of a GPU."""
+    content = {
+        'model': OrderedDict(w=torch.ones(2), b=torch.ones(2, dtype=torch.float16)),
+        'scheduler': {'milestones': [1]},
+    }
+    torch.save(content, tmp_path / 'a.pth', _use_new_zipfile_serialization=False)
+    contents = read(str(tmp_path / 'a.pth'))
+    assert {name: tensor.dtype for name, tensor in contents.weights.items()} == {'w': torch.float32, 'b': torch.float16}
+    assert contents.others == {'scheduler': {'milestones': [1]}}
+
+
 class _Call:
     """An object whose pickle is a call."""
 
@@ -89,16 +101,17 @@ def _hostile(path: Path) -> list[tuple[object, str]]:
     ]
 
 
-@pytest.mark.parametrize('suffix', ['pkl', 'pth'])
+@pytest.mark.parametrize('kind', ['pkl', 'pth', 'pth of torch 1.5'])
 @pytest.mark.parametrize('case', range(9))
-def test_nothing_runs(suffix: str, case: int, tmp_path: Path) -> None:
+def test_nothing_runs(kind: str, case: int, tmp_path: Path) -> None:
+    suffix = kind[:3]
     made, source = tmp_path / 'made', tmp_path / f'a.{suffix}'
     thing, refused = _hostile(made)[case]
     content = {'model': {'stem.conv1.weight': ARRAY if suffix == 'pkl' else torch.ones(1), 'b': thing}}
     if suffix == 'pkl':
         _pickled(source, content, protocol=4)
     else:
-        torch.save(content, source)
+        torch.save(content, source, _use_new_zipfile_serialization=kind == 'pth')
     with pytest.raises(InputError) as error:
         read(str(source))
     assert not made.exists()
