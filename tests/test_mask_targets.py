@@ -5,7 +5,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
+from centermask import MaskScoringHead, SAGMaskHead
 from centermask.mask_targets import (
     mask_iou_targets,
     rasterise_in_rois,
@@ -133,7 +135,7 @@ def test_iou_target_of_an_object_cut_by_its_roi() -> None:
 
 @pytest.mark.parametrize('recipe', ['star', 'paper'])
 def test_released_code(shared: Path, recipe: str) -> None:
-    """Masks, shares, IoU and loss of 32 RoIs on a photograph."""
+    """Masks, shares, IoU targets and loss of 32 RoIs on a photograph, by the heads that train on them."""
     expected = np.load(shared / 'parity/mask_targets.npz')
     polygons = json.loads((shared / 'parity/inputs.json').read_text())['gt_polygons2']
     objects = [[np.array(polygon) for polygon in polygons[i]] for i in expected['gt_index']]
@@ -142,14 +144,17 @@ def test_released_code(shared: Path, recipe: str) -> None:
     masks = rasterise_in_rois(objects, rois, 28)
     np.testing.assert_array_equal(np.packbits(masks.reshape(32, -1).astype(bool), axis=1), expected[f'{recipe}.masks'])
 
-    pairs = zip(objects, rois, strict=True)
-    if recipe == 'star':
-        shares = np.array([share_by_exact_area(shape, roi) for shape, roi in pairs])
-    else:
-        shares = np.array([share_of_first_polygon(shape, roi, (256, 384)) for shape, roi in pairs])
+    small = dict(num_convs=1, in_channels=8, conv_out_channels=8)
+    scoring = MaskScoringHead(**small, share='exact_area' if recipe == 'star' else 'first_polygon')
+    shares = scoring.shares(objects, rois, (256, 384))
     np.testing.assert_allclose(shares, expected[f'{recipe}.share'], atol=1e-6)
 
     logits = np.random.default_rng(0).standard_normal((32, 28, 28), dtype=np.float32)
     np.testing.assert_allclose(mask_iou_targets(logits > 0, masks, shares), expected[f'{recipe}.iou'], atol=1e-6)
-    loss = (np.logaddexp(0, logits.astype(np.float64)) - masks * logits).mean()
-    assert loss == pytest.approx(expected[f'{recipe}.loss'].item(), rel=1e-6)
+    learned = expected[f'{recipe}.iou'] > 0
+    loss = scoring.loss(torch.zeros(32), torch.from_numpy(logits), torch.from_numpy(masks), shares)
+    assert loss.item() == pytest.approx((0.5 * expected[f'{recipe}.iou'][learned] ** 2).mean(), rel=1e-5)
+
+    one_class = torch.zeros(32, dtype=torch.long)
+    loss = SAGMaskHead(**small).loss_mask(torch.from_numpy(logits)[:, None], torch.from_numpy(masks), one_class)[0]
+    assert loss.item() == pytest.approx(expected[f'{recipe}.loss'].item(), rel=1e-6)

@@ -67,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         return
 
     if args.keep_classes and is_ours(contents):
-        checkpoint = {'meta': contents.others.get('meta', {}), 'state_dict': contents.weights}
+        checkpoint = {**contents.others, 'state_dict': contents.weights}
     else:
         conversion = convert(contents, args.source, CONFIGS)
         print(f'{summary(conversion)}\n')
@@ -77,9 +77,14 @@ def main(argv: Sequence[str] | None = None) -> None:
         config = args.destination.with_suffix('.py')
         _write_config(config, CONFIGS / f'{checkpoint["meta"]["config"]}.py', args.keep_classes)
     else:
-        config = Path(os.path.relpath(CONFIGS / f'{checkpoint["meta"]["config"]}.py'))
+        config = _from_here(CONFIGS / f'{checkpoint["meta"]["config"]}.py')
     write_aside(args.destination, lambda path: torch.save(checkpoint, path))
-    print(f'wrote {args.destination}, use it by\n{usage(checkpoint, config, args.destination)}')
+    command = usage(checkpoint, config, args.destination, _from_here(Path(__file__).parent))
+    print(f'wrote {args.destination}, use it by\n{command}')
+
+
+def _from_here(path: Path) -> Path:
+    return Path(os.path.relpath(path))
 
 
 def _write_config(path: Path, base: Path, classes: Sequence[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,8 +18,8 @@ from mmengine.fileio import load
 from mmengine.registry import DefaultScope
 from torch import Tensor, nn
 
-from centermask.checkpoints.layouts import RECIPES, Translation, recipe_of, to_ours, to_released
-from centermask.checkpoints.loading import with_statistics
+from centermask.checkpoints.layouts import RECIPES, Translation, as_there, recipe_of, to_ours, to_released
+from centermask.checkpoints.loading import STATISTICS, has_statistics, with_statistics
 from centermask.checkpoints.reading import Contents
 from centermask.errors import InputError
 
@@ -58,14 +59,12 @@ def convert(contents: Contents, source: str, configs: Path) -> Conversion:
         if is_ours(contents):
             why = 'has the layout of MMDetection already'
         raise InputError(f'The checkpoint {source} {why}: give one of CenterMask, CenterMask2, VoVNet or ResNet.')
-    config = _find_config(translation, configs, source)
-    module = _build(config, translation)
-    weights = with_statistics(module, translation.weights)
-    faults = _faults(module, weights, translation)
+    config, module = _find_config(translation, configs, source)
+    faults = _faults(module, contents.weights, translation)
     if faults:
         raise InputError(
             f"The checkpoint {source} can't be converted, it isn't a whole {config.stem} in the {translation.layout} "
-            f'layout: {"; ".join(faults)}; nothing was written, give the file as it was released.'
+            'layout; nothing was written, give the file as it was released:\n  ' + '\n  '.join(faults)
         )
     meta: dict[str, Any] = dict(source=translation.layout, config=config.stem)
     classes = _count_classes(translation)
@@ -75,7 +74,7 @@ def convert(contents: Contents, source: str, configs: Path) -> Conversion:
     return Conversion(
         dict(
             meta=meta,
-            state_dict=weights,
+            state_dict=with_statistics(module, translation.weights),
             released=dict(layout=translation.layout, names=names, kept=translation.kept),
         ),
         config,
@@ -115,8 +114,7 @@ def restore(contents: Contents, source: str, recipe: str) -> dict[str, Any]:
         return dict(model=to_released(weights, recipe))
     model = {}
     for theirs, ours in released['names'].items():
-        tensor = released['kept'][theirs] if ours is None else weights[ours]
-        model[theirs] = tensor.reshape(1) if theirs.endswith('.scale') else tensor
+        model[theirs] = released['kept'][theirs] if ours is None else as_there(theirs, weights[ours])
     return dict(model=model)
 
 
@@ -172,23 +170,35 @@ test_dataloader = data
 """
 
 
-def usage(checkpoint: Mapping[str, Any], config: Path, path: Path) -> str:
-    """The command that uses a converted checkpoint: tests a detector, or trains one from a backbone."""
+def usage(checkpoint: Mapping[str, Any], config: Path, path: Path, tools: Path) -> str:
+    """The command that uses a converted checkpoint: tests a detector, or trains one from a backbone.
+
+    Args:
+        checkpoint: what was written to ``path``.
+        config: its config.
+        path: its file.
+        tools: folder of the commands.
+    """
     if not _is_whole(checkpoint['state_dict']):
-        return f'python tools/train.py {config} --cfg-options model.backbone.init_cfg.checkpoint={path}'
-    command = f'python tools/test.py {config} {path}'
+        options = ['--cfg-options', f'model.backbone.init_cfg.checkpoint={path}']
+        return shlex.join(['python', str(tools / 'train.py'), str(config), *options])
+    command = shlex.join(['python', str(tools / 'test.py'), str(config), str(path)])
     if 'dataset_meta' in checkpoint['meta']:
         return command
     classes = len(checkpoint['state_dict']['bbox_head.conv_cls.bias'])
-    return f'{command} --cfg-options model.num_classes={classes}'
+    return (
+        f'{command} --cfg-options model.num_classes={classes} test_dataloader.dataset.metainfo.classes=NAMES\n'
+        f"The file doesn't name its {classes} classes: give NAMES as [person,car,...], in the order of training."
+    )
 
 
 def summary(conversion: Conversion) -> str:
     """What became of the file, for people: a line a fact, then a table of what was renamed."""
     translation = conversion.translation
     counts = Counter(translation.rows.values())
-    rows = [(f'{translation.prefix}{row.theirs}', str(row.ours), str(count)) for row, count in counts.items()]
-    width = max(len(theirs) for theirs, _, _ in rows)
+    rows = [(str(count), f'{translation.prefix}{row.theirs}', str(row.ours)) for row, count in counts.items()]
+    rows.insert(0, ('tensors', 'released', 'here ({i} is a number, {*} a word)'))
+    width = max(len(theirs) for _, theirs, _ in rows)
     facts = {
         'layout': translation.layout,
         'config': f'configs/{conversion.config.name}',
@@ -201,8 +211,7 @@ def summary(conversion: Conversion) -> str:
         [
             *(f'{name:<22} {fact}' for name, fact in facts.items()),
             '',
-            f'{"released":<{width}}   here (a * is any number or word, then how many tensors)',
-            *(f'{theirs:<{width}}   {ours}  {count}' for theirs, ours, count in rows),
+            *(f'{count:>7}  {theirs:<{width}}  {ours}' for count, theirs, ours in rows),
         ]
     )
 
@@ -229,8 +238,11 @@ def _count_classes(translation: Translation) -> int:
     return counts.most_common(1)[0][0] if counts else 0
 
 
-def _find_config(translation: Translation, configs: Path, source: str) -> Path:
-    """The config whose model differs least from the file; of those with the same, the one that it was released with."""
+def _find_config(translation: Translation, configs: Path, source: str) -> tuple[Path, nn.Module]:
+    """The config whose model differs least from the file, and that model (or backbone), without memory.
+
+    Of those that differ as little it is the one that the file was released with, else the longest schedule.
+    """
     star = translation.layout != 'paper' and 'backbone.body.' not in translation.prefix
     released_as = {
         Path(urlparse(model['Weights']).path).name: model['Config']
@@ -238,19 +250,25 @@ def _find_config(translation: Translation, configs: Path, source: str) -> Path:
         if 'Weights' in model
     }
     in_file = _shapes(translation.weights)
-    differences: dict[str, int] = {}
+    modules: dict[str, nn.Module] = {}
     ranked = []
     for path in sorted(configs.glob('centermask*_coco.py')):
         if ('-star' in path.stem) != star:
             continue
         model = Config.fromfile(path).model
-        described = str(model if _is_whole(translation.weights) else model.backbone)
-        if described not in differences:
-            in_model = _shapes(_build(path, translation).state_dict())
-            differences[described] = len(in_model.items() ^ in_file.items())
+        if _is_whole(translation.weights):
+            model.num_classes = _count_classes(translation) or model.num_classes
+        else:
+            model = model.backbone
+        described = str(model)
+        if described not in modules:
+            with torch.device('meta'), DefaultScope.overwrite_default_scope('mmdet'):
+                modules[described] = MODELS.build(model)
+        difference = len(_shapes(modules[described].state_dict()).items() ^ in_file.items())
         is_it = released_as.get(Path(urlparse(source).path).name) == f'configs/{path.name}'
-        ranked.append((-differences[described], is_it, -len(path.stem), path))  # of equals the longest schedule
-    return max(ranked)[-1]
+        ranked.append((-difference, is_it, -len(path.stem), path, described))
+    *_, path, described = max(ranked)
+    return path, modules[described]
 
 
 def _shapes(weights: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
@@ -258,56 +276,49 @@ def _shapes(weights: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
     return {name: tuple(tensor.shape) for name, tensor in weights.items() if not name.endswith('.num_batches_tracked')}
 
 
-def _build(config: Path, translation: Translation) -> nn.Module:
-    """The config's model, or its backbone for a backbone's file, with the file's number of classes, without memory."""
-    model = Config.fromfile(config).model
-    with torch.device('meta'), DefaultScope.overwrite_default_scope('mmdet'):
-        if _is_whole(translation.weights):
-            return MODELS.build(dict(model, num_classes=_count_classes(translation) or model.num_classes))
-        return MODELS.build(model.backbone)
-
-
 def _faults(module: nn.Module, weights: Mapping[str, Tensor], translation: Translation) -> list[str]:
     """What the file lacks, has in another shape or has too much, a phrase each, in the file's names."""
-    theirs = {ours: name for name, ours in translation.names.items()}
-    counters = {name for name in module.state_dict() if name.endswith('.num_batches_tracked')}
-    in_model, in_file = _shapes(module.state_dict()), _shapes(weights)
-    faults = []
-    for name, shape in in_model.items():
-        if name not in in_file:
-            faults.append(f'{translation.prefix}{translation.table.to_theirs(name)} is missing')
-        elif in_file[name] != shape:
-            faults.append(f'{theirs.get(name, name)} is {in_file[name]} and should be {shape}')
-    known = in_model.keys() | counters
-    faults += [f'{theirs[name]} is unknown' for name in weights if name not in known]
-    faults += [f'{name} is unknown' for name in translation.unknown]
-    return faults + _faults_of_panoptic(translation)
+    in_file = {name: tuple(tensor.shape) for name, tensor in weights.items() if name not in translation.left_out}
+    absorbed = translation.layout in ('detectron2', 'caffe2') and not has_statistics(translation.weights)
+    may_lack = ('.num_batches_tracked', *(STATISTICS if absorbed else ()))
+    required = _shapes_of_panoptic(translation)
+    optional: dict[str, tuple[int, ...]] = {}
+    for ours, tensor in module.state_dict().items():
+        theirs = translation.table.to_theirs(ours) or ours
+        shapes = optional if ours.endswith(may_lack) else required
+        shapes[translation.prefix + theirs] = tuple(as_there(theirs, tensor).shape)
+    if translation.layout == 'star':
+        optional |= {f'{translation.prefix}pixel_{kind}': (3, 1, 1) for kind in ('mean', 'std')}
+    wanted = required | optional
+    return [
+        *(f'{name} is missing' for name in required if name not in in_file),
+        *(
+            f'{name} is {in_file[name]} and should be {shape}'
+            for name, shape in wanted.items()
+            if in_file.get(name, shape) != shape
+        ),
+        *(f'{name} is unknown' for name in in_file if name not in wanted),
+    ]
 
 
-def _faults_of_panoptic(translation: Translation) -> list[str]:
-    """The same for a panoptic model's semantic head and the pyramid's level P2."""
-    found = {name.removeprefix(translation.prefix): tuple(t.shape) for name, t in translation.kept.items()}
-    found = {name: shape for name, shape in found.items() if not name.startswith('pixel_')}
-    if not found:
-        return []
-    classes = found.get('sem_seg_head.predictor.bias', (0,))[0]
-    wanted: dict[str, tuple[int, ...]] = {
+def _shapes_of_panoptic(translation: Translation) -> dict[str, tuple[int, ...]]:
+    """Of a panoptic model's semantic head and the pyramid's level P2, nothing if the file has none of them."""
+    in_file = {name.removeprefix(translation.prefix): tuple(t.shape) for name, t in translation.kept.items()}
+    if all(name.startswith('pixel_') for name in in_file):
+        return {}
+    by_weight = in_file.get('sem_seg_head.predictor.weight', (54,))[:1]
+    by_bias = in_file.get('sem_seg_head.predictor.bias', by_weight)[:1]
+    shapes: dict[str, tuple[int, ...]] = {
         'backbone.fpn_lateral2.weight': (256, 256, 1, 1),
         'backbone.fpn_lateral2.bias': (256,),
         'backbone.fpn_output2.weight': (256, 256, 3, 3),
         'backbone.fpn_output2.bias': (256,),
-        'sem_seg_head.predictor.weight': (classes, 128, 1, 1),
-        'sem_seg_head.predictor.bias': (classes,),
+        'sem_seg_head.predictor.weight': (*by_bias, 128, 1, 1),
+        'sem_seg_head.predictor.bias': by_weight,
     }
     for level, convs in ((2, 1), (3, 1), (4, 2), (5, 3)):
         for i in range(convs):  # between two of them the features are made larger
             conv = f'sem_seg_head.p{level}.{2 * i}'
-            wanted[f'{conv}.weight'] = (128, 128 if i else 256, 3, 3)
-            wanted[f'{conv}.norm.weight'] = wanted[f'{conv}.norm.bias'] = (128,)
-    faults = [f'{translation.prefix}{name} is missing' for name in wanted if name not in found]
-    faults += [f'{translation.prefix}{name} is unknown' for name in found if name not in wanted]
-    return faults + [
-        f'{translation.prefix}{name} is {found[name]} and should be {shape}'
-        for name, shape in wanted.items()
-        if found.get(name, shape) != shape
-    ]
+            shapes[f'{conv}.weight'] = (128, 128 if i else 256, 3, 3)
+            shapes[f'{conv}.norm.weight'] = shapes[f'{conv}.norm.bias'] = (128,)
+    return {translation.prefix + name: shape for name, shape in shapes.items()}

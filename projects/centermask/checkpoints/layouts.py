@@ -261,41 +261,44 @@ def to_ours(weights: Mapping[str, Tensor]) -> Translation | None:
     Returns:
         The translation; None where most names are of no layout but our own.
     """
-    layout, prefix, found = LAYOUTS[0], '', dict[str, tuple[str, Row]]()
-    most = len(weights) / 2
-    for candidate in LAYOUTS:
-        its_prefix = _common_prefix(candidate.table, weights)
-        its_names = {
-            name: translated
-            for name in weights
-            if name.startswith(its_prefix)
-            and (translated := candidate.table.to_ours(name.removeprefix(its_prefix))) is not None
-        }
-        renamed = sum(name.removeprefix(its_prefix) != translated[0] for name, translated in its_names.items())
-        if renamed > most:
-            layout, prefix, found, most = candidate, its_prefix, its_names, renamed
-    if not found:
-        return None
-    rest = {name: tensor for name, tensor in weights.items() if name not in found}
-    kept = {name for name in rest if re.fullmatch(layout.kept, name.removeprefix(prefix))}
-    left_out = [name for name in rest if re.fullmatch(layout.left_out, name.removeprefix(prefix))]
-    renamed_weights = {
-        found[name][0]: tensor.reshape(()) if _is_scale(found[name][0], tensor) else tensor
-        for name, tensor in weights.items()
-        if name in found
-    }
-    if layout.name == 'timm':
-        renamed_weights = _for_bgr_of_255(renamed_weights)
+    best, most = None, 0
+    for layout in LAYOUTS:
+        translation = _translate(weights, layout)
+        renamed = sum(theirs != translation.prefix + ours for theirs, ours in translation.names.items())
+        of_no_use = len(translation.kept) + len(translation.left_out)
+        if 2 * renamed > len(weights) - of_no_use and renamed + of_no_use > most:
+            best, most = translation, renamed + of_no_use
+    if best is not None and best.layout == 'timm':
+        return best._replace(weights=_for_bgr_of_255(best.weights))
+    return best
+
+
+def _translate(weights: Mapping[str, Tensor], layout: Layout) -> Translation:
+    """The weights as if they were of this layout."""
+    prefix = _common_prefix(layout.table, weights)
+    names: dict[str, str] = {}
+    rows: dict[str, Row] = {}
+    kept, left_out, unknown = [], [], []
+    for name in weights:
+        bare = name.removeprefix(prefix) if name.startswith(prefix) else ''
+        if re.fullmatch(layout.kept, bare):
+            kept.append(name)
+        elif re.fullmatch(layout.left_out, bare):
+            left_out.append(name)
+        elif found := layout.table.to_ours(bare):
+            names[name], rows[name] = found
+        else:
+            unknown.append(name)
     return Translation(
         layout.name,
         layout.table,
         prefix,
-        renamed_weights,
-        {name: ours for name, (ours, _) in found.items()},
-        {name: row for name, (_, row) in found.items()},
-        {name: tensor for name, tensor in rest.items() if name in kept},
+        {ours: as_here(ours, weights[name]) for name, ours in names.items()},
+        names,
+        rows,
+        {name: weights[name] for name in kept},
         left_out,
-        {name: tensor for name, tensor in rest.items() if name not in kept and name not in left_out},
+        {name: weights[name] for name in unknown},
     )
 
 
@@ -310,23 +313,18 @@ def _common_prefix(table: NameTable, names: Mapping[str, Tensor]) -> str:
     return prefixes.most_common(1)[0][0] if prefixes else ''
 
 
-def _is_scale(ours: str, tensor: Tensor) -> bool:
-    """Whether this is a level's scale, which is a list of one number there and a number here."""
-    return re.fullmatch(r'bbox_head\.scales\.\d+\.scale', ours) is not None and tensor.shape == (1,)
-
-
 def _for_bgr_of_255(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     """A VoVNet of timm's, which reads RGB in [0, 1] divided by a deviation, for BGR in [0, 255] that isn't divided.
 
     The mean stays with the config.
     """
     name = 'stem.0.conv.weight'
-    if name not in weights or weights[name].shape[1:2] != (3,):
+    if name not in weights or weights[name].shape[1:] != (3, 3, 3):
         return weights
     is_57 = any(key.startswith('stages.2.blocks.3.') for key in weights)
-    std = torch.tensor([0.5, 0.5, 0.5] if is_57 else [0.229, 0.224, 0.225], dtype=torch.float64) * 255
-    stem = (weights[name].double() / std[:, None, None]).flip(1).to(weights[name].dtype)
-    return {**weights, name: stem}
+    stem = weights[name]
+    std = torch.tensor([0.5, 0.5, 0.5] if is_57 else [0.229, 0.224, 0.225], dtype=torch.float64, device=stem.device)
+    return {**weights, name: (stem / (255 * std[:, None, None])).flip(1).to(stem.dtype)}
 
 
 def recipe_of(weights: Mapping[str, Tensor]) -> str:
@@ -361,5 +359,15 @@ def to_released(weights: Mapping[str, Tensor], recipe: str) -> dict[str, Tensor]
         theirs = RECIPES[recipe].table.to_theirs(name)
         if theirs is None:
             raise InputError(f'{name} has no name in the {recipe} layout: no released model has such a part.')
-        released[theirs] = tensor.reshape(1) if theirs.endswith('.scale') else tensor
+        released[theirs] = as_there(theirs, tensor)
     return released
+
+
+def as_here(ours: str, tensor: Tensor) -> Tensor:
+    """A tensor of theirs in its shape here: a level's scale is a number, and a list of one there."""
+    return tensor.reshape(()) if ours.endswith('.scale') and tensor.shape == (1,) else tensor
+
+
+def as_there(theirs: str, tensor: Tensor) -> Tensor:
+    """The inverse of :func:`as_here`."""
+    return tensor.reshape(1) if theirs.endswith('.scale') else tensor

@@ -50,13 +50,21 @@ def shortened(words: str, names: list[str]) -> str:
     return f'{words}{", ".join(names[:3])}{more}' if names else ''
 
 
+STATISTICS = ('.running_mean', '.running_var')
+
+
+def has_statistics(weights: Mapping[str, Tensor]) -> bool:
+    """Whether the norms of the file have statistics of their own."""
+    return any(name.endswith(STATISTICS) for name in weights)
+
+
 def with_statistics(module: nn.Module, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The weights, with statistics for the norms if the file has none at all.
 
     Caffe's and Detectron's older backbones have them absorbed into the scale and the bias. A mean of 0 and a variance
     of 1 less the epsilon leave these as they are.
     """
-    if any(name.endswith('.running_mean') for name in weights):
+    if has_statistics(weights):
         return dict(weights)
     statistics = {}
     for name, norm in module.named_modules():
@@ -88,7 +96,7 @@ def load_weights(module: nn.Module, weights: Mapping[str, Tensor]) -> list[Misfi
     unexpected: list[str] = []
 
     def load(part: nn.Module, prefix: str) -> None:
-        part._load_from_state_dict(state, prefix, {'version': 2}, True, [], unexpected, [])
+        part._load_from_state_dict(state, prefix, {}, True, [], unexpected, [])
         for name, child in part.named_children():
             load(child, f'{prefix}{name}.')
 

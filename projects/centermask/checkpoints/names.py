@@ -23,12 +23,12 @@ class Template:
         self.text = text
         self._fields = [(name, int(factor or 1), int(offset or 0)) for factor, name, offset in _FIELD.findall(text)]
         fixed = [re.escape(part) for part in re.split(_FIELD.pattern, text)[::4]]
-        groups = [r'(\w+)' if name == '*' else r'(0|[1-9]\d*)' for name, _, _ in self._fields]
-        self._pattern = re.compile(''.join(part for pair in zip(fixed, [*groups, ''], strict=True) for part in pair))
+        groups = [r'(\w+)' if name == '*' else '(0|[1-9][0-9]*)' for name, _, _ in self._fields]
+        self.pattern = re.compile(''.join(part for pair in zip(fixed, [*groups, ''], strict=True) for part in pair))
 
     def match(self, name: str) -> dict[str, int | str] | None:
         """Return the values under which the template is ``name``, None if there are none."""
-        found = self._pattern.fullmatch(name)
+        found = self.pattern.fullmatch(name)
         if found is None:
             return None
         values: dict[str, int | str] = {}
@@ -53,7 +53,7 @@ class Template:
         return _FIELD.sub(value, self.text)
 
     def __str__(self) -> str:
-        return _FIELD.sub('*', self.text)
+        return self.text
 
 
 class Row(NamedTuple):
@@ -72,9 +72,12 @@ class NameTable:
 
     def __init__(self, rows: Sequence[tuple[str, str]]) -> None:
         self.rows = [Row(Template(theirs), Template(ours)) for theirs, ours in rows]
+        self._any = re.compile('|'.join(row.theirs.pattern.pattern for row in self.rows))
 
     def to_ours(self, name: str) -> tuple[str, Row] | None:
         """Return our name of a tensor of theirs and the row that says so, None if no row does."""
+        if self._any.fullmatch(name) is None:  # most names are asked about with many tables and beginnings
+            return None
         for row in self.rows:
             values = row.theirs.match(name)
             if values is not None:

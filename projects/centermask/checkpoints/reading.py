@@ -39,28 +39,29 @@ def read(source: str, map_location: Any = 'cpu', remedy: str = 'give the path of
     Raises:
         InputError: it is missing, can't be fetched, is damaged, would run code or holds no weights.
     """
-    remote = '://' in source
-    path = os.path.expanduser(source)
-    if not remote and not os.path.isfile(path):
+    if source.startswith(('http://', 'https://')):
+        path = _fetch(source, remedy)
+        shown = f'{source} (kept as {path})'
+    else:
+        path = os.path.expanduser(source)
+        shown = source
+    if '://' not in path and not os.path.isfile(path):
         kind = 'is a folder' if os.path.isdir(path) else "doesn't exist"
         raise InputError(f'The checkpoint {source} {kind}: {remedy}')
-    if remote:
-        print_log(f'fetching {source}, unless it was fetched before', 'current')
     try:
         if urlparse(source).path.endswith('.pkl'):
-            content = _read_arrays(_fetch(source) if remote else path)
+            content = _read_arrays(path)
         else:
-            content = CheckpointLoader.load_checkpoint(source if remote else path, map_location, logger='silent')
+            content = CheckpointLoader.load_checkpoint(path, map_location, logger='silent')
     except Exception as error:  # a damaged file raises whatever its first wrong byte leads to
-        if remote:
-            reason = str(error).split('\n')[0] or type(error).__name__
-            raise InputError(f"The checkpoint {source} can't be fetched ({reason}): {remedy}") from error
+        if '://' in path:
+            raise InputError(f"The checkpoint {source} can't be fetched ({_reason(error)}): {remedy}") from error
         refused = re.search(r'Unsupported global: GLOBAL (\S+)', str(error))
         why = f'holds a {refused[1]}, which no checkpoint needs' if refused else 'is truncated or no checkpoint at all'
-        raise InputError(f'The checkpoint {source} {why}: {remedy}') from error
+        raise InputError(f'The checkpoint {shown} {why}: {remedy}') from error
     contents = _weights_of(content) if isinstance(content, Mapping) else None
     if contents is None:
-        raise InputError(f'The checkpoint {source} holds no weights: {remedy}')
+        raise InputError(f'The checkpoint {shown} holds no weights: {remedy}')
     return contents
 
 
@@ -69,7 +70,8 @@ def _weights_of(content: Mapping) -> Contents | None:
     entry = next((name for name in ('state_dict', 'model', 'blobs') if isinstance(content.get(name), Mapping)), '')
     values = content[entry] if entry else content
     tensors = {
-        str(name): torch.from_numpy(value) if isinstance(value, np.ndarray) else value
+        # A copy, as the file's arrays may be in another byte order or not writable.
+        str(name): torch.from_numpy(value.astype(value.dtype.name)) if isinstance(value, np.ndarray) else value
         for name, value in values.items()
         if isinstance(value, Tensor) or (isinstance(value, np.ndarray) and value.dtype.name in _NUMBERS)
     }
@@ -116,12 +118,28 @@ def _read_arrays(path: str) -> Any:
         return _ArrayUnpickler(file, encoding='latin1').load()
 
 
-def _fetch(url: str) -> str:
-    """Return the path of a file from the net, which torch keeps in its cache."""
-    folder = os.path.join(torch.hub.get_dir(), 'checkpoints')
-    path = os.path.join(folder, os.path.basename(urlparse(url).path))
-    if not os.path.exists(path) and get_rank() == 0:
-        os.makedirs(folder, exist_ok=True)
-        torch.hub.download_url_to_file(url, path)  # which renames it into place
-    barrier()
+def _fetch(url: str, remedy: str) -> str:
+    """Return the path of a file from the net, which stays in torch's cache.
+
+    It is named by all of its address there, as many a file is called R-50.pkl or pytorch_model.bin.
+    """
+    address = urlparse(url)
+    name = re.sub(r'[^\w.-]+', '_', address.netloc + address.path)
+    path = os.path.join(torch.hub.get_dir(), 'checkpoints', name)
+    try:
+        if get_rank() > 0:
+            barrier()  # the first process fetches it for those that see its files
+        if not os.path.exists(path):
+            print_log(f'fetching {url} as {path}', 'current')
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            torch.hub.download_url_to_file(url, path)  # which renames it into place
+    except Exception as error:
+        raise InputError(f"The checkpoint {url} can't be fetched ({_reason(error)}): {remedy}") from error
+    finally:
+        if get_rank() == 0:
+            barrier()
     return path
+
+
+def _reason(error: Exception) -> str:
+    return str(error).split('\n')[0] or type(error).__name__

@@ -1,0 +1,54 @@
+"""Templates of names, read and filled."""
+
+import pytest
+
+from centermask.checkpoints.names import NameTable, Template, under
+
+
+@pytest.mark.parametrize(
+    ('template', 'name', 'values'),
+    [
+        ('cls_tower.{3i}.{*}', 'cls_tower.6.weight', {'i': 2, '*': 'weight'}),
+        ('cls_tower.{3i+1}.{*}', 'cls_tower.10.bias', {'i': 3, '*': 'bias'}),
+        ('stage{s+2}.OSA{s+2}_{b+1}.{*}', 'stage5.OSA5_3.weight', {'s': 3, 'b': 2, '*': 'weight'}),
+        ('stem_{i+1}/conv.weight', 'stem_1/conv.weight', {'i': 0}),
+        ('{i}', '120', {'i': 120}),
+        ('{*}.{*}', 'norm.norm', {'*': 'norm'}),
+    ],
+)
+def test_both_ways(template: str, name: str, values: dict) -> None:
+    assert Template(template).match(name) == values
+    assert Template(template).fill(values) == name
+
+
+@pytest.mark.parametrize(
+    ('template', 'name'),
+    [
+        ('cls_tower.{3i}.{*}', 'cls_tower.7.weight'),  # no multiple of three
+        ('cls_tower.{3i+1}.{*}', 'cls_tower.0.weight'),  # less than the offset
+        ('stem_{i+1}', 'stem_0'),
+        ('stage{s+2}.OSA{s+2}', 'stage3.OSA4'),  # a letter that disagrees with itself
+        ('{*}.{*}', 'norm.bn'),
+        ('conv{i}', 'conv01'),  # would return as conv1
+        ('conv{i}', 'conv٣'),  # a digit, but not ours
+        ('conv{i}', 'conv'),
+        ('conv{i}', 'conv-1'),
+        ('conv.{*}', 'conv.bn.weight'),  # a word has no dots
+        ('conv.{*}', 'conv.'),
+        ('conv.{*}', 'my.conv.weight'),  # all of the name, not its end
+        ('stem.{*}', 'stem.weight\n'),
+        ('a.b', 'axb'),  # the rest of a template is no pattern
+    ],
+)
+def test_no_match(template: str, name: str) -> None:
+    assert Template(template).match(name) is None
+
+
+def test_the_first_row_that_fits_decides() -> None:
+    table = NameTable(under('body.', 'backbone.', [('bn{i}.{*}', 'norm{i+1}.{*}'), ('{*}.weight', 'rest.{*}')]))
+    ours, row = table.to_ours('body.bn2.weight')
+    assert (ours, str(row.theirs)) == ('backbone.norm3.weight', 'body.bn{i}.{*}')
+    assert table.to_ours('body.fc.weight')[0] == 'backbone.rest.fc'
+    assert table.to_ours('body.fc.bias') is None
+    assert table.to_theirs('backbone.norm3.weight') == 'body.bn2.weight'
+    assert table.to_theirs('backbone.norm0.weight') is None

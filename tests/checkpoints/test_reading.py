@@ -1,0 +1,205 @@
+"""Files of all kinds are read, and nothing in them runs."""
+
+import io
+import os
+import pickle
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from centermask.checkpoints.reading import read
+from centermask.errors import InputError
+
+ARRAY = np.arange(6, dtype=np.float32).reshape(2, 3)
+
+
+def _pickled(path: Path, content: object, protocol: int = 2) -> str:
+    path.write_bytes(pickle.dumps(content, protocol))
+    return str(path)
+
+
+@pytest.mark.parametrize('protocol', range(6))
+@pytest.mark.parametrize('dtype', ['<f4', '>f4', '<f2', '>f8', '<i8', 'u1'])
+def test_arrays(protocol: int, dtype: str, tmp_path: Path) -> None:
+    arrays = {'a': ARRAY.astype(dtype), 'transposed': ARRAY.astype(dtype).T, 'number': np.array(3, dtype)}
+    weights = read(_pickled(tmp_path / 'a.pkl', arrays, protocol)).weights
+    assert list(weights) == list(arrays)
+    for name, array in arrays.items():
+        assert weights[name].numpy().dtype == array.dtype.newbyteorder('=')
+        assert np.array_equal(weights[name].numpy(), array)
+        weights[name].add_(1)  # not the file's read-only bytes
+
+
+@pytest.mark.parametrize(
+    ('wrap', 'entry', 'others'),
+    [
+        (lambda w: w, '', []),
+        (lambda w: {'model': w, '__author__': 'Caffe2'}, 'model', ['__author__']),
+        (lambda w: {'blobs': OrderedDict(w), 'cfg': 'TRAIN: ...'}, 'blobs', ['cfg']),
+    ],
+)
+def test_entries(wrap: Callable, entry: str, others: list[str], tmp_path: Path) -> None:
+    contents = read(_pickled(tmp_path / 'a.pkl', wrap({'w': ARRAY, 'b': ARRAY})))
+    assert (list(contents.weights), contents.entry, list(contents.others)) == (['w', 'b'], entry, others)
+
+
+def test_python_2_wrote_it(tmp_path: Path) -> None:
+    """Its pickles hold the arrays' bytes as text and name the place that numpy had then."""
+    data = ARRAY.tobytes()
+    content = (
+        b'\x80\x02}U\x07conv1_w'
+        b'cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85U\x01b\x87R'
+        b'(K\x01K\x02K\x03\x86cnumpy\ndtype\nU\x02f4K\x00K\x01\x87R(K\x03U\x01<NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb'
+        b'\x89U' + bytes([len(data)]) + data + b'tbs.'
+    )
+    (tmp_path / 'a.pkl').write_bytes(content)
+    assert np.array_equal(read(str(tmp_path / 'a.pkl')).weights['conv1_w'].numpy(), ARRAY)
+
+
+def test_torch_1_5_wrote_it(tmp_path: Path) -> None:
+    """Both releases are of 2020; their files are no archives yet, and may be of a GPU."""
+    content = {
+        'model': OrderedDict(w=torch.ones(2), b=torch.ones(2, dtype=torch.float16)),
+        'scheduler': {'milestones': [1]},
+    }
+    torch.save(content, tmp_path / 'a.pth', _use_new_zipfile_serialization=False)
+    contents = read(str(tmp_path / 'a.pth'))
+    assert {name: tensor.dtype for name, tensor in contents.weights.items()} == {'w': torch.float32, 'b': torch.float16}
+    assert contents.others == {'scheduler': {'milestones': [1]}}
+
+
+class _Call:
+    """An object whose pickle is a call."""
+
+    def __init__(self, function: Callable, *arguments: object) -> None:
+        self.call = function, arguments
+
+    def __reduce__(self) -> tuple:
+        return self.call
+
+
+def _hostile(path: Path) -> list[tuple[object, str]]:
+    """Objects that would make a file, and the first name in them that is refused."""
+    make = f'open({str(path)!r}, "w")'
+    return [
+        (_Call(os.system, f'touch {path}'), 'posix.system'),
+        (_Call(eval, make), 'builtins.eval'),
+        (_Call(exec, make), 'builtins.exec'),
+        (_Call(open, str(path), 'w'), 'io.open'),
+        (_Call(io.FileIO, str(path), 'w'), '_io.FileIO'),
+        (_Call(getattr, np.ndarray, 'tofile'), 'builtins.getattr'),
+        (_Call(np.save, str(path), 1), 'numpy.save'),
+        (np.array([_Call(os.system, f'touch {path}')]), 'posix.system'),
+        (OrderedDict(a=_Call(os.mkdir, str(path))), 'posix.mkdir'),
+    ]
+
+
+@pytest.mark.parametrize('kind', ['pkl', 'pth', 'pth of torch 1.5'])
+@pytest.mark.parametrize('case', range(9))
+def test_nothing_runs(kind: str, case: int, tmp_path: Path) -> None:
+    suffix = kind[:3]
+    made, source = tmp_path / 'made', tmp_path / f'a.{suffix}'
+    thing, refused = _hostile(made)[case]
+    content = {'model': {'stem.conv1.weight': ARRAY if suffix == 'pkl' else torch.ones(1), 'b': thing}}
+    if suffix == 'pkl':
+        _pickled(source, content, protocol=4)
+    else:
+        torch.save(content, source, _use_new_zipfile_serialization=kind == 'pth')
+    with pytest.raises(InputError) as error:
+        read(str(source))
+    assert not made.exists()
+    assert str(error.value).startswith(f'The checkpoint {source} ')
+    if suffix == 'pkl':
+        assert f'holds a {refused}, which no checkpoint needs' in str(error.value)
+
+
+def test_bare_pickles_in_disguise(tmp_path: Path) -> None:
+    """What is no file of torch's isn't handed to pickle, whatever it is called."""
+    made = tmp_path / 'made'
+    for name in ('a.pth', 'a.pt', 'a.bin', 'a.PKL'):
+        with pytest.raises(InputError):
+            read(_pickled(tmp_path / name, _Call(os.system, f'touch {made}')))
+        assert not made.exists()
+
+
+@pytest.mark.parametrize(
+    ('content', 'words'),
+    [
+        (b'', 'is truncated or no checkpoint at all'),
+        (b'<html>Sign in to download</html>', 'is truncated or no checkpoint at all'),
+        (pickle.dumps({'a': ARRAY}, 2)[:-40], 'is truncated or no checkpoint at all'),
+        (pickle.dumps([ARRAY], 2), 'holds no weights'),
+        (pickle.dumps({'model': {}}, 2), 'holds no weights'),
+        (pickle.dumps({'a': 'text', 'b': b'bytes', 'c': 1}, 2), 'holds no weights'),
+        (pickle.dumps({'a': np.array(['x'], object), 'b': np.array(['text'])}, 2), 'holds no weights'),
+    ],
+    ids=['empty', 'text', 'truncated', 'list', 'nothing', 'no arrays', 'arrays of other things'],
+)
+def test_bad_pickles(content: bytes, words: str, tmp_path: Path) -> None:
+    path = tmp_path / 'a.pkl'
+    path.write_bytes(content)
+    with pytest.raises(InputError) as error:
+        read(str(path))
+    assert str(error.value) == f'The checkpoint {path} {words}: give the path of a checkpoint.'
+
+
+def test_what_is_no_tensor_is_named_apart(tmp_path: Path) -> None:
+    content = {'model': {'w': ARRAY, 'text': 'x', 'objects': np.array(['x'], object)}, 'iteration': 3}
+    contents = read(_pickled(tmp_path / 'a.pkl', content))
+    assert list(contents.weights) == ['w'] and set(contents.others) == {'text', 'objects', 'iteration'}
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[tuple[str, list[str]]]:
+    """The address of ``tmp_path`` and the paths that were asked for."""
+    asked: list[str] = []
+
+    class Handler(SimpleHTTPRequestHandler):
+        def log_message(self, *_: object) -> None:
+            asked.append(self.path)
+
+    with ThreadingHTTPServer(('127.0.0.1', 0), partial(Handler, directory=str(tmp_path))) as http:
+        threading.Thread(target=http.serve_forever, daemon=True).start()
+        yield f'http://127.0.0.1:{http.server_port}', asked
+        http.shutdown()
+
+
+def test_from_a_url(server: tuple[str, list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pickles of arrays as well as torch's, fetched once, whatever follows the name in the URL."""
+    monkeypatch.setenv('TORCH_HOME', str(tmp_path / 'home'))
+    address, asked = server
+    _pickled(tmp_path / 'R-50.pkl', {'model': {'w': ARRAY}})
+    torch.save({'model': {'w': torch.ones(2)}}, tmp_path / 'a.pth')
+    for _ in range(2):
+        assert read(f'{address}/R-50.pkl?dl=1').weights['w'].tolist() == ARRAY.tolist()
+        assert read(f'{address}/a.pth?dl=1').weights['w'].tolist() == [1, 1]
+    assert len(asked) == 2
+    with pytest.raises(InputError, match=r"missing\.pkl can't be fetched \(.*404.*\): give the path of a checkpoint"):
+        read(f'{address}/missing.pkl')
+    (tmp_path / 'page.pth').write_text('<html>Sign in to download</html>')
+    with pytest.raises(InputError, match=r'page\.pth \(kept as .*page\.pth\) is truncated or no checkpoint at all'):
+        read(f'{address}/page.pth')
+    kept = sorted(path.name.removeprefix('127.0.0.1_') for path in (tmp_path / 'home/hub/checkpoints').iterdir())
+    port = address.rpartition(':')[2]
+    assert kept == [f'{port}_R-50.pkl', f'{port}_a.pth', f'{port}_page.pth']
+
+
+def test_files_of_one_name_from_several_folders(
+    server: tuple[str, list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All of timm's are called pytorch_model.bin."""
+    monkeypatch.setenv('TORCH_HOME', str(tmp_path / 'home'))
+    for i, folder in enumerate(['39b', '57b']):
+        (tmp_path / folder).mkdir()
+        torch.save({'w': torch.full((2,), i)}, tmp_path / folder / 'pytorch_model.bin')
+        _pickled(tmp_path / folder / 'R-50.pkl', {'w': ARRAY + i})
+    for i, folder in enumerate(['39b', '57b']):
+        assert read(f'{server[0]}/{folder}/pytorch_model.bin').weights['w'].tolist() == [i, i]
+        assert read(f'{server[0]}/{folder}/R-50.pkl').weights['w'][0, 0] == i

@@ -1,0 +1,280 @@
+"""tools/compare_with_reference.py: what it prints and with which code it ends."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from mmdet.models.roi_heads.mask_heads import MaskIoUHead
+from mmengine.config import Config
+from small_model import MODELS_FOLDER
+from small_reference import as_in_files, computed_by, write_config, write_inputs
+from torch import Tensor
+
+from centermask import MaskScoringHead
+from centermask.engine.launch import run
+from centermask.parity import read_arrays
+from centermask.sag_mask_head import SpatialAttention
+
+CONFIGS = MODELS_FOLDER.parents[1]
+
+
+@pytest.fixture(scope='module')
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with config.py, inputs.npz, inputs.json and, one folder below, what the model computes."""
+    folder = tmp_path_factory.mktemp('reference')
+    config, inputs = write_config(folder, 'paper'), write_inputs(folder)
+    (folder / 'paper').mkdir()
+    np.savez(folder / 'paper/small.npz', **as_in_files(computed_by(config, inputs)))
+    return folder
+
+
+@pytest.fixture
+def compare(tools: Callable, capsys: pytest.CaptureFixture) -> Callable:
+    """Run the command: its exit code, its rows by array, and what it wrote to stderr last."""
+
+    def call(*args: object) -> tuple[int, dict[str, str], str]:
+        code = run(lambda: tools('compare_with_reference')([str(arg) for arg in args]))
+        out, err = capsys.readouterr()
+        return code, {line.split()[0]: line for line in out.splitlines()}, err.splitlines()[-1]
+
+    return call
+
+
+def _changed(files: Path, tmp_path: Path, without: str = '', **arrays: np.ndarray) -> Path:
+    """The expected file with arrays added or replaced and one left out."""
+    expected = {**read_arrays(files / 'paper/small.npz', 'file'), **arrays}
+    expected.pop(without, None)
+    path = tmp_path / 'changed.npz'
+    np.savez(path, **expected)
+    return path
+
+
+def test_agrees(files: Path, compare: Callable) -> None:
+    """The inputs lie one folder above; progress goes to stderr."""
+    code, rows, err = compare(files / 'config.py', files / 'paper/small.npz')
+    expected = read_arrays(files / 'paper/small.npz', 'file')
+    assert code == 0
+    assert set(rows) == {'array', *expected, 'all'}
+    assert all(rows[name].endswith(' ok') for name in expected)
+    assert rows['all'] == f'all {len(expected)} arrays agree'
+    assert '5/5' in err
+
+
+def test_array_beyond_its_tolerance(files: Path, tmp_path: Path, compare: Callable) -> None:
+    losses = {'loss.cls': np.array(1.0)}
+    code, rows, err = compare(
+        files / 'config.py', _changed(files, tmp_path, **losses), '--inputs', files / 'inputs.npz'
+    )
+    assert code == 1
+    assert rows['loss.cls'].endswith('BEYOND') and rows['loss.box'].endswith(' ok')
+    assert err.startswith('error: 1 of ') and 'changed.npz' in err
+
+
+def test_missing_array(files: Path, tmp_path: Path, compare: Callable) -> None:
+    path = _changed(files, tmp_path, without='bias3.det.scores')
+    code, rows, _ = compare(files / 'config.py', path, '--inputs', files / 'inputs.npz')
+    assert code == 1
+    assert 'MISSING: the file has no such array' in rows['bias3.det.scores']
+
+
+def test_unknown_array(files: Path, tmp_path: Path, compare: Callable) -> None:
+    path = _changed(files, tmp_path, **{'semantic.logits': np.zeros(258)})
+    code, rows, _ = compare(files / 'config.py', path, '--inputs', files / 'inputs.npz')
+    assert code == 1
+    assert 'MISSING: the model has no such array' in rows['semantic.logits']
+
+
+# What is altered in the model, and some of what it moves; what it can't move stays within tolerance.
+ALTERED = {
+    'BN epsilon': ('backbone.c3', 'bias3.det.scores', 'multi.loss.cls'),
+    'channels of the attention': ('mask.logits', 'mask.iou', 'multi.loss.mask'),
+    'weight of the scoring loss': ('loss.maskiou', 'multi.loss.maskiou'),
+    'detached mask': ('multi.grad.roi_heads.mask.feature_extractor.mask_fcn1.weight',),
+    'score threshold': ('bias3.det.boxes', 'bias3.det.scores'),
+}
+
+
+@pytest.mark.parametrize('part', ALTERED)
+def test_altered_part(
+    files: Path, tmp_path: Path, compare: Callable, monkeypatch: pytest.MonkeyPatch, part: str
+) -> None:
+    cfg = Config.fromfile(files / 'config.py')
+    if part == 'BN epsilon':
+        cfg.model.backbone.norm_cfg.eps = 1e-3
+    elif part == 'channels of the attention':
+        monkeypatch.setattr(SpatialAttention, 'forward', _max_then_mean)
+    elif part == 'weight of the scoring loss':
+        cfg.model.roi_head.mask_iou_head.loss_iou = dict(type='MSELoss', loss_weight=1.0)
+    elif part == 'detached mask':
+        monkeypatch.setattr(
+            MaskScoringHead, 'forward', lambda head, x, masks: MaskIoUHead.forward(head, x, masks.detach())
+        )
+    else:
+        cfg.model.test_cfg.score_thr = 0.5
+    cfg.dump(tmp_path / 'altered.py')
+    code, rows, _ = compare(tmp_path / 'altered.py', files / 'paper/small.npz')
+    assert code == 1
+    assert all('BEYOND' in rows[name] for name in ALTERED[part])
+    assert ('BEYOND' in rows['fpn.p3']) == (part == 'BN epsilon')
+
+
+def _max_then_mean(attention: SpatialAttention, x: Tensor) -> Tensor:
+    return x * attention.conv(torch.cat([x.amax(1, keepdim=True), x.mean(1, keepdim=True)], 1)).sigmoid()
+
+
+STAR = ('centermask-lite-star_v2-19-slim_fpn_4x_coco', 'star/lite_V_19_slim')
+PAPER = ('centermask-lite_v2-39_fpn_4x_coco', 'paper/lite_V_39')
+
+
+@pytest.mark.parametrize(
+    ('release', 'change', 'beyond'),
+    [
+        (PAPER, dict(backbone=dict(norm_cfg=dict(eps=1e-5))), 'backbone.c3'),  # torch's default, 0 there
+        (STAR, dict(bbox_head=dict(sqrt_score=False)), 'det.scores'),
+        (STAR, dict(roi_head=dict(mask_roi_extractor=dict(roi_layer=dict(aligned=False)))), 'roi.features'),
+    ],
+)
+def test_altered_release(
+    shared: Path, tmp_path: Path, compare: Callable, release: tuple[str, str], change: dict, beyond: str
+) -> None:
+    """What one recipe has otherwise than the other is seen in the released implementations' numbers."""
+    config = tmp_path / 'altered.py'
+    config.write_text(f"_base_ = '{CONFIGS / release[0]}.py'\nmodel = {change!r}\n")
+    code, rows, _ = compare(config, shared / f'parity/{release[1]}.npz')
+    assert code == 1
+    assert 'BEYOND' in rows[beyond]
+
+
+def _inputs_without(name: str) -> Callable[[Path], None]:
+    def change(folder: Path) -> None:
+        arrays = read_arrays(folder / 'inputs.npz', 'file')
+        del arrays[name]
+        np.savez(folder / 'inputs.npz', **arrays)
+
+    return change
+
+
+def _inputs_with(name: str, array: np.ndarray) -> Callable[[Path], None]:
+    def change(folder: Path) -> None:
+        np.savez(folder / 'inputs.npz', **{**read_arrays(folder / 'inputs.npz', 'file'), name: array})
+
+    return change
+
+
+BAD = [
+    (lambda f: None, '{f}/no.py {f}/small.npz', "The config {f}/no.py doesn't exist: give the path of a file"),
+    (
+        lambda f: None,
+        '{f}/config.py {f}/no.npz',
+        "The expected file {f}/no.npz doesn't exist: give the path of an .npz",
+    ),
+    (lambda f: None, '{f}/config.py {f}/inputs.json', 'The expected file {f}/inputs.json is truncated or no .npz file'),
+    (
+        lambda f: (f / 'cut.npz').write_bytes((f / 'small.npz').read_bytes()[:5000]),
+        '{f}/config.py {f}/cut.npz',
+        'The expected file {f}/cut.npz is truncated or no .npz file',
+    ),
+    (lambda f: np.savez(f / 'a.npz'), '{f}/config.py {f}/a.npz', 'The expected file {f}/a.npz holds no arrays'),
+    (
+        lambda f: np.save(f / 'a.npy', 1),
+        '{f}/config.py {f}/a.npy',
+        'The expected file {f}/a.npy is truncated or no .npz',
+    ),
+    (
+        lambda f: np.savez(f / 'a.npz', a=np.array(['b'])),
+        '{f}/config.py {f}/a.npz',
+        'The expected file {f}/a.npz has <U1 instead of numbers in a: give another file.',
+    ),
+    (
+        lambda f: np.savez(f / 'a.npz', a=np.array([{}], object)),
+        '{f}/config.py {f}/a.npz',
+        'The expected file {f}/a.npz is truncated or no .npz file',
+    ),
+    (
+        lambda f: (f / 'inputs.npz').unlink(),
+        '{f}/config.py {f}/small.npz',
+        'There is no inputs.npz beside {f}/small.npz or one folder above it: name the file by --inputs.',
+    ),
+    (
+        lambda f: None,
+        '{f}/config.py {f}/small.npz --inputs {f}/no.npz',
+        "The inputs {f}/no.npz doesn't exist: give the path of an .npz file.",
+    ),
+    (
+        lambda f: (f / 'inputs.json').unlink(),
+        '{f}/config.py {f}/small.npz',
+        "The polygons are read from {f}/inputs.json, which is missing or isn't JSON: add it.",
+    ),
+    (
+        lambda f: (f / 'inputs.json').write_text('{'),
+        '{f}/config.py {f}/small.npz',
+        "The polygons are read from {f}/inputs.json, which is missing or isn't JSON: add it.",
+    ),
+    (
+        lambda f: (f / 'inputs.json').write_text('{}'),
+        '{f}/config.py {f}/small.npz',
+        '{f}/inputs.json has no lists of flat polygons in gt_polygons: correct it.',
+    ),
+    (
+        lambda f: (f / 'inputs.json').write_text(json.dumps({'gt_polygons': [], 'gt_polygons2': []})),
+        '{f}/config.py {f}/small.npz',
+        '{f}/inputs.json has polygons of 0 objects in gt_polygons and {f}/inputs.npz has 1 boxes in gt_boxes',
+    ),
+    (
+        _inputs_without('gt_labels2'),
+        '{f}/config.py {f}/small.npz',
+        'The inputs {f}/inputs.npz have no gt_labels2, an array of shape (3): add it.',
+    ),
+    (
+        _inputs_with('boxes', np.zeros((8, 5), np.float32)),
+        '{f}/config.py {f}/small.npz',
+        'The inputs {f}/inputs.npz have float32 of shape (8, 5) in boxes, which has to be of shape (any, 4)',
+    ),
+    (
+        _inputs_with('image', np.zeros((9, 9, 3), np.float32)),
+        '{f}/config.py {f}/small.npz',
+        'The inputs {f}/inputs.npz have float32 of shape (9, 9, 3) in image, which has to be of shape (any, any, 3)',
+    ),
+    (
+        _inputs_with('labels', np.array([1, 0, 7])),
+        '{f}/config.py {f}/small.npz',
+        'The inputs have an object of class 7 and the model of {f}/config.py has 3 classes',
+    ),
+    (
+        lambda f: (f / 'config.py').write_text('a = 1\n'),
+        '{f}/config.py {f}/small.npz',
+        'The config {f}/config.py has no model: give one of those directly in configs/.',
+    ),
+    (
+        lambda f: (f / 'config.py').write_text("_base_ = 'mmdet::fcos/fcos_r50-caffe_fpn_gn-head_1x_coco.py'\n"),
+        '{f}/config.py {f}/small.npz',
+        'The model of {f}/config.py is a FCOS, which has no mask branch of CenterMask to compare',
+    ),
+    (
+        lambda f: (f / 'config.py').write_text("model = dict(type='CenterMsk')\n"),
+        '{f}/config.py {f}/small.npz',
+        "The config's model can't be built: ",
+    ),
+    (
+        lambda f: write_config(f, 'star', {'roi_head.mask_head.norm_cfg': dict(type='BN')}),
+        '{f}/config.py {f}/small.npz',
+        'has no name in the star layout: no released model has such a part.',
+    ),
+]
+
+
+@pytest.mark.parametrize(('change', 'args', 'sentence'), BAD)
+def test_bad_input(files: Path, tmp_path: Path, compare: Callable, change: Callable, args: str, sentence: str) -> None:
+    """One sentence and code 2, before anything runs for long."""
+    folder = tmp_path / 'a/b'
+    folder.mkdir(parents=True)
+    for name in ('config.py', 'inputs.npz', 'inputs.json', 'paper/small.npz'):
+        (folder / Path(name).name).write_bytes((files / name).read_bytes())
+    change(folder)
+    code, rows, err = compare(*args.format(f=folder).split())
+    assert code == 2
+    assert err.startswith('error: ') and sentence.format(f=folder) in err
+    assert not rows
