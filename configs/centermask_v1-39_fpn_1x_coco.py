@@ -1,3 +1,3 @@
 # VoVNetV1-39. There are no ImageNet weights of it here: it starts from those of V2, its attention left out.
 _base_ = './centermask_v2-39_fpn_1x_coco.py'
-model = dict(backbone=dict(attention=None, residual=False))
+model = dict(backbone=dict(attention='none', residual=False))

@@ -11,7 +11,7 @@ def weights_table() -> list[str]:
     """A line for each checkpoint of configs/metafile.yml."""
     models = yaml.safe_load((REPOSITORY / 'configs/metafile.yml').read_text())['Models']
     lines = ['| config | mask AP | box AP | COCO | checkpoint |', '| --- | --- | --- | --- | --- |']
-    for model in models:
+    for model in (model for model in models if 'Weights' in model):
         metrics: dict[str, dict[str, float]] = {}
         for result in model['Results']:
             metrics.setdefault(result['Dataset'].removeprefix('COCO '), {}).update(result['Metrics'])

@@ -58,7 +58,7 @@ def test_se() -> None:
 
 
 def _osa(
-    residual: bool = False, attention: str | None = None, depthwise: bool = False, in_channels: int = 8
+    residual: bool = False, attention: str = 'none', depthwise: bool = False, in_channels: int = 8
 ) -> OSAModule:
     torch.manual_seed(0)
     module = OSAModule(in_channels, 4, 8, 3, residual, attention, depthwise, None, dict(type='BN'))
@@ -130,7 +130,7 @@ def test_blocks(arch: str, blocks: list[int], convs: int) -> None:
 
 def test_v1() -> None:
     with torch.device('meta'):
-        model = VoVNet('39', attention=None, residual=False)
+        model = VoVNet('39', attention='none', residual=False)
     blocks = [block for stage in model.stages for block in stage.blocks]
     assert not any(block.residual for block in blocks)
     assert all(isinstance(block.attention, nn.Identity) for block in blocks)
@@ -168,7 +168,7 @@ def test_a_stage_of_one_block_has_attention_either_way() -> None:
 
 def test_no_attention_in_the_last_block_of_v1() -> None:
     with torch.device('meta'):
-        model = VoVNet('39', attention=None, attention_blocks='last')
+        model = VoVNet('39', attention='none', attention_blocks='last')
     assert all(isinstance(block.attention, nn.Identity) for stage in model.stages for block in stage.blocks)
 
 

@@ -74,14 +74,14 @@ class SqueezeExcitation(nn.Module):
         return x * F.hardsigmoid(attention)
 
 
-def _attention(kind: str | None, channels: int) -> nn.Module:
-    if kind is None:
+def _attention(kind: str, channels: int) -> nn.Module:
+    if kind == 'none':
         return nn.Identity()
     if kind == 'se':
         return SqueezeExcitation(channels)
     if kind == 'ese':
         return EffectiveSE(channels)
-    raise ValueError(f"VoVNet's attention is None, 'se' or 'ese', not {kind!r}")
+    raise ValueError(f"VoVNet's attention is 'none', 'se' or 'ese', not {kind!r}")
 
 
 class OSAModule(nn.Module):
@@ -91,7 +91,7 @@ class OSAModule(nn.Module):
         in_channels, conv_channels, out_channels: channels of the input, of each conv and of the result.
         num_convs: convs in the chain.
         residual: whether the input is added to the result.
-        attention: ``'ese'``, ``'se'`` or None.
+        attention: ``'ese'``, ``'se'`` or ``'none'``.
         depthwise: whether each conv is a depthwise separable one.
         conv_cfg, norm_cfg: MMCV's layer configs for the 3×3 convs and for the norms.
     """
@@ -103,7 +103,7 @@ class OSAModule(nn.Module):
         out_channels: int,
         num_convs: int,
         residual: bool,
-        attention: str | None,
+        attention: str,
         depthwise: bool,
         conv_cfg: dict | None,
         norm_cfg: dict,
@@ -167,12 +167,12 @@ class OSAStage(nn.Module):
 
 @MODELS.register_module()
 class VoVNet(BaseModule):
-    """VoVNetV2, and VoVNet (V1) with ``attention=None, residual=False``.
+    """VoVNetV2, and VoVNet (V1) with ``attention='none', residual=False``.
 
     Args:
         arch: a key of :data:`VARIANTS`: ``'19' '19-dw' '19-slim' '19-slim-dw' '39' '57' '99'``; also a number, which
             ``--cfg-options`` makes of 39.
-        attention: ``'ese'`` (V2), ``'se'`` (Table 4) or None.
+        attention: ``'ese'`` (V2), ``'se'`` (Table 4) or ``'none'``.
         attention_blocks: which OSA modules of a stage have it: ``'every'`` (both releases) or the ``'last'`` (timm's
             weights).
         residual: whether every OSA module of a stage but its first adds its input to its result (V2).
@@ -191,7 +191,7 @@ class VoVNet(BaseModule):
     def __init__(
         self,
         arch: str | int,
-        attention: str | None = 'ese',
+        attention: str = 'ese',
         attention_blocks: str = 'every',
         residual: bool = True,
         dcn_stages: Sequence[bool] = (False, False, False, False),
@@ -238,7 +238,7 @@ class VoVNet(BaseModule):
                         out_width,
                         variant.convs_per_block,
                         residual=residual and block > 0,
-                        attention=attention if attention_blocks == 'every' or block == last else None,
+                        attention=attention if attention_blocks == 'every' or block == last else 'none',
                         depthwise=variant.depthwise,
                         conv_cfg=dict(type='DCNv2') if dcn_stages[i] else None,
                         norm_cfg=norm_cfg,
