@@ -293,7 +293,7 @@ def test_variant_given_as_a_number() -> None:
 
 
 def test_unknown_names() -> None:
-    with pytest.raises(ValueError, match="no variant '38'; known are 19, 19-dw, 19-slim, 19-slim-dw, 39, 57, 99"):
+    with pytest.raises(ValueError, match="no variant '38'; known are 19, 19-dw, 19-slim, 19-slim-dw, 19-slim-deep, 39, 57, 99"):
         VoVNet('38')
     with pytest.raises(ValueError, match="no variant '38'"):
         VoVNet(38)
