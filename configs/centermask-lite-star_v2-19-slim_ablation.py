@@ -19,7 +19,7 @@ test_dataloader = val_dataloader
 val_evaluator = dict(ann_file=data_root + 'val/annotations.json')
 test_evaluator = val_evaluator
 
-max_iters = 400
+max_iters = 360
 train_cfg = dict(max_iters=max_iters, val_interval=max_iters)
 optim_wrapper = dict(type='MixedPrecisionOptimWrapper')  # bfloat16 makes 1.6 times the iterations in the same time
 param_scheduler = [

@@ -134,7 +134,7 @@ def level_shares(results: Mapping[int, dict]) -> dict[str, float]:
 def draw(rows: Sequence[Row], results: Results, comparisons: Sequence[Comparison], path: Path) -> None:
     """Draw the differences with their intervals beside the paper's, and the levels of the RoIs, as a PNG file."""
     shown = [row for row in rows if level_shares(results.get(row.name, {}))]
-    height = 1.5 + 0.42 * max(len(comparisons), len(shown), 3)
+    height = 1.5 + 0.48 * max(len(comparisons), len(shown), 3)
     figure = Figure(figsize=(12.5, height), layout='constrained')
     axes = figure.subplots(1, 3, width_ratios=(1, 1, 0.9))
     titles = {row.name: row.title for row in ROWS}
@@ -193,11 +193,11 @@ def _draw_levels(axes: Axes, rows: Sequence[Row], results: Results) -> None:
         left = 0.0
         for level, share in level_shares(results[row.name]).items():
             colour = LEVEL_COLOURS[int(level[1:]) - 3]
-            axes.barh(place, share, left=left, height=0.6, color=colour)
-            if share > 0.07:
+            axes.barh(place, share, left=left, height=0.72, color=colour)
+            if share > 0.06:
                 ink = 'white' if colour in LEVEL_COLOURS[:2] else '#222'
-                text = f'{level}  {share:.0%}'
-                axes.text(left + share / 2, place, text, ha='center', va='center', fontsize=7.5, color=ink)
+                text = f'{level}\n{share:.0%}'
+                axes.text(left + share / 2, place, text, ha='center', va='center', fontsize=7, color=ink)
             left += share
     axes.set_yticks(range(len(rows)), [row.title for row in rows], fontsize=8)
     axes.set_title('levels of the RoIs in training', fontsize=10)

@@ -205,8 +205,7 @@ def train_all(trainings: Sequence[Training], jobs: int, threads: int) -> None:
                 time.sleep(0.2)
                 for one in [one for one in running if one.process.poll() is not None]:
                     running.remove(one)
-                    _finish(one)
-                    bar.write(f'{one.training.title}: done, {(time.monotonic() - begun) / 60:.1f} min')
+                    bar.write(f'{(time.monotonic() - begun) / 60:5.1f} min  {one.training.title}: {_finish(one)}')
                 ahead = sum(training.iterations for training in waiting) + sum(_left(one.training) for one in running)
                 bar.update(total - ahead - bar.n)
     finally:
@@ -229,13 +228,19 @@ def _begin(training: Training, threads: int) -> subprocess.Popen:
         )
 
 
-def _finish(one: _Running) -> None:
+def _finish(one: _Running) -> str:
+    """What an ended training reached, in words."""
     if one.process.returncode or not one.training.result.is_file():
         log = Path(one.training.config.work_dir) / 'log.txt'
         raise RunError(
             f'The training of {one.training.title} ended with exit code {one.process.returncode}: '
             f'mend what {log} says at its end and run the same command again, which goes on.'
         )
+    if one.training.result.suffix != '.json':
+        return 'done'
+    result = json.loads(one.training.result.read_text())
+    reached = [f'{kind} {result[kind]:.1f}' for kind in ('box AP', 'mask AP') if kind in result]
+    return f'{", ".join(reached)}, {result["seconds"]} s'
 
 
 def _left(training: Training) -> int:

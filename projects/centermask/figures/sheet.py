@@ -17,7 +17,7 @@ from centermask.report.pictures import Shown, class_colours, draw_objects, read_
 WIDTH = 1800
 GAP = 8
 # As in the paper, colours tell objects apart, also those of one class.
-COLOURS = class_colours(24)
+COLOURS = class_colours(10)
 
 
 def draw_sheet(

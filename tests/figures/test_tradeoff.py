@@ -1,0 +1,78 @@
+"""Fig. 1: the points, and a machine's own."""
+
+import json
+from pathlib import Path
+
+import cv2
+import pytest
+
+from centermask.errors import InputError
+from centermask.figures.tradeoff import COLOURS, SHIFT, Point, backbones, draw_tradeoff, methods, read_benchmark
+from centermask.tables.index import read_index
+
+ROWS = read_index(Path(__file__).resolve().parents[2] / 'configs').rows
+
+
+def test_points_are_the_papers() -> None:
+    points = methods(ROWS)
+    assert len(points) == 18
+    assert Point('CenterMask*', 'CenterMask* V', 'V-99', 77, 41.8, 'V100') in points
+    assert Point('YOLACT', 'YOLACT', '550 R-50', 23, 28.2, 'Titan Xp') in points
+    points = backbones(ROWS)
+    assert len(points) == 14
+    assert Point('VoVNetV2', 'VoVNetV2', '39', 70, 35.6, 'Titan Xp') in points
+    assert Point('ResNe(X)t', 'ResNe(X)t', 'ResNeXt-101', 157, 38.3, 'Titan Xp') in points
+
+
+def test_every_family_has_a_colour_and_shifts_name_points() -> None:
+    points = methods(ROWS) + backbones(ROWS)
+    assert {point.family for point in points} == set(COLOURS)
+    assert set(SHIFT) <= {(point.family, point.label) for point in points}
+
+
+@pytest.fixture
+def benchmark(tmp_path: Path) -> Path:
+    path = tmp_path / 'benchmark.json'
+    models = [
+        dict(config='configs/centermask_v2-39_fpn_1x_coco.py', ms=1000),
+        {'config': 'mine', 'ms': 500, 'mask AP': 12.5},
+    ]
+    path.write_text(json.dumps(dict(machine='abacus', models=models)))
+    return path
+
+
+def test_benchmark(benchmark: Path) -> None:
+    machine, points = read_benchmark(benchmark, ROWS)
+    assert machine == 'abacus'
+    assert [(point.label, point.ms, point.ap) for point in points] == [
+        ('centermask_v2-39_1x', 1000, 35.6),
+        ('mine', 500, 12.5),
+    ]
+
+
+def test_pictures(benchmark: Path, tmp_path: Path) -> None:
+    draw_tradeoff(ROWS, tmp_path / 'paper.png')
+    draw_tradeoff(ROWS, tmp_path / 'own.png', benchmark)
+    paper, own = (cv2.imread(str(tmp_path / name)) for name in ('paper.png', 'own.png'))
+    assert paper.std() > 5
+    assert own.shape[0] > 1.3 * paper.shape[0]
+    draw_tradeoff(ROWS, tmp_path / 'own.svg', benchmark)
+    assert (tmp_path / 'own.svg').stat().st_size > 10_000
+
+
+@pytest.mark.parametrize(
+    'text, told',
+    [
+        (None, r"can't be read \(No such file"),
+        ('{', 'is no benchmark'),
+        ('[]', 'is no benchmark'),
+        ('{"machine": "m", "models": [{"config": "a"}]}', 'is no benchmark'),
+        ('{"machine": "m", "models": [{"config": "nosuch", "ms": 1}]}', 'nosuch is in neither Table 3 nor 5'),
+    ],
+)
+def test_benchmarks_that_are_none(text: str | None, told: str, tmp_path: Path) -> None:
+    path = tmp_path / 'benchmark.json'
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(InputError, match=told):
+        read_benchmark(path, ROWS)
