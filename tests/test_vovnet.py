@@ -293,11 +293,11 @@ def test_variant_given_as_a_number() -> None:
 
 
 def test_unknown_names() -> None:
-    with pytest.raises(ValueError, match="no variant '38'; known are 19, 19-dw, 19-slim, 19-slim-dw, 19-slim-deep, 39, 57, 99"):
+    with pytest.raises(ValueError, match="no variant '38'; known are 19, 19-dw, 19-slim, .+, 39, 57, 99"):
         VoVNet('38')
     with pytest.raises(ValueError, match="no variant '38'"):
         VoVNet(38)
-    with pytest.raises(ValueError, match="None, 'se' or 'ese', not 'cbam'"):
+    with pytest.raises(ValueError, match="'none', 'se' or 'ese', not 'cbam'"):
         VoVNet('19-slim', attention='cbam')
     with pytest.raises(ValueError, match="attention_blocks is 'every' or 'last', not 'first'"):
         VoVNet('19-slim', attention_blocks='first')
