@@ -57,9 +57,7 @@ def test_se() -> None:
     np.testing.assert_allclose(se(x).detach(), x.numpy() * weights[:, :, None, None], rtol=1e-4, atol=1e-5)
 
 
-def _osa(
-    residual: bool = False, attention: str = 'none', depthwise: bool = False, in_channels: int = 8
-) -> OSAModule:
+def _osa(residual: bool = False, attention: str = 'none', depthwise: bool = False, in_channels: int = 8) -> OSAModule:
     torch.manual_seed(0)
     module = OSAModule(in_channels, 4, 8, 3, residual, attention, depthwise, None, dict(type='BN'))
     for norm in _norms(module):
@@ -293,7 +291,7 @@ def test_variant_given_as_a_number() -> None:
 
 
 def test_unknown_names() -> None:
-    with pytest.raises(ValueError, match="no variant '38'; known are 19, 19-dw, 19-slim, .+, 39, 57, 99"):
+    with pytest.raises(ValueError, match=r"no variant '38'; known are 19, 19-dw, 19-slim, .+, 39, 57, 99"):
         VoVNet('38')
     with pytest.raises(ValueError, match="no variant '38'"):
         VoVNet(38)

@@ -170,7 +170,7 @@ class VoVNet(BaseModule):
     """VoVNetV2, and VoVNet (V1) with ``attention='none', residual=False``.
 
     Args:
-        arch: a key of :data:`VARIANTS`: ``'19' '19-dw' '19-slim' '19-slim-dw' '39' '57' '99'`` ...; also a number, which
+        arch: a key of :data:`VARIANTS`, as ``'19-slim'`` or ``'39'``; also a number, which
             ``--cfg-options`` makes of 39.
         attention: ``'ese'`` (V2), ``'se'`` (Table 4) or ``'none'``.
         attention_blocks: which OSA modules of a stage have it: ``'every'`` (both releases) or the ``'last'`` (timm's
