@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from mmcv.ops import ModulatedDeformConv2d
 from mmdet.models.detectors import SingleStageDetector
@@ -54,7 +56,7 @@ class CenterMask(SingleStageDetector):
             data_preprocessor,
             init_cfg,
         )
-        self.roi_head = None
+        self.roi_head: Any = None
         if roi_head is not None:
             heads = {
                 name: dict(roi_head[name], num_classes=num_classes)
