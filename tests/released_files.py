@@ -277,7 +277,7 @@ def filled(
     weights = {}
     for name, shape in shapes.items():
         values = torch.randn(shape, generator=generator) * 0.05
-        weights[name] = (values.abs() + 0.5 if name.endswith('running_var') else values).to(dtype)
+        weights[name] = (values.abs() + 0.5 if name.endswith(('running_var', '_riv')) else values).to(dtype)
     return weights
 
 

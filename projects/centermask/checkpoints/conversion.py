@@ -256,7 +256,7 @@ def _find_config(translation: Translation, configs: Path, source: str) -> tuple[
         if ('-star' in path.stem) != star:
             continue
         model = Config.fromfile(path).model
-        if _is_whole(translation.weights):
+        if translation.layout in RECIPES:
             model.num_classes = _count_classes(translation) or model.num_classes
         else:
             model = model.backbone
