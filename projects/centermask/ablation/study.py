@@ -221,7 +221,8 @@ def _begin(training: Training, threads: int) -> subprocess.Popen:
         old.unlink()
     training.config.dump(folder / 'training.py')
     command = [sys.executable, '-m', 'centermask.ablation.training', folder / 'training.py', training.result]
-    environ = {**os.environ, 'OMP_NUM_THREADS': str(threads), 'OMP_WAIT_POLICY': 'PASSIVE'}
+    # The spin count as in tools/demo.py: threads that wait leave the core to the loader's process.
+    environ = {'GOMP_SPINCOUNT': '20000', **os.environ, 'OMP_NUM_THREADS': str(threads)}
     with (folder / 'log.txt').open('w') as log:
         return subprocess.Popen(
             list(map(str, command)), env=environ, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
