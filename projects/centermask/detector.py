@@ -9,6 +9,8 @@ from mmdet.registry import MODELS
 from mmdet.structures import SampleList
 from torch import Tensor
 
+from centermask.checkpoints.loading import translate_released
+
 
 @MODELS.register_module()
 class CenterMask(SingleStageDetector):
@@ -59,6 +61,11 @@ class CenterMask(SingleStageDetector):
             if any(isinstance(module, ModulatedDeformConv2d) for module in self.modules()):
                 raise ValueError("deformable convs don't run in channels-last memory: leave channels_last=False")
             self.to(memory_format=torch.channels_last)
+
+    def _load_from_state_dict(self, state_dict: dict, *args, **kwargs) -> None:
+        """Take a released checkpoint as it is, also from MMDetection's own loaders (``init_detector``)."""
+        translate_released(state_dict)
+        super()._load_from_state_dict(state_dict, *args, **kwargs)
 
     def loss(self, batch_inputs: Tensor, batch_data_samples: SampleList) -> dict[str, Tensor]:
         """Return the five losses of images (N, 3, H, W) with ground truth."""

@@ -11,8 +11,8 @@ from mmengine.logging import print_log
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from centermask.checkpoints.layouts import to_ours
-from centermask.checkpoints.reading import read
+from centermask.checkpoints.layouts import RECIPES, to_ours
+from centermask.checkpoints.reading import read, weights_of
 from centermask.errors import InputError
 
 
@@ -41,6 +41,15 @@ def read_checkpoint(source: str, map_location: Any = 'cpu', remedy: str = 'give 
         'current',
     )
     return {'state_dict': {**translation.weights, **translation.unknown}}
+
+
+def translate_released(state: dict) -> None:
+    """Put our names into what a loader that knows no released layout read, in place, if it is a released model."""
+    contents = weights_of(state)
+    translation = contents and to_ours(contents.weights)
+    if translation and translation.layout in RECIPES:
+        state.clear()
+        state.update(translation.weights, **translation.unknown)
 
 
 def shortened(words: str, names: list[str]) -> str:
