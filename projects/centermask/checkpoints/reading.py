@@ -58,7 +58,7 @@ def read(source: str, map_location: Any = 'cpu', remedy: str = 'give the path of
     except Exception as error:  # a damaged file raises whatever its first wrong byte leads to
         if '://' in path:
             raise InputError(f"The checkpoint {source} can't be fetched ({_reason(error)}): {remedy}") from error
-        refused = re.search(r'Unsupported global: GLOBAL (\S+)', str(error))
+        refused = re.search(r'[Uu]nsupported (?:global: )?GLOBAL (\S+)', str(error))
         why = f'holds a {refused[1]}, which no checkpoint needs' if refused else 'is truncated or no checkpoint at all'
         raise InputError(f'The checkpoint {shown} {why}: {remedy}') from error
     contents = weights_of(content) if isinstance(content, Mapping) else None
