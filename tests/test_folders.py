@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from centermask.errors import InputError
-from centermask.folders import replaced_when_done
+from centermask.errors import InputError, RunError
+from centermask.folders import replaced_when_done, write_aside
 
 
 def made_here(folder):
@@ -53,3 +53,22 @@ def test_a_place_that_can_not_be_written(tmp_path):
     (tmp_path / 'file').touch()
     with pytest.raises(InputError, match='can not be written'):
         write(tmp_path / 'file' / 'out')
+
+
+@pytest.mark.parametrize(
+    ('error', 'why'),
+    [(OSError(28, 'No space left on device'), 'No space left on device'), (RuntimeError('x'), 'the disk may be full')],
+)
+def test_a_file_that_ends_half_way(tmp_path, error, why):
+    def write_half(path):
+        path.write_text('half')
+        raise error
+
+    out = tmp_path / 'a.pth'
+    out.write_text('before')
+    with pytest.raises(RunError, match=rf"a\.pth can't be written to its end \({why}\): make room there"):
+        write_aside(out, write_half)
+    assert out.read_text() == 'before'
+    assert [path.name for path in tmp_path.iterdir()] == ['a.pth']
+    write_aside(out, lambda path: path.write_text('whole'))
+    assert out.read_text() == 'whole'

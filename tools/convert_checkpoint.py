@@ -32,7 +32,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         'source',
         metavar='SRC',
-        help='file or URL: CenterMask, CenterMask2, an ImageNet VoVNet (theirs, timm) or ResNet (Detectron)',
+        help="file or URL: CenterMask, CenterMask2, an ImageNet VoVNet (or timm's), MobileNetV2 or ResNet",
     )
     parser.add_argument('destination', metavar='DST', type=Path, help='the file to write, .pth')
     parser.add_argument(
@@ -66,11 +66,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(f'{args.destination} has the {args.to} layout')
         return
 
+    what_became = ''
     if args.keep_classes and is_ours(contents):
         checkpoint = {**contents.others, 'state_dict': contents.weights}
     else:
         conversion = convert(contents, args.source, CONFIGS)
-        print(f'{summary(conversion)}\n')
+        what_became = f'{summary(conversion)}\n\n'
         checkpoint = conversion.checkpoint
     if args.keep_classes:
         checkpoint = keep_classes(checkpoint, args.source, args.keep_classes)
@@ -80,7 +81,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         config = _from_here(CONFIGS / f'{checkpoint["meta"]["config"]}.py')
     write_aside(args.destination, lambda path: torch.save(checkpoint, path))
     command = usage(checkpoint, config, args.destination, _from_here(Path(__file__).parent))
-    print(f'wrote {args.destination}, use it by\n{command}')
+    print(f'{what_became}wrote {args.destination}, use it by\n{command}')
 
 
 def _from_here(path: Path) -> Path:

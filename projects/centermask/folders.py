@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from centermask.errors import InputError
+from centermask.errors import InputError, RunError
 
 
 @contextmanager
@@ -39,7 +39,17 @@ def replaced_when_done(out: Path, is_ours: Callable[[Path], bool]) -> Iterator[P
 
 
 def write_aside(path: Path, write: Callable[[Path], object]) -> None:
-    """Write a file under another name, which tells its format too, and rename it when it is complete."""
+    """Write a file under another name, which tells its format too, and rename it when it is complete.
+
+    Raises:
+        RunError: it can't be written to its end.
+    """
     aside = path.with_name(f'.part-{path.name}')
-    write(aside)
-    os.replace(aside, path)
+    try:
+        write(aside)
+        os.replace(aside, path)
+    except (OSError, RuntimeError) as error:  # torch.save's is a RuntimeError, which doesn't say why
+        why = getattr(error, 'strerror', None) or 'the disk may be full'
+        raise RunError(f"{path} can't be written to its end ({why}): make room there or name another place.") from error
+    finally:
+        aside.unlink(missing_ok=True)

@@ -1,5 +1,6 @@
 """Reading checkpoints and fitting them to models."""
 
+import os
 from argparse import Namespace
 from pathlib import Path
 
@@ -33,8 +34,16 @@ def test_layouts(wrap, prefix: str, tmp_path: Path) -> None:
     assert load_weights(Net(4), checkpoint['state_dict']) == []
 
 
+class _Blocked:
+    """Pickled as a call of a function from a module that torch never admits."""
+
+    def __reduce__(self) -> tuple:
+        return os.getcwd, ()
+
+
 def _write(path: Path, content: str) -> None:
-    torch.save({'a': torch.zeros(1000), 'b': Namespace()} if content == 'class' else {'a': torch.zeros(1000)}, path)
+    others = {'class': {'b': Namespace()}, 'blocked': {'b': _Blocked()}}.get(content, {})
+    torch.save({'a': torch.zeros(1000), **others}, path)
     if content == 'truncated':
         path.write_bytes(path.read_bytes()[:2000])
     elif content == 'empty':
@@ -54,6 +63,7 @@ def _write(path: Path, content: str) -> None:
         ('empty', 'is truncated or no checkpoint at all'),
         ('text', 'is truncated or no checkpoint at all'),
         ('class', 'holds a argparse.Namespace, which no checkpoint needs'),
+        ('blocked', 'holds a posix.getcwd, which no checkpoint needs'),
         ('numbers', 'holds no weights'),
         ('tensor', 'holds no weights'),
     ],

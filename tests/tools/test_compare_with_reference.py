@@ -194,6 +194,11 @@ BAD = [
         'The expected file {f}/a.npz is truncated or no .npz file',
     ),
     (
+        lambda f: torch.save({'model': {'w': torch.zeros(3)}}, f / 'a.pth'),
+        '{f}/config.py {f}/a.pth',
+        'The expected file {f}/a.pth holds a/data.pkl, which is no array: give an .npz file that NumPy wrote.',
+    ),
+    (
         lambda f: (f / 'inputs.npz').unlink(),
         '{f}/config.py {f}/small.npz',
         'There is no inputs.npz beside {f}/small.npz or one folder above it: name the file by --inputs.',

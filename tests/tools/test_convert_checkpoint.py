@@ -276,7 +276,7 @@ def test_keep_classes_writes_over_nothing(convert: Callable[..., Result], tmp_pa
     for _ in range(2):  # its own, of the same classes, it may
         assert convert(tmp_path / 'a.pth', tmp_path / 'c.pth', '--keep-classes', 'person').code == 0
     result = convert(tmp_path / 'a.pth', tmp_path / 'd.pth', '--keep-classes', 'person', 'persn')
-    assert result.code == 2 and "has no class 'persn': did you mean person?" in result.err
+    assert (result.code, result.out) == (2, '') and "has no class 'persn': did you mean person?" in result.err
     assert sorted(path.name for path in tmp_path.iterdir()) == ['a.pth', 'b.py', 'c.pth', 'c.py']
 
 
@@ -293,10 +293,10 @@ def test_refusals(convert: Callable[..., Result], tiny_run: Path, tmp_path: Path
         ([tmp_path / 'a.pth', tmp_path / 'x.pkl'], 'end its name in .pth.'),
         ([tmp_path / 'a.pth', tmp_path / 'a.pth'], 'is SRC: give another name, the source stays as it is.'),
         ([tmp_path / 'other.pth', tmp_path / 'x.pth'], 'has no layout that is known here'),
-        ([trained, tmp_path / 'x.pth'], 'has the layout of MMDetection already'),
+        ([trained, tmp_path / 'x.pth'], 'has the layout of MMDetection already: use it as it is'),
         ([trained, tmp_path / 'x.pth', '--to', 'paper'], 'holds a model of the other recipe: give --to star.'),
         ([tmp_path / 'b.pth', tmp_path / 'x.pth', '--to', 'paper'], 'other recipe: give --to star.'),
-        ([tmp_path / 'a.pth', tmp_path / 'x.pth', '--to', 'star'], "isn't in the layout of MMDetection"),
+        ([tmp_path / 'a.pth', tmp_path / 'x.pth', '--to', 'star'], 'leave out --to to convert it.'),
         ([tmp_path / 'backbone.pth', tmp_path / 'x.pth', '--to', 'star'], 'holds no whole model'),
         ([tmp_path / 'a.pth', tmp_path / 'x.pth', '--keep-classes', 'car'], "doesn't say its classes"),
         ([trained, tmp_path / 'x.pth', '--keep-classes', 'circle'], "doesn't say its classes and its config"),

@@ -60,7 +60,7 @@ def test_explains(main: Callable, capsys: pytest.CaptureFixture) -> None:
     *_, of_table_4 = capsys.readouterr().out.split('\n\n')
     assert of_table_4.splitlines() == [
         'Table 4, from VoVNet to VoVNetV2: row 4, VoVNet-39, V1 + residual + eSE (= V2)',
-        "model.backbone.attention: 'ese' (first row: None)",
+        "model.backbone.attention: 'ese' (first row: 'none')",
         'model.backbone.residual: True (first row: False)',
     ]
 

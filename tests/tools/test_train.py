@@ -150,7 +150,7 @@ BAD = [
     ),
     (
         '--cfg-options model.backbone.arch=41',
-        "The config's model can't be built: VoVNet has no variant '41'; known are 19, 19-dw, 19-slim, 19-slim-dw, 39",
+        "The config's model can't be built: VoVNet has no variant '41'; known are 19, 19-dw, 19-slim, 19-slim-dw",
     ),
     (
         '--cfg-options model.backbone.type=VovNet',

@@ -55,10 +55,15 @@ def convert(contents: Contents, source: str, configs: Path) -> Conversion:
     """
     translation = to_ours(contents.weights)
     if translation is None:
-        why = 'has no layout that is known here'
         if is_ours(contents):
-            why = 'has the layout of MMDetection already'
-        raise InputError(f'The checkpoint {source} {why}: give one of CenterMask, CenterMask2, VoVNet or ResNet.')
+            raise InputError(
+                f'The checkpoint {source} has the layout of MMDetection already: use it as it is, or give --to for the '
+                "way back to a release's."
+            )
+        raise InputError(
+            f'The checkpoint {source} has no layout that is known here: give one of CenterMask or CenterMask2, or an '
+            'ImageNet VoVNet, MobileNetV2 or ResNet.'
+        )
     config, module = _find_config(translation, configs, source)
     faults = _faults(module, contents.weights, translation)
     if faults:
@@ -102,15 +107,18 @@ def restore(contents: Contents, source: str, recipe: str) -> dict[str, Any]:
         InputError: the file isn't ours, or holds a model that isn't of this recipe.
     """
     if not is_ours(contents):
-        raise InputError(f"The checkpoint {source} isn't in the layout of MMDetection: --to converts what is.")
+        raise InputError(f"The checkpoint {source} isn't in the layout of MMDetection: leave out --to to convert it.")
     weights = contents.weights
     released = contents.others.get('released', {})
     if not _is_whole(weights):
         if released.get('layout') not in ('vovnet', 'mobilenetv2', 'detectron2'):
-            raise InputError(f'The checkpoint {source} holds no whole model: --to converts those, and VoVNets.')
+            raise InputError(
+                f'The checkpoint {source} holds no whole model: --to converts those, and backbones that were '
+                "converted from a VoVNet, a MobileNetV2 or Detectron2's ResNet."
+            )
     elif recipe_of(weights) != recipe:
         raise InputError(f'The checkpoint {source} holds a model of the other recipe: give --to {recipe_of(weights)}.')
-    if not released or (released['layout'] in RECIPES and released['layout'] != recipe):
+    if not released:
         return dict(model=to_released(weights, recipe))
     model = {}
     for theirs, ours in released['names'].items():
@@ -306,6 +314,7 @@ def _shapes_of_panoptic(translation: Translation) -> dict[str, tuple[int, ...]]:
     in_file = {name.removeprefix(translation.prefix): tuple(t.shape) for name, t in translation.kept.items()}
     if all(name.startswith('pixel_') for name in in_file):
         return {}
+    # Each of the predictor's two has as many classes as the other; where both are missing, as the released models.
     by_weight = in_file.get('sem_seg_head.predictor.weight', (54,))[:1]
     by_bias = in_file.get('sem_seg_head.predictor.bias', by_weight)[:1]
     shapes: dict[str, tuple[int, ...]] = {

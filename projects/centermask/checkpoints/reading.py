@@ -7,17 +7,19 @@ import pickle
 import re
 from collections import OrderedDict
 from collections.abc import Mapping
-from typing import IO, Any, NamedTuple
+from typing import Any, NamedTuple
 from urllib.parse import urlparse
 
 import numpy as np
 import torch
 from mmengine.dist import barrier, get_rank
 from mmengine.logging import print_log
-from mmengine.runner.checkpoint import CheckpointLoader
+from mmengine.runner.checkpoint import CheckpointLoader, load_from_local
 from torch import Tensor
 
 from centermask.errors import InputError
+
+_NUMBERS = ('float16', 'float32', 'float64', 'int32', 'int64', 'uint8')
 
 
 class Contents(NamedTuple):
@@ -51,21 +53,23 @@ def read(source: str, map_location: Any = 'cpu', remedy: str = 'give the path of
     try:
         if urlparse(source).path.endswith('.pkl'):
             content = _read_arrays(path)
-        else:
+        elif '://' in path:
             content = CheckpointLoader.load_checkpoint(path, map_location, logger='silent')
+        else:
+            content = load_from_local(path, map_location)
     except Exception as error:  # a damaged file raises whatever its first wrong byte leads to
         if '://' in path:
             raise InputError(f"The checkpoint {source} can't be fetched ({_reason(error)}): {remedy}") from error
-        refused = re.search(r'Unsupported global: GLOBAL (\S+)', str(error))
+        refused = re.search(r'[Uu]nsupported (?:global: )?GLOBAL (\S+)', str(error))
         why = f'holds a {refused[1]}, which no checkpoint needs' if refused else 'is truncated or no checkpoint at all'
         raise InputError(f'The checkpoint {shown} {why}: {remedy}') from error
-    contents = _weights_of(content) if isinstance(content, Mapping) else None
+    contents = weights_of(content) if isinstance(content, Mapping) else None
     if contents is None:
         raise InputError(f'The checkpoint {shown} holds no weights: {remedy}')
     return contents
 
 
-def _weights_of(content: Mapping) -> Contents | None:
+def weights_of(content: Mapping) -> Contents | None:
     """The weights under ``state_dict`` (ours), ``model`` (both releases), ``blobs`` (Caffe2), or all that there is."""
     entry = next((name for name in ('state_dict', 'model', 'blobs') if isinstance(content.get(name), Mapping)), '')
     values = content[entry] if entry else content
@@ -90,7 +94,6 @@ def _latin1(text: str, encoding: str) -> bytes:
     return text.encode('latin1')
 
 
-_NUMBERS = ('float16', 'float32', 'float64', 'int32', 'int64', 'uint8')
 _NEEDED_BY_ARRAYS = {
     'collections.OrderedDict': OrderedDict,
     'numpy.ndarray': np.ndarray,
@@ -113,7 +116,6 @@ class _ArrayUnpickler(pickle.Unpickler):
 
 
 def _read_arrays(path: str) -> Any:
-    file: IO[bytes]
     with open(path, 'rb') as file:
         return _ArrayUnpickler(file, encoding='latin1').load()
 
