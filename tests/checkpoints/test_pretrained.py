@@ -32,12 +32,13 @@ def test_loads(config: dict, tmp_path: Path, logged: list[str]) -> None:
     assert f'{len(source.state_dict())} tensors loaded, not used: fc.weight' in logged[-1]
 
 
-def test_loads_a_part_of_a_detector(tmp_path: Path) -> None:
+@pytest.mark.parametrize('prefix', [dict(prefix='backbone'), {}], ids=['named', 'found'])
+def test_loads_a_part_of_a_detector(prefix: dict, tmp_path: Path) -> None:
     source = MODELS.build(RESNET)
     source.init_weights()
     weights = {f'backbone.{key}': value for key, value in source.state_dict().items()}
     torch.save({'state_dict': {**weights, 'neck.weight': torch.zeros(1)}}, tmp_path / 'a.pth')
-    init_cfg = dict(type='Pretrained', checkpoint=str(tmp_path / 'a.pth'), prefix='backbone')
+    init_cfg = dict(type='Pretrained', checkpoint=str(tmp_path / 'a.pth'), **prefix)
     backbone = MODELS.build({**RESNET, 'init_cfg': init_cfg})
     backbone.init_weights()
     assert torch.equal(backbone.conv1.weight, source.conv1.weight)

@@ -23,7 +23,8 @@ class PretrainedInit(mmengine_model.PretrainedInit):
 
     Args:
         checkpoint: file, URL or short form (``open-mmlab://...``).
-        prefix: load only weights whose names begin with it, without it.
+        prefix: load only weights whose names begin with it, without it; by default ``backbone`` where nothing fits
+            as it is.
         map_location: as for ``torch.load``.
 
     Raises:
@@ -33,8 +34,11 @@ class PretrainedInit(mmengine_model.PretrainedInit):
     def __call__(self, module: nn.Module) -> None:
         remedy = 'name a local file by --cfg-options model.backbone.init_cfg.checkpoint=FILE.'
         weights = read_checkpoint(self.checkpoint, self.map_location, remedy)['state_dict']
-        if self.prefix is not None:
-            prefix = self.prefix.rstrip('.') + '.'
+        prefix = self.prefix
+        if prefix is None and not weights.keys() & module.state_dict().keys():
+            prefix = 'backbone'  # of a whole detector's file
+        if prefix is not None:
+            prefix = prefix.rstrip('.') + '.'
             weights = {key.removeprefix(prefix): value for key, value in weights.items() if key.startswith(prefix)}
         weights = with_statistics(module, weights)
         misfits = load_weights(module, weights)
