@@ -6,6 +6,8 @@ recipe's; its ``Resize`` isn't quite either's.
 
 from __future__ import annotations
 
+from abc import abstractmethod
+
 import mmcv
 import torch
 from mmcv.transforms import BaseTransform
@@ -28,9 +30,9 @@ class _ShorterSideResize(Resize):
         super().__init__(scale, keep_ratio=True, backend=backend)
 
     @staticmethod
+    @abstractmethod
     def size(width: int, height: int, scale: tuple[int, int]) -> tuple[int, int]:
         """Width and height after resizing, in pixels."""
-        raise NotImplementedError
 
     def _resize_img(self, results: dict) -> None:
         height, width = results['img'].shape[:2]
