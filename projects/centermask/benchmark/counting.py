@@ -1,8 +1,8 @@
 """What an inference costs besides arithmetic: operator calls, and points where the host waits for a result.
 
 The host waits where it must know a value before it can go on, because it becomes a Python or NumPy value or decides a
-shape. Each stalls a GPU's queue; on a CPU they are counted exactly, also for a GPU, since the calls are the same but for
-what a library does by device. Of other threads and of compiled functions nothing is seen: count eagerly in one thread.
+shape. On a GPU each wait empties the queue; on a CPU they can be counted exactly. Of other threads and of compiled
+functions nothing is seen: count eagerly in one thread.
 """
 
 from __future__ import annotations
