@@ -301,24 +301,11 @@ class _Deltas(_Boxes):
         self.mix(matrix / self.deviations[:, None], offset / self.deviations)
 
 
-class _Exponentials(_Boxes):
-    """Logarithms of the distances from a place to the four sides."""
+class _Distances:
+    """Distances from a place to the four sides, fitted to boxes of the wanted sizes at the places that pass.
 
-    def __init__(self, layer: Any, runs: Sequence[Callable], side: float) -> None:
-        super().__init__(layer, runs)
-        self.start = math.log(COCO_SIZE * side / 2)
-
-    def set(self, mean: float, spread: float) -> None:
-        matrix = OWN * torch.eye(4)
-        matrix[:, 0] += COMMON
-        self.mix(spread * matrix / matrix.norm(dim=1, keepdim=True), torch.full((4,), mean))
-
-
-class _Rectified:
-    """Distances to the four sides in strides: fitted to boxes of the wanted sizes at the places that pass.
-
-    They are linear in the features, so a random layer's sizes would vary little. A ridge regression on the features of
-    a few hundred places reaches any.
+    The features there are the most unusual ones, so a random layer's boxes would be so too. A ridge regression on the
+    features of a few hundred places reaches any.
 
     Args:
         head: of boxes.
@@ -328,7 +315,7 @@ class _Rectified:
     """
 
     def __init__(self, head: FCOSHead, runs: Sequence[Callable], side: float, places: Sequence[Tensor]) -> None:
-        self.layer, self.start = head.conv_reg, math.log(COCO_SIZE * side)
+        self.layer, self.in_strides, self.start = head.conv_reg, head.norm_on_bbox, math.log(COCO_SIZE * side)
         inputs = _inputs(self.layer, runs)
         patches = [F.unfold(x.float(), 3, padding=1)[0].T[place] for x, place in zip(inputs, places, strict=True)]
         strides = [
@@ -350,20 +337,20 @@ class _Rectified:
         )
 
     def set(self, mean: float, spread: float) -> None:
-        sizes = (mean + spread * self.ranks).exp() / self.strides
+        sizes = (mean + spread * self.ranks).exp()
         width, height = sizes * self.ratios.exp(), sizes / self.ratios.exp()
         left, top = self.shares * torch.stack([width, height])
         distances = torch.stack([left, top, width - left, height - top], dim=1)
-        middle = distances.mean(0)
-        self.layer.weight.copy_(((distances - middle).T @ self.solution).view_as(self.layer.weight))
+        # The head multiplies by the stride, or takes the exponential.
+        outputs = distances / self.strides[:, None] if self.in_strides else distances.log()
+        middle = outputs.mean(0)
+        self.layer.weight.copy_(((outputs - middle).T @ self.solution).view_as(self.layer.weight))
         self.layer.bias.copy_(middle)
 
 
 def _boxes(head: Any, runs: Sequence[Callable], side: float, places: Sequence[Tensor]) -> Any:
     if isinstance(head, FCOSHead):
-        if head.norm_on_bbox:
-            return _Rectified(head, runs, side, places)
-        return _Exponentials(head.conv_reg, runs, side)
+        return _Distances(head, runs, side, places)
     for name in ('conv_reg', 'retina_reg', 'fc_reg', 'rpn_reg'):
         if hasattr(head, name):
             layer = getattr(head, name)
