@@ -15,6 +15,8 @@ from mmdet.utils import reduce_mean
 from mmengine.structures import InstanceData
 from torch import Tensor
 
+from .normalizers import at_least_one
+
 
 def _flatten(maps: Sequence[Tensor]) -> Tensor:
     """Join maps (N, C, H, W) of all levels as (locations, C): level by level, in it image by image, row by row."""
@@ -93,7 +95,7 @@ class CenterMaskFCOSHead(FCOSHead):
         centerness_sum = centerness_targets.sum()
         if self.average_normalizers:
             num_positive, centerness_sum = reduce_mean(torch.stack([num_positive, centerness_sum]))
-            class_normalizer = num_positive.clamp(min=1)
+            class_normalizer = at_least_one(num_positive)
         else:
             class_normalizer = num_positive + len(batch_img_metas)
 
@@ -103,7 +105,7 @@ class CenterMaskFCOSHead(FCOSHead):
                 distances, targets, weight=centerness_targets, avg_factor=centerness_sum.clamp(min=1e-6)
             )
             losses['loss_centerness'] = self.loss_centerness(
-                centerness, centerness_targets, avg_factor=num_positive.clamp(min=1)
+                centerness, centerness_targets, avg_factor=at_least_one(num_positive)
             )
         else:  # nothing to learn, yet every parameter gets its gradient of 0
             losses['loss_bbox'] = distances.sum()
