@@ -1,7 +1,5 @@
 """Data at the edge of what there is, from the annotation file through the recipe's own pipeline to the gradients."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any
@@ -9,7 +7,6 @@ from typing import Any
 import numpy as np
 import pycocotools.mask as mask_utils
 import pytest
-import torch
 from mmdet.registry import DATASETS
 from mmdet.structures import DetDataSample
 from mmengine.config import Config
@@ -165,7 +162,6 @@ def test_objects_touch_and_leave_the_image(tmp_path: Path, recipe: str) -> None:
         box(127, 95, 1, 1),
     ]
     data = load(tmp_path, recipe, [objects])
-    print(truth(data)[0].bboxes)
     losses = learn(small_model(recipe), data)
     assert losses['loss_mask'] > 0
 

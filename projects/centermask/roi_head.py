@@ -130,10 +130,12 @@ class CenterMaskRoIHead(StandardRoIHead):
         weight = weight_among_processes(len(labels), masks.logits) if self.average_normalizers else 1
         if len(labels):
             # FCNMaskHead's loss picks a class's channel, of which one is left here, and has a dimension too many.
-            loss_mask = self.mask_head.loss_mask(masks.logits[:, None], mask_targets, torch.zeros_like(labels))[0] * weight
+            loss_mask = (
+                self.mask_head.loss_mask(masks.logits[:, None], mask_targets, torch.zeros_like(labels))[0] * weight
+            )
         else:
             loss_mask = masks.logits.sum() * 0
-        losses = dict(loss_mask=loss_mask)
+        losses = dict(loss_mask=loss_mask * weight)
         if self.mask_iou_head is not None:
             losses['loss_mask_iou'] = self.mask_iou_head.loss(
                 masks.ious, masks.logits, mask_targets, np.concatenate(shares), self.average_normalizers
