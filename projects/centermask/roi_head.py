@@ -130,9 +130,7 @@ class CenterMaskRoIHead(StandardRoIHead):
         weight = weight_among_processes(len(labels), masks.logits) if self.average_normalizers else 1
         if len(labels):
             # FCNMaskHead's loss picks a class's channel, of which one is left here, and has a dimension too many.
-            loss_mask = (
-                self.mask_head.loss_mask(masks.logits[:, None], mask_targets, torch.zeros_like(labels))[0] * weight
-            )
+            loss_mask = self.mask_head.loss_mask(masks.logits[:, None], mask_targets, torch.zeros_like(labels))[0]
         else:
             loss_mask = masks.logits.sum() * 0
         losses = dict(loss_mask=loss_mask * weight)
