@@ -23,7 +23,7 @@ FILL = 0.4
 
 @dataclass
 class Shown:
-    """One object in a picture: mask (H, W) of the image's size, None without one, box (x, y, w, h), colour and label."""
+    """One object in a picture: mask (H, W) of the image's size or None, box (x, y, w, h), colour and label."""
 
     mask: np.ndarray | None
     box: Sequence[float]
