@@ -155,8 +155,8 @@ def class_counts(model: nn.Module, misfits: list[Misfit]) -> tuple[int, int] | N
 
     It does where each shape differs in its first length only (a layer's outputs), which in the model is the number of
     classes, or one more where background has a channel, times what each class has (anchors, sides of a box), and where
-    one number for the file explains all of them. Where a head with classes fits, the others differ for another reason: one recipe's masks count
-    background, the other's don't.
+    one number for the file explains all of them. Where a head with classes fits, the others differ for another reason:
+    one recipe's masks count background, the other's don't.
     """
     if not all(any(misfit.key.startswith(name) for misfit in misfits) for name in _class_numbers(model)):
         return None
