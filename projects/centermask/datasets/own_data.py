@@ -70,15 +70,14 @@ def find_data(folder: Path, work_dir: Path, training: bool = True) -> OwnData:
     if not folder.is_dir():
         raise InputError(f'--data {folder}: there is no such folder, name one that holds {LAYOUTS}.')
     files = _split_files(folder)
-    if not any(files.values()) or (files['val'] is None and files['train'] is not None):
-        whole = files['train'] or _only_file(folder)
-        return _split(whole, folder, work_dir)
-    if files['val'] is None or (files['train'] is None and training):
+    if 'val' not in files:
+        return _split(files.get('train') or _only_file(folder), folder, work_dir)
+    if 'train' not in files and training:
         raise InputError(
             f'--data {folder}: {files["val"]} has no training data beside it, '
-            f'add {str(files["val"].name).replace("val", "train")} or name one file otherwise to have it split.'
+            f'add {files["val"].name.replace("val", "train")} or name one file otherwise to have it split.'
         )
-    contents = {name: _read(path) for name, path in files.items() if path}
+    contents = {name: _read(path) for name, path in files.items()}
     splits = {name: _locate(files[name], content, folder) for name, content in contents.items()}
     first = contents.get('train', contents['val'])
     classes = _classes(first)
@@ -94,9 +93,9 @@ def find_data(folder: Path, work_dir: Path, training: bool = True) -> OwnData:
     return OwnData(splits.get('train'), splits['val'], classes, remarks)
 
 
-def _split_files(folder: Path) -> dict[str, Path | None]:
-    """The annotation files of ``train`` and of ``val``, None where there is none."""
-    files: dict[str, Path | None] = {}
+def _split_files(folder: Path) -> dict[str, Path]:
+    """The annotation files of ``train`` and of ``val``, if they are there."""
+    files = {}
     for name in ('train', 'val'):
         found = [folder / f'{name}.json'] if (folder / f'{name}.json').is_file() else []
         found = found or sorted((folder / 'annotations').glob(f'instances_{name}*.json'))
@@ -105,7 +104,8 @@ def _split_files(folder: Path) -> dict[str, Path | None]:
                 f'--data {folder}: {some(found)} could each be the {name} annotations, '
                 f'leave one or name it {name}.json.'
             )
-        files[name] = found[0] if found else None
+        if found:
+            files[name] = found[0]
     return files
 
 

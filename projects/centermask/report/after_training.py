@@ -35,7 +35,8 @@ def report_training(cfg: Config, command: str) -> None:
     build_runner(test).test()
     if is_main_process():
         report = build_report(work_dir, prefix, work_dir / 'report', command)
-        print(f'box AP {report.box.figures["AP"]:.3f}, mask AP {report.mask.figures["AP"]:.3f}')
+        mask = '' if report.mask is None else f', mask AP {report.mask.figures["AP"]:.3f}'
+        print(f'box AP {report.box.figures["AP"]:.3f}{mask}')
         print(f'Report:   {report.page}')
         print(f'Pictures: {report.page.parent / "pictures"}')
     barrier()
