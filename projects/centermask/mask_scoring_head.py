@@ -9,6 +9,7 @@ from mmdet.registry import MODELS
 from torch import Tensor
 
 from .mask_targets import Polygons, mask_iou_targets, share_by_exact_area, share_of_first_polygon
+from .normalizers import weight_among_processes
 
 
 @MODELS.register_module()
@@ -50,7 +51,14 @@ class MaskScoringHead(MaskIoUHead):
             ]
         return np.array(shares, np.float64)
 
-    def loss(self, mask_ious: Tensor, mask_logits: Tensor, mask_targets: Tensor, shares: np.ndarray) -> Tensor:
+    def loss(
+        self,
+        mask_ious: Tensor,
+        mask_logits: Tensor,
+        mask_targets: Tensor,
+        shares: np.ndarray,
+        average_normalizer: bool = False,
+    ) -> Tensor:
         """Return the scoring loss, a scalar: over RoIs with an IoU above 0.
 
         Args:
@@ -58,10 +66,12 @@ class MaskScoringHead(MaskIoUHead):
             mask_logits: its mask, shape (R, 28, 28).
             mask_targets: masks of 0 and 1, shape (R, 28, 28).
             shares: what :meth:`shares` returns for the same RoIs.
+            average_normalizer: whether the number of RoIs is averaged over the processes.
         """
         predicted = (mask_logits.detach() > 0).cpu().numpy()
         targets = mask_ious.new_tensor(mask_iou_targets(predicted, mask_targets.cpu().numpy(), shares))
         learned = (targets > 0).nonzero().squeeze(1)
+        weight = weight_among_processes(len(learned), mask_ious) if average_normalizer else 1
         if not len(learned):
             return mask_ious.sum() * 0
-        return self.loss_iou(mask_ious[learned], targets[learned])
+        return self.loss_iou(mask_ious[learned], targets[learned]) * weight

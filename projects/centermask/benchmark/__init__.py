@@ -1,0 +1,1 @@
+"""How fast models are, measured side by side: time, stages, counts and shares of the machine's peak."""
