@@ -39,7 +39,7 @@ demo: setup
 	$(PY) tools/demo.py
 
 test: lint
-	$(PY) -m pytest --cov=centermask --cov-report=term
+	$(PY) -m pytest -n auto --dist loadfile --no-loadscope-reorder --cov=centermask --cov-report=term
 
 lint: setup-test
 	$(PY) -m ruff check .

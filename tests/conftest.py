@@ -8,13 +8,49 @@ from pathlib import Path
 # Several processes share two cores here: threads of OpenMP that spin while they wait make the others ten times slower.
 # Set before torch is imported, which reads it then; commands that tests start inherit it.
 os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
+if 'PYTEST_XDIST_WORKER' in os.environ:  # one of several workers, of which each has a core
+    os.environ.setdefault('OMP_NUM_THREADS', '1')
 
+import psutil
 import pytest
 from mmdet.visualization import DetLocalVisualizer
 from mmengine.registry import DefaultScope
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SHARED = REPOSITORY.parent / 'shared'
+
+# Files that take more than half a minute, the longest first. With `--dist loadfile` a worker takes whole files, so that
+# a file's fixtures are made once; one of these begun last would have the others wait for it.
+LONG = (
+    'checkpoints/test_conversion.py',
+    'test_configs.py',
+    'tools/test_dist.py',
+    'test_real_photographs.py',
+    'tools/test_original_weights.py',
+    'tools/test_compare_with_reference.py',
+    'tools/test_convert_checkpoint.py',
+    'tools/test_train.py',
+    'tools/test_test.py',
+    'tools/test_demo.py',
+    'report/test_report.py',
+    'datasets/test_augmentation.py',
+    'test_detector.py',
+    'test_rows.py',
+    'ablation/test_study.py',
+    'tables/test_pages.py',
+)
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """Workers for `-n auto`: as many as cores may be used, each with the 2 GB that it may need."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
+    return max(1, min(cores, psutil.virtual_memory().available // 2_000_000_000))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the long files."""
+    rank = {REPOSITORY / 'tests' / name: number for number, name in enumerate(LONG)}
+    items.sort(key=lambda item: rank.get(item.path, len(LONG)))
 
 
 @pytest.fixture(scope='session', autouse=True)

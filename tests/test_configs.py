@@ -208,6 +208,7 @@ OF_PAPER = {
     'bbox_head.average_normalizers': False,
     'bbox_head.loss_bbox.enclosing_eps': 1e-7,
     'roi_head.pasting': 'rounded',
+    'roi_head.average_normalizers': False,
     'roi_head.mask_roi_extractor.plus_one': True,
     'roi_head.mask_roi_extractor.roi_layer.sampling_ratio': 2,
     'roi_head.mask_roi_extractor.roi_layer.aligned': False,

@@ -20,7 +20,9 @@ TEST_CFG = dict(score_thr=0.05, nms_pre=1000, nms=dict(type='nms', iou_threshold
 def _head(strides: list[int] | None = None, test_cfg: dict | None = None, **kwargs) -> CenterMaskFCOSHead:
     torch.manual_seed(0)
     strides = strides or STRIDES
-    ranges = ((-1, 64), (64, 128), (128, 256), (256, 512), (512, 1e8)) if len(strides) > 1 else ((-1, 1e8),)
+    ranges = (
+        ((-1, 64), (64, 128), (128, 256), (256, 512), (512, 1e8)) if len(strides) == 5 else ((-1, 1e8),) * len(strides)
+    )
     return CenterMaskFCOSHead(
         num_classes=3,
         in_channels=32,
@@ -193,12 +195,47 @@ def test_best_of_a_level_by_class_times_centerness() -> None:
 
 
 @pytest.mark.parametrize('option', ['nms_pre', 'max_per_img'])
-def test_ties_at_the_top_stay(option: str) -> None:
+def test_ties_at_the_top_are_cut(option: str) -> None:
+    """Both releases keep all that equal the last; a number known beforehand can't."""
     head = _head([8], {option: 2}, **STAR)
-    best, other, equal = (1, 1, 0, 0.9, 0.9, 0.4), (3, 3, 1, 0.6, 0.5, 0.4), (5, 5, 2, 0.5, 0.5, 0.4)
-    again = (7, 7, 0, 0.5, 0.5, 0.4)
-    assert _detect(head, best, other, equal).labels.tolist() == [0, 1]
-    assert _detect(head, best, equal, again).labels.tolist() == [0, 2, 0]
+    best, equal, again, lower = (
+        (row, row, row % 3, score, 0.5, 0.4) for row, score in ((0, 0.9), (2, 0.5), (4, 0.5), (6, 0.4))
+    )
+    assert _detect(head, best, lower, equal).labels.tolist() == [0, 2]
+    found = _detect(head, best, equal, again)
+    assert len(found) == 2 and found.labels[0] == 0 and found.labels[1] in (1, 2)
+
+
+@pytest.mark.parametrize('recipe', [STAR, PAPER], ids=['star', 'paper'])
+def test_candidates_are_as_many_whatever_is_found(recipe: dict[str, Any]) -> None:
+    """The best ``nms_pre`` a level or all of a smaller one; what is below the threshold has a score of 0."""
+    head = _head([8, 64], dict(nms_pre=5), **recipe)
+    scores = [torch.full((2, 3, 8, 8), -30.0), torch.full((2, 3, 1, 1), -30.0)]
+    scores[0][0, 1, 2, 3] = scores[1][1, 2, 0, 0] = 0
+    maps = scores, [torch.ones(2, 4, *s.shape[2:]) for s in scores], [torch.full_like(s[:, :1], 30) for s in scores]
+    boxes, found, labels = head.candidates(*maps, torch.tensor([[64, 64], [60, 60]]))
+    assert boxes.shape == (2, 5 + 3, 4) and found.shape == labels.shape == (2, 5 + 3)
+    expected = torch.zeros(2, 8)
+    expected[0, 0] = expected[1, 5] = 0.5**0.5 if recipe is STAR else 0.5
+    torch.testing.assert_close(found, expected)
+    assert (labels[0, 0], labels[1, 5]) == (1, 2)
+    unit = (8, 64) if recipe is STAR else (1, 1)
+    assert boxes[0, 0].tolist() == [28 - unit[0], 20 - unit[0], 28 + unit[0], 20 + unit[0]]
+    assert boxes[1, 5].tolist() == [32 - unit[1], 32 - unit[1], 32 + unit[1], 32 + unit[1]]
+    metas = [dict(img_shape=(64, 64)), dict(img_shape=(60, 60))]
+    assert [len(image) for image in head.predict_by_feat(*maps, metas)] == [1, 1]
+
+
+def test_memory_order_of_the_maps_changes_nothing() -> None:
+    torch.manual_seed(0)
+    head = _head(**STAR)
+    maps = [[torch.randn(2, channels, 64 // stride + 1, 128 // stride) for stride in STRIDES] for channels in (3, 4, 1)]
+    maps[1] = [level.relu() for level in maps[1]]
+    metas = [dict(img_shape=(64, 128))] * 2
+    last = [[level.contiguous(memory_format=torch.channels_last) for level in kind] for kind in maps]
+    for found, other in zip(head.predict_by_feat(*maps, metas), head.predict_by_feat(*last, metas), strict=True):
+        assert len(found)
+        assert all(torch.equal(found[key], other[key]) for key in ('bboxes', 'scores', 'labels'))
 
 
 @pytest.mark.parametrize(
@@ -226,6 +263,19 @@ def test_nms_threshold_and_offset() -> None:
     inclusive = dict(nms=dict(type='nms', iou_threshold=0.6, offset=1))
     assert len(_detect(_head([8], **PAPER), first, second)) == 2
     assert len(_detect(_head([8], inclusive, **PAPER), first, second)) == 1
+
+
+def test_small_boxes_of_many_classes() -> None:
+    """Of class 1199 as of class 0: two boxes of 9 pixels, 2.2 apart (IoU 0.607), and 2.4 apart (0.579)."""
+    for distance, kept in ((2.2, [1]), (2.4, [1, 2])):
+        boxes = torch.tensor(
+            [[1300, 1300, 1333, 1333], [700, 700, 709, 709], [700 + distance, 700, 709 + distance, 709]]
+        )
+        scores = torch.tensor([0.9, 0.8, 0.7])
+        for label in (0, 1199):
+            labels = torch.tensor([5, label, label])
+            found = fcos_head.nms_by_class(boxes, scores, labels, 1200, dict(type='nms', iou_threshold=0.6))
+            assert found.tolist() == [0, *kept]
 
 
 def test_boxes_far_outside_do_not_suppress_other_classes() -> None:

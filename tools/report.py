@@ -24,7 +24,8 @@ def main() -> None:
     args = parser.parse_args()
     predictions = args.predictions or str(args.work_dir / 'test' / 'results')
     report = build_report(args.work_dir, predictions, args.out or args.work_dir / 'report', shlex.join(sys.argv))
-    print(f'mask AP {report.mask.figures["AP"]:.3f}, box AP {report.box.figures["AP"]:.3f}')
+    mask = f'mask AP {report.mask.figures["AP"]:.3f}, ' if report.mask else ''
+    print(f'{mask}box AP {report.box.figures["AP"]:.3f}')
     print(f'Report: {report.page}, with {len(report.images)} pictures beside it')
 
 

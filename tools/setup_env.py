@@ -45,12 +45,14 @@ def check_python(version: tuple = sys.version_info[:2]) -> None:
 
 
 def requirements(extra: str = '') -> list[str]:
-    """The requirements in setup.cfg, one string each, those of `extra` included."""
+    """The requirements in setup.cfg, one string each, those of `extra` and of the extras it names included."""
     config = configparser.ConfigParser(comment_prefixes=('#',))
     config.read(ROOT / 'setup.cfg', encoding='utf-8')
     text = config['options']['install_requires']
     if extra:
         text += '\n' + config['options.extras_require'][extra]
+        for other in config['options.extras_require']:
+            text = text.replace(f'centermask[{other}]', config['options.extras_require'][other])
     return [line.strip() for line in text.splitlines() if line.strip()]
 
 

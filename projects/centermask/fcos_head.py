@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from mmcv.ops import batched_nms
 from mmdet.models.dense_heads import FCOSHead
 from mmdet.models.dense_heads.anchor_free_head import AnchorFreeHead
@@ -14,6 +16,9 @@ from mmdet.structures.bbox import scale_boxes
 from mmdet.utils import reduce_mean
 from mmengine.structures import InstanceData
 from torch import Tensor
+
+from .arguments import flags, given, is_whole, one_of, whole_numbers
+from .normalizers import at_least_one
 
 
 def _flatten(maps: Sequence[Tensor]) -> Tensor:
@@ -27,6 +32,26 @@ class _PointGenerator(MlvlPointGenerator):
     def _meshgrid(self, x: Tensor, y: Tensor, row_major: bool = True) -> tuple[Tensor, Tensor]:
         yy, xx = torch.meshgrid(y, x, indexing='ij')
         return (xx.flatten(), yy.flatten()) if row_major else (yy.flatten(), xx.flatten())
+
+
+def _check_arguments(name: str, arguments: dict) -> None:
+    """Check what the base class takes as it comes."""
+    switches = ('center_sampling', 'norm_on_bbox', 'centerness_on_reg', 'dcn_on_last_conv')
+    flags(name, given(arguments, *switches))
+    one_of(name, 'conv_bias', arguments.get('conv_bias', 'auto'), (True, False, 'auto'))
+    whole_numbers(name, given(arguments, 'feat_channels'))
+    whole_numbers(name, given(arguments, 'stacked_convs'), 0)
+    strides = arguments.get('strides', (4, 8))
+    if not isinstance(strides, Sequence) or not strides or not all(is_whole(s) and s > 0 for s in strides):
+        raise ValueError(f"{name}'s strides are whole numbers above 0, not {strides!r}")
+    ranges = arguments.get('regress_ranges', ((-1, 64),))
+    if not isinstance(ranges, Sequence) or not all(
+        isinstance(pair, Sequence) and len(pair) == 2 and pair[0] < pair[1] for pair in ranges
+    ):
+        raise ValueError(f"{name}'s regress_ranges are pairs of a lesser and a greater length, not {ranges!r}")
+    radius = arguments.get('center_sample_radius', 1.5)
+    if not isinstance(radius, (int, float)) or not 0 < radius < math.inf:
+        raise ValueError(f"{name}'s center_sample_radius is a number above 0, not {radius!r}")
 
 
 @MODELS.register_module()
@@ -45,6 +70,9 @@ class CenterMaskFCOSHead(FCOSHead):
             it boxes stay unclipped. (NMS has it by ``test_cfg.nms.offset=1``.)
         average_normalizers: whether losses are divided by counts averaged over the processes (star), or each process's
             own, the class loss by positives + images (paper).
+
+    Raises:
+        ValueError: for an argument of none of these values.
     """
 
     def __init__(
@@ -56,7 +84,16 @@ class CenterMaskFCOSHead(FCOSHead):
         average_normalizers: bool = True,
         **kwargs,
     ) -> None:
+        name = type(self).__name__
+        _check_arguments(name, kwargs)
+        flags(name, dict(sqrt_score=sqrt_score, plus_one=plus_one, average_normalizers=average_normalizers))
+        whole_numbers(name, dict(num_classes=num_classes, in_channels=in_channels))
         super().__init__(num_classes, in_channels, **kwargs)
+        if len(self.regress_ranges) != len(self.strides):
+            raise ValueError(
+                f"{name}'s regress_ranges has {len(self.regress_ranges)} levels and its strides {len(self.strides)}: "
+                'give a range for each stride'
+            )
         self.prior_generator = _PointGenerator(self.strides)
         self.sqrt_score = sqrt_score
         self.plus_one = plus_one
@@ -93,7 +130,7 @@ class CenterMaskFCOSHead(FCOSHead):
         centerness_sum = centerness_targets.sum()
         if self.average_normalizers:
             num_positive, centerness_sum = reduce_mean(torch.stack([num_positive, centerness_sum]))
-            class_normalizer = num_positive.clamp(min=1)
+            class_normalizer = at_least_one(num_positive)
         else:
             class_normalizer = num_positive + len(batch_img_metas)
 
@@ -103,7 +140,7 @@ class CenterMaskFCOSHead(FCOSHead):
                 distances, targets, weight=centerness_targets, avg_factor=centerness_sum.clamp(min=1e-6)
             )
             losses['loss_centerness'] = self.loss_centerness(
-                centerness, centerness_targets, avg_factor=num_positive.clamp(min=1)
+                centerness, centerness_targets, avg_factor=at_least_one(num_positive)
             )
         else:  # nothing to learn, yet every parameter gets its gradient of 0
             losses['loss_bbox'] = distances.sum()
@@ -166,59 +203,89 @@ class CenterMaskFCOSHead(FCOSHead):
             rescale: whether boxes are in pixels of the original image.
         """
         cfg = cfg or self.test_cfg
-        points = self.prior_generator.grid_priors(
-            [level.shape[-2:] for level in cls_scores], dtype=torch.float32, device=cls_scores[0].device
-        )
-        units = [stride if self.norm_on_bbox else 1 for stride in self.strides]
-        results = []
-        for i, meta in enumerate(batch_img_metas):
-            levels = [
-                self._candidates(cls[i], box[i].float() * unit, centerness[i], level_points, cfg)
-                for cls, box, centerness, level_points, unit in zip(
-                    cls_scores, bbox_preds, score_factors, points, units, strict=True
-                )
-            ]
-            boxes, scores, labels = (torch.cat(parts) for parts in zip(*levels, strict=True))
-            results.append(self._select(boxes, scores, labels, meta, cfg, rescale))
-        return results
+        sizes = torch.tensor([meta['img_shape'][:2] for meta in batch_img_metas], device=cls_scores[0].device)
+        found = self.candidates(cls_scores, bbox_preds, score_factors, sizes, cfg)
+        return [
+            self._select(boxes, scores, labels, meta, cfg, rescale)
+            for boxes, scores, labels, meta in zip(*found, batch_img_metas, strict=True)
+        ]
 
-    def _candidates(
-        self, cls_score: Tensor, distances: Tensor, centerness: Tensor, points: Tensor, cfg: dict
+    def candidates(
+        self,
+        cls_scores: Sequence[Tensor],
+        bbox_preds: Sequence[Tensor],
+        score_factors: Sequence[Tensor],
+        image_sizes: Tensor,
+        cfg: dict | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Return boxes (K, 4), scores (K,) and labels (K,) of one level of one image.
+        """Return what goes into NMS: boxes (N, K, 4) in pixels, scores (N, K) and labels (N, K).
 
-        Of all whose class score passes the threshold, the best ``nms_pre`` by class × centerness; all that equal the
-        last of these stay too, as in both releases.
+        Of each level's pairs of location and class whose class score passes the threshold, the best ``nms_pre`` by
+        class × centerness. No shape depends on the data, so the host needn't wait and an exporter can trace it: where
+        fewer pass, the rest have a score of 0 and are nobody's detections. Of several that equal the last of the best,
+        some are left out, where both releases keep all.
+
+        Args:
+            cls_scores, bbox_preds, score_factors: what :meth:`forward` returns, a list of levels each.
+            image_sizes: height and width of each image without its padding, in pixels, shape (N, 2); boxes are clipped
+                to it if ``plus_one``.
+            cfg: ``score_thr`` and ``nms_pre``, instead of ``test_cfg``.
         """
-        class_scores = cls_score.float().sigmoid().flatten(1).t()  # (P, classes)
-        scores = class_scores * centerness.float().sigmoid().flatten(1).t()
-        locations, labels = (class_scores > cfg['score_thr']).nonzero(as_tuple=True)
-        scores = scores[locations, labels]
-        kept = _best(scores, cfg['nms_pre'])
-        locations, labels, scores = locations[kept], labels[kept], scores[kept]
-        left_top, right_bottom = distances.flatten(1).t()[locations].split(2, dim=1)
-        boxes = torch.cat([points[locations] - left_top, points[locations] + right_bottom], dim=1)
+        cfg = cfg or self.test_cfg
+        levels = [
+            self._candidates_of_level(cls, box, centerness, stride, cfg)
+            for cls, box, centerness, stride in zip(cls_scores, bbox_preds, score_factors, self.strides, strict=True)
+        ]
+        points, distances, scores, labels = (torch.cat(parts, dim=1) for parts in zip(*levels, strict=True))
+        boxes = torch.cat([points - distances[..., :2], points + distances[..., 2:]], dim=2)
+        if self.plus_one:
+            boxes = torch.minimum(boxes.clamp(min=0), image_sizes.flip(1).repeat(1, 2)[:, None] - 1.0)
         return boxes, scores.sqrt() if self.sqrt_score else scores, labels
+
+    def _candidates_of_level(
+        self, cls_score: Tensor, distances: Tensor, centerness: Tensor, stride: int, cfg: dict
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return points (N, K, 2), distances in pixels (N, K, 4), class × centerness (N, K) and labels (N, K)."""
+        classes, width = cls_score.shape[1], cls_score.shape[3]
+        class_scores = F.threshold(cls_score.float().sigmoid(), cfg['score_thr'], 0)
+        scores = (class_scores * centerness.float().sigmoid()).permute(0, 2, 3, 1).flatten(1)  # (N, H · W · classes)
+        # A size is a tensor to torch.jit.trace, which counts our FLOPs, and a symbol to torch.export.
+        smaller = min if torch.jit.is_tracing() else torch.sym_min
+        scores, places = scores.topk(smaller(cfg['nms_pre'], scores.shape[1]), dim=1)
+        labels, locations = places % classes, places // classes
+        points = (torch.stack([locations % width, locations // width], dim=2) + 0.5) * stride
+        distances = distances.permute(0, 2, 3, 1).flatten(1, 2).gather(1, locations[..., None].expand(-1, -1, 4))
+        return points, distances.float() * (stride if self.norm_on_bbox else 1), scores, labels
 
     def _select(
         self, boxes: Tensor, scores: Tensor, labels: Tensor, meta: dict, cfg: dict, rescale: bool
     ) -> InstanceData:
-        """Return one image's detections: class-wise NMS, then the best ``max_per_img`` with all that equal the last."""
-        if self.plus_one:
-            height, width = meta['img_shape'][:2]
-            boxes = torch.minimum(boxes.clamp(min=0), boxes.new_tensor([width, height, width, height]) - 1)
-        if len(boxes):
-            # batched_nms sets classes apart by the largest coordinate and takes the smallest to be 0.
-            _, kept = batched_nms(boxes - boxes.min(), scores, labels, cfg['nms'])
-            kept = kept[_best(scores[kept], cfg['max_per_img'])]
-            boxes, scores, labels = boxes[kept], scores[kept], labels[kept]
+        """Return one image's detections: class-wise NMS of its candidates, then the best ``max_per_img``."""
+        passed = (scores > 0).nonzero().squeeze(1)
+        boxes, scores, labels = boxes[passed], scores[passed], labels[passed]
+        kept = nms_by_class(boxes, scores, labels, self.num_classes, cfg['nms'])[: cfg['max_per_img']]
+        boxes, scores, labels = boxes[kept], scores[kept], labels[kept]
         if rescale:
             boxes = scale_boxes(boxes, [1 / factor for factor in meta['scale_factor']])
         return InstanceData(bboxes=boxes, scores=scores, labels=labels)
 
 
-def _best(scores: Tensor, count: int) -> Tensor:
-    """Return a mask of the ``count`` highest scores and all that equal the last of them."""
-    if len(scores) <= count:
-        return torch.ones_like(scores, dtype=torch.bool)
-    return scores >= scores.kthvalue(len(scores) - count + 1).values
+def nms_by_class(boxes: Tensor, scores: Tensor, labels: Tensor, num_classes: int, cfg: dict) -> Tensor:
+    """Return which of the boxes (K, 4) of one image NMS keeps, by falling score.
+
+    One NMS does it for all classes, each moved to a cell of its own in a square of cells: in a row of 80, let alone of
+    1200, coordinates would grow so large that float32 rounds small boxes.
+
+    Args:
+        boxes, scores, labels: of the candidates, any number of them.
+        num_classes: labels are less than this.
+        cfg: MMCV's config of the NMS.
+    """
+    if not len(boxes):
+        return labels
+    boxes = boxes - boxes.min()
+    cells = math.isqrt(num_classes - 1) + 1
+    shift = torch.stack([labels % cells, labels // cells], dim=1) * (boxes.max() + 1)
+    # MMCV would go through the classes one by one where there are many boxes.
+    cfg = {**cfg, 'class_agnostic': True, 'split_thr': len(boxes) + 1}
+    return batched_nms(boxes + shift.repeat(1, 2), scores, labels, cfg)[1]

@@ -8,7 +8,9 @@ from mmdet.models.roi_heads.mask_heads import MaskIoUHead
 from mmdet.registry import MODELS
 from torch import Tensor
 
+from .arguments import flags, given, one_of, whole_numbers
 from .mask_targets import Polygons, mask_iou_targets, share_by_exact_area, share_of_first_polygon
+from .normalizers import weight_among_processes
 
 
 @MODELS.register_module()
@@ -24,15 +26,19 @@ class MaskScoringHead(MaskIoUHead):
         **kwargs: as :class:`mmdet.models.MaskIoUHead` takes them.
 
     Raises:
-        ValueError: for an unknown ``share``.
+        ValueError: for an argument of none of these values.
     """
 
     def __init__(
         self, num_classes: int = 80, background_channel: bool = False, share: str = 'exact_area', **kwargs
     ) -> None:
+        name = type(self).__name__
+        one_of(name, 'share', share, ('exact_area', 'first_polygon'))
+        flags(name, dict(background_channel=background_channel))
+        sizes = ('roi_feat_size', 'in_channels', 'conv_out_channels', 'fc_out_channels')
+        whole_numbers(name, dict(num_classes=num_classes, **given(kwargs, *sizes)))
+        whole_numbers(name, given(kwargs, 'num_convs', 'num_fcs'), 0)
         super().__init__(num_classes=num_classes + int(background_channel), **kwargs)
-        if share not in ('exact_area', 'first_polygon'):
-            raise ValueError(f"share is 'exact_area' or 'first_polygon', not {share!r}")
         self.first_class = int(background_channel)
         self.share = share
 
@@ -50,7 +56,14 @@ class MaskScoringHead(MaskIoUHead):
             ]
         return np.array(shares, np.float64)
 
-    def loss(self, mask_ious: Tensor, mask_logits: Tensor, mask_targets: Tensor, shares: np.ndarray) -> Tensor:
+    def loss(
+        self,
+        mask_ious: Tensor,
+        mask_logits: Tensor,
+        mask_targets: Tensor,
+        shares: np.ndarray,
+        average_normalizer: bool = False,
+    ) -> Tensor:
         """Return the scoring loss, a scalar: over RoIs with an IoU above 0.
 
         Args:
@@ -58,10 +71,12 @@ class MaskScoringHead(MaskIoUHead):
             mask_logits: its mask, shape (R, 28, 28).
             mask_targets: masks of 0 and 1, shape (R, 28, 28).
             shares: what :meth:`shares` returns for the same RoIs.
+            average_normalizer: whether the number of RoIs is averaged over the processes.
         """
         predicted = (mask_logits.detach() > 0).cpu().numpy()
         targets = mask_ious.new_tensor(mask_iou_targets(predicted, mask_targets.cpu().numpy(), shares))
         learned = (targets > 0).nonzero().squeeze(1)
+        weight = weight_among_processes(len(learned), mask_ious) if average_normalizer else 1
         if not len(learned):
             return mask_ious.sum() * 0
-        return self.loss_iou(mask_ious[learned], targets[learned])
+        return self.loss_iou(mask_ious[learned], targets[learned]) * weight

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from .mask_pasting import paste_exact, paste_rounded
 from .mask_targets import rasterise_in_rois
+from .normalizers import weight_among_processes
 
 
 class Masks(NamedTuple):
@@ -56,6 +57,8 @@ class CenterMaskRoIHead(StandardRoIHead):
         pasting: ``'exact'`` (star recipe: boxes are clipped to the image after the mask branch, empty ones dropped, and
             masks sampled at the exact box) or ``'rounded'`` (paper recipe: boxes come clipped, masks are resized to
             whole pixels).
+        average_normalizers: whether losses are means over the RoIs of all processes, so that any number of processes
+            learns the same from the same images, or over each one's own (both releases).
         train_cfg: with ``assigner``, ``sampler`` and ``mask_size``.
         test_cfg: with ``mask_thr_binary``.
 
@@ -69,6 +72,7 @@ class CenterMaskRoIHead(StandardRoIHead):
         mask_head: dict,
         mask_iou_head: dict | None = None,
         pasting: str = 'exact',
+        average_normalizers: bool = True,
         train_cfg: dict | None = None,
         test_cfg: dict | None = None,
         init_cfg: dict | None = None,
@@ -83,6 +87,7 @@ class CenterMaskRoIHead(StandardRoIHead):
         if pasting not in ('exact', 'rounded'):
             raise ValueError(f"pasting is 'exact' or 'rounded', not {pasting!r}")
         self.pasting = pasting
+        self.average_normalizers = average_normalizers
         self.mask_iou_head = MODELS.build(mask_iou_head) if mask_iou_head is not None else None
 
     def _features(self, x: Sequence[Tensor], rois: Tensor, img_metas: Sequence[dict]) -> Tensor:
@@ -122,15 +127,16 @@ class CenterMaskRoIHead(StandardRoIHead):
                 shares.append(self.mask_iou_head.shares(objects, rois, meta['img_shape'][:2]))
         mask_targets = torch.from_numpy(np.concatenate(targets)).to(masks.logits.device)  # (R, 28, 28)
 
+        weight = weight_among_processes(len(labels), masks.logits) if self.average_normalizers else 1
         if len(labels):
             # FCNMaskHead's loss picks a class's channel, of which one is left here, and has a dimension too many.
             loss_mask = self.mask_head.loss_mask(masks.logits[:, None], mask_targets, torch.zeros_like(labels))[0]
         else:
             loss_mask = masks.logits.sum() * 0
-        losses = dict(loss_mask=loss_mask)
+        losses = dict(loss_mask=loss_mask * weight)
         if self.mask_iou_head is not None:
             losses['loss_mask_iou'] = self.mask_iou_head.loss(
-                masks.ious, masks.logits, mask_targets, np.concatenate(shares)
+                masks.ious, masks.logits, mask_targets, np.concatenate(shares), self.average_normalizers
             )
         return losses
 

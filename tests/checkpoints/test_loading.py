@@ -6,11 +6,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from mmdet.registry import MODELS
+from mmengine.config import Config
 from small_model import small_model
 from torch import nn
 
 from centermask.checkpoints.loading import class_counts, load_weights, read_checkpoint, require_fit, start_from
 from centermask.errors import InputError
+
+CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
 
 
 class Net(nn.Module):
@@ -142,6 +146,39 @@ def test_training_starts_class_layers_fresh(logged: list[str]) -> None:
     assert torch.equal(model.classes.weight, fresh)
     assert load_weights(Net(4), checkpoint['state_dict']) == []  # what an EMA hook would load next
     assert logged == ['a.pth was trained on 80 classes and the config has 4: classes, masks start fresh.']
+
+
+class Anchors(nn.Module):
+    """As the baselines' heads: anchors times classes and background, and four box sides of each class."""
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        self.num_classes = classes
+        self.classes = nn.Conv2d(8, 3 * (classes + 1), 1)
+        self.boxes = nn.Linear(8, 4 * classes)
+
+
+@pytest.mark.parametrize('classes', [(80, 3), (80, 1), (1, 80), (20, 80), (2, 4)])
+def test_several_outputs_for_each_class(classes: tuple[int, int]) -> None:
+    model = Anchors(classes[1])
+    assert class_counts(model, load_weights(model, Anchors(classes[0]).state_dict())) == classes
+
+
+@pytest.mark.parametrize('name', ['mask-rcnn_r101_fpn_2x_coco', 'retinamask_r101_fpn_2x_coco', 'yolact-550_r50_coco'])
+def test_baselines_start_on_other_classes(name: str) -> None:
+    def model(classes: int) -> nn.Module:
+        config = Config.fromfile(CONFIGS / f'{name}.py').model
+        pending = [config]
+        while pending:
+            for key, value in (part := pending.pop()).items():
+                if key == 'num_classes' and part.type != 'RPNHead':
+                    part[key] = classes
+                pending += [v for v in (value if isinstance(value, list) else [value]) if isinstance(v, dict)]
+        with torch.device('meta'):
+            return MODELS.build(config)
+
+    here = model(7)
+    assert class_counts(here, load_weights(here, model(80).state_dict())) == (80, 7)
 
 
 def test_training_accepts_no_other_misfit() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -267,6 +268,11 @@ def test_missing_file(tmp_path: Path) -> None:
         (lambda c: c['images'][0].update(height=0), 'entry 0 of "images" has no valid "height"'),
         (lambda c: c['annotations'][1].pop('bbox'), 'entry 1 of "annotations" has no valid "bbox"'),
         (lambda c: c['annotations'][1].update(bbox=[1, 2]), 'entry 1 of "annotations" has no valid "bbox"'),
+        (lambda c: c['annotations'][1].update(area='big'), 'entry 1 of "annotations" has no valid "area"'),
+        (lambda c: c['annotations'][1].update(area=[400]), 'entry 1 of "annotations" has no valid "area"'),
+        (lambda c: c['annotations'][0].update(iscrowd='no'), 'entry 0 of "annotations" has no valid "iscrowd"'),
+        (lambda c: c['annotations'][0].update(iscrowd=math.nan), 'entry 0 of "annotations" has no valid "iscrowd"'),
+        (lambda c: c['images'][0].update(width=math.inf), 'entry 0 of "images" has no valid "width"'),
         (lambda c: c['annotations'][0].pop('id'), 'entry 0 of "annotations" has no valid "id"'),
         (lambda c: c['categories'][0].pop('name'), 'entry 0 of "categories" has no valid "name"'),
         (lambda c: c['annotations'].insert(0, 'x'), 'entry 0 of "annotations" has no valid "id"'),

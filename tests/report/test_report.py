@@ -153,6 +153,26 @@ def test_no_validation_during_training(run):
     assert (run / 'report' / 'losses.png') in report.images
 
 
+def test_a_detector_of_boxes_alone(run, shapes):
+    """What is tested for boxes only, as Table 1's FCOS alone, leaves no file of masks and needs none."""
+    (run / 'shapes_demo.py').write_text(CONFIG.format(root=str(shapes)) + "test_evaluator = dict(metric=['bbox'])\n")
+    (run / 'test' / 'results.segm.json').unlink()
+    report, page = build(run)
+    assert report.mask is None
+    assert 0.5 < report.box.figures['AP'] < 0.95
+    assert f'{report.box.figures["AP"]:.3f}' in page.text
+    assert 'Masks' not in page.text
+    assert 'Bars of box AP of each class' in page.images[-3]['alt']
+    assert 'right circle 0.' in ''.join(image['alt'] for image in page.images)
+
+
+def test_an_object_without_a_mask_is_drawn_by_its_box():
+    image = np.full((50, 100, 3), 120, np.uint8)
+    drawn = pictures.draw_objects(image, [pictures.Shown(None, (60, 10, 30, 30), (255, 0, 0), 'x')], 1)
+    assert drawn[39, 75].tolist() == [255, 0, 0]
+    assert drawn[25, 75].tolist() == [120, 120, 120]
+
+
 def test_no_detections(run):
     for kind in ('bbox', 'segm'):
         (run / 'test' / f'results.{kind}.json').write_text('[]')

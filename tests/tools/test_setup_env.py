@@ -394,3 +394,10 @@ def test_every_requirement_is_pinned_within_its_range(setup_env, stack, python):
         fork = setup_env.FORKS.get(requirement.name) if stack == 'onedl' else None
         version = pinned[fork or requirement.name]
         assert fork or requirement.specifier.contains(version), f'{text} against the pin {version}'
+
+
+def test_an_extra_brings_those_it_names(setup_env):
+    """setup.cfg's `test` names `centermask[export]`, which is for pip; here it stands for what `export` lists."""
+    names = [setup_env.requirement_name(text) for text in setup_env.requirements('test')]
+    assert {'torch', 'pytest', 'onnx', 'openvino'} <= set(names)
+    assert 'centermask' not in names

@@ -15,6 +15,7 @@ model = dict(
     ),
     roi_head=dict(
         pasting='rounded',
+        average_normalizers=False,
         mask_roi_extractor=dict(roi_layer=dict(sampling_ratio=2, aligned=False), plus_one=True),
         mask_head=dict(background_channel=True),
         mask_iou_head=dict(background_channel=True),

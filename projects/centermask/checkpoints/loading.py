@@ -153,22 +153,31 @@ def _class_numbers(model: nn.Module) -> dict[str, int]:
 def class_counts(model: nn.Module, misfits: list[Misfit]) -> tuple[int, int] | None:
     """The numbers of classes of the file and of the model, if that difference alone explains all misfits.
 
-    It does where each shape differs in one length only, which in the model is the number of classes, or one more where
-    background has a channel, and where all of them give the same number for the file. Where a head with classes fits,
-    the others differ for another reason: one recipe's masks count background, the other's don't.
+    It does where each shape differs in its first length only (a layer's outputs), which in the model is the number of
+    classes, or one more where background has a channel, times what each class has (anchors, sides of a box), and where
+    one number for the file explains all of them. Where a head with classes fits, the others differ for another reason:
+    one recipe's masks count background, the other's don't.
     """
     if not all(any(misfit.key.startswith(name) for misfit in misfits) for name in _class_numbers(model)):
         return None
     here = count_classes(model)
-    in_file = set()
+    explained: set[int] | None = None
     for misfit in misfits:
-        if misfit.in_file is None or misfit.in_model is None or len(misfit.in_file) != len(misfit.in_model):
+        if not here or not misfit.in_file or not misfit.in_model or misfit.in_file[1:] != misfit.in_model[1:]:
             return None
-        lengths = [pair for pair in zip(misfit.in_file, misfit.in_model, strict=True) if pair[0] != pair[1]]
-        if len(lengths) != 1 or not here or lengths[0][1] - here not in (0, 1):
-            return None
-        in_file.add(lengths[0][0] - (lengths[0][1] - here))
-    return (in_file.pop(), here) if len(in_file) == 1 else None
+        numbers = _class_numbers_by_lengths(misfit.in_file[0], misfit.in_model[0], here)
+        explained = numbers if explained is None else explained & numbers
+    return (explained.pop(), here) if explained and len(explained) == 1 else None
+
+
+def _class_numbers_by_lengths(in_file: int, in_model: int, here: int) -> set[int]:
+    """The numbers of classes that a layer of this length may have been of, if it has `in_model` with `here` classes."""
+    numbers = set()
+    for background in (0, 1):
+        each, rest = divmod(in_model, here + background)
+        if each and not rest and in_file % each == 0:
+            numbers.add(in_file // each - background)
+    return numbers - {0, here}
 
 
 def start_from(model: nn.Module, checkpoint: dict, source: str) -> None:

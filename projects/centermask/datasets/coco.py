@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,8 @@ NEEDED = {
     'images': ('id', 'file_name', 'width', 'height'),
     'annotations': ('id', 'image_id', 'category_id', 'bbox'),
 }
+# What may be absent or null, but no nonsense.
+OPTIONAL = ('area', 'iscrowd')
 
 
 class CocoAnnotations(COCO):
@@ -51,11 +54,11 @@ class CocoAnnotations(COCO):
         super().__init__()
         self.path = annotation_file
         self.unusable: dict[str, list[Any]] = defaultdict(list)
-        self.dataset = _read(annotation_file)
+        self.dataset = read_json(annotation_file)
         if not annotated:
             self.dataset.setdefault('annotations', [])
         for key in NEEDED:
-            _check_entries(self.dataset, key, annotation_file)
+            check_entries(self.dataset, key, annotation_file)
         self.dataset['annotations'] = self._usable(with_masks)
         self.createIndex()
         self.img_ann_map, self.cat_img_map = self.imgToAnns, self.catToImgs
@@ -75,7 +78,7 @@ class CocoAnnotations(COCO):
         absent = [name for name in cat_names if name not in ids]
         if absent:
             raise InputError(
-                f'The annotation file {self.path} has no category {_some(absent)}, only {_some(ids)}: '
+                f'The annotation file {self.path} has no category {some(absent)}, only {some(ids)}: '
                 'make the classes of the config (metainfo) those of the file.'
             )
         return [ids[name] for name in cat_names]
@@ -93,7 +96,7 @@ class CocoAnnotations(COCO):
                 continue
             size = sizes[annotation['image_id']]
             annotation['iscrowd'] = int(annotation.get('iscrowd') or 0)
-            segmentation, flaw = _segmentation(annotation.get('segmentation'), *size)
+            segmentation, flaw = usable_segmentation(annotation.get('segmentation'), *size)
             if not segmentation and annotation['iscrowd']:
                 # A crowd is a region to leave alone, and its box is one.
                 x, y, w, h = annotation['bbox']
@@ -104,7 +107,7 @@ class CocoAnnotations(COCO):
                 continue
             annotation['segmentation'] = segmentation
             if not (annotation.get('area') or 0) > 0:
-                annotation['area'] = _area(annotation, *size)
+                annotation['area'] = mask_area(annotation, *size)
             usable.append(annotation)
         return usable
 
@@ -146,7 +149,7 @@ class CenterMaskCocoDataset(CocoDataset):
         for image in self.coco.dataset['images']:
             annotations = []
             for annotation in self.coco.img_ann_map.get(image['id'], []):
-                if _box_has_area(annotation, image):
+                if box_has_area(annotation, image):
                     annotations.append(annotation)
                 else:
                     self.coco.unusable['whose box is under a pixel or outside the image'].append(annotation['id'])
@@ -168,7 +171,7 @@ class CenterMaskCocoDataset(CocoDataset):
         if not data_list:
             raise InputError(
                 f'The annotation file {self.ann_file} leaves nothing to work on: none of its {len(self.data_list)} '
-                f'images has a usable object of the classes {_some(self.metainfo["classes"])}.'
+                f'images has a usable object of the classes {some(self.metainfo["classes"])}.'
             )
         if self.backend_args is None:
             check_images_exist([info['img_path'] for info in data_list], self.ann_file)
@@ -205,8 +208,8 @@ def read_classes(ann_file: str) -> tuple[str, ...]:
     Raises:
         InputError: The file is missing, isn't JSON, or has no categories.
     """
-    dataset = _read(ann_file)
-    _check_entries(dataset, 'categories', ann_file)
+    dataset = read_json(ann_file)
+    check_entries(dataset, 'categories', ann_file)
     return tuple(category['name'] for category in sorted(dataset['categories'], key=lambda category: category['id']))
 
 
@@ -231,7 +234,12 @@ def check_images_exist(paths: Sequence[str], ann_file: str) -> None:
         )
 
 
-def _read(path: str) -> dict:
+def read_json(path: str) -> dict:
+    """The object that a file in COCO's format holds.
+
+    Raises:
+        InputError: The file is missing, can't be read, or isn't JSON with an object.
+    """
     try:
         dataset = json.loads(Path(path).read_text(encoding='utf-8'))
     except FileNotFoundError:
@@ -246,23 +254,22 @@ def _read(path: str) -> dict:
         raise InputError(f'The annotation file {path} is not valid JSON: it is not text in UTF-8.') from None
     if not isinstance(dataset, dict):
         raise InputError(
-            f'The annotation file {path} is not in COCO format: it must hold an object with the lists {_some(NEEDED)}.'
+            f'The annotation file {path} is not in COCO format: it must hold an object with the lists {some(NEEDED)}.'
         )
     return dataset
 
 
-def _check_entries(dataset: dict, key: str, path: str) -> None:
+def check_entries(dataset: dict, key: str, path: str) -> None:
     """The list is there, its entries have the needed fields, and no id comes twice."""
     entries = dataset.get(key)
     if not isinstance(entries, list):
         raise InputError(f'The annotation file {path} is not in COCO format: it has no list "{key}".')
+    for i, field in invalid_fields(entries, key):
+        raise InputError(
+            f'The annotation file {path} is not in COCO format: entry {i} of "{key}" has no valid "{field}".'
+        )
     seen = set()
-    for i, entry in enumerate(entries):
-        for field in NEEDED[key]:
-            if not isinstance(entry, dict) or not _valid(field, entry.get(field)):
-                raise InputError(
-                    f'The annotation file {path} is not in COCO format: entry {i} of "{key}" has no valid "{field}".'
-                )
+    for entry in entries:
         if entry['id'] in seen:
             raise InputError(f'The annotation file {path} has two "{key}" with the id {entry["id"]}: make ids unique.')
         seen.add(entry['id'])
@@ -275,9 +282,28 @@ def _check_entries(dataset: dict, key: str, path: str) -> None:
             raise InputError(f'The annotation file {path} has two categories "{twice[0]}": rename or merge them.')
 
 
+def invalid_fields(entries: Sequence, key: str) -> Iterator[tuple[int, str]]:
+    """Find entries of the list ``key`` without a field that they need, or with one of the wrong type.
+
+    Yields:
+        The entry's place in the list and its first such field.
+    """
+    optional = OPTIONAL if key == 'annotations' else ()
+    for i, entry in enumerate(entries):
+        given = entry if isinstance(entry, dict) else {}
+        fields = (*NEEDED[key], *(field for field in optional if given.get(field) is not None))
+        wrong = next((field for field in fields if not _valid(field, given.get(field))), None)
+        if wrong:
+            yield i, wrong
+
+
 def _valid(field: str, value: Any) -> bool:
     if field in ('width', 'height'):
-        return isinstance(value, (int, float)) and value > 0
+        return isinstance(value, (int, float)) and math.isfinite(value) and value > 0
+    if field == 'iscrowd':
+        return isinstance(value, (int, float)) and math.isfinite(value)
+    if field == 'area':
+        return isinstance(value, (int, float))
     if field == 'bbox':
         return isinstance(value, list) and len(value) == 4 and all(isinstance(v, (int, float)) for v in value)
     if field in ('file_name', 'name'):
@@ -285,7 +311,7 @@ def _valid(field: str, value: Any) -> bool:
     return isinstance(value, (int, float, str))
 
 
-def _segmentation(segmentation: Any, height: int, width: int) -> tuple[list[np.ndarray] | dict, str | None]:
+def usable_segmentation(segmentation: Any, height: int, width: int) -> tuple[list[np.ndarray] | dict, str | None]:
     """What of an object's segmentation can be used, none or no polygons if nothing can, and what is wrong with it."""
     if not segmentation:
         return [], 'without segmentation'
@@ -309,7 +335,8 @@ def _segmentation(segmentation: Any, height: int, width: int) -> tuple[list[np.n
     return good, None if len(good) == len(polygons) else 'in part, as one polygon has under three points'
 
 
-def _area(annotation: dict, height: int, width: int) -> float:
+def mask_area(annotation: dict, height: int, width: int) -> float:
+    """Area of an object's usable segmentation in pixels, of its box where there is none."""
     segmentation = annotation['segmentation']
     if isinstance(segmentation, dict):
         return float(mask_utils.area(segmentation))
@@ -318,7 +345,7 @@ def _area(annotation: dict, height: int, width: int) -> float:
     return annotation['bbox'][2] * annotation['bbox'][3]
 
 
-def _box_has_area(annotation: dict, image: dict) -> bool:
+def box_has_area(annotation: dict, image: dict) -> bool:
     """Whether MMDetection will take the box: at least a pixel wide and high, and not outside the image."""
     x, y, width, height = annotation['bbox']
     inside = min(x + width, image['width']) > max(x, 0) and min(y + height, image['height']) > max(y, 0)
@@ -327,7 +354,7 @@ def _box_has_area(annotation: dict, image: dict) -> bool:
 
 def _describe(ann_file: str, unusable: dict[str, list]) -> str:
     total = sum(map(len, unusable.values()))
-    parts = [f'{len(ids)} {reason} (ids {_some(ids)})' for reason, ids in unusable.items()]
+    parts = [f'{len(ids)} {reason} (ids {some(ids)})' for reason, ids in unusable.items()]
     return f'{ann_file}: left out {total} annotations that can not be used: {"; ".join(parts)}.'
 
 
@@ -341,8 +368,8 @@ def _check_readable(path: str) -> None:
         ) from error
 
 
-def _some(values: Iterable[Any], limit: int = 10) -> str:
-    """The first few, and how many more there are."""
+def some(values: Iterable[Any], limit: int = 10) -> str:
+    """Name the first few, and how many more there are."""
     values = [str(value) for value in values]
     more = f' and {len(values) - limit} more' if len(values) > limit else ''
     return ', '.join(values[:limit]) + more

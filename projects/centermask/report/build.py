@@ -30,12 +30,12 @@ AP_CURVES = {'mask AP': 'coco/segm_mAP', 'box AP': 'coco/bbox_mAP'}
 
 @dataclass
 class Report:
-    """What :func:`build_report` wrote: the page, the PNG files, and box and mask AP."""
+    """What :func:`build_report` wrote: the page, the PNG files, box AP and, where masks are tested, mask AP."""
 
     page: Path
     images: list[Path]
     box: Evaluation
-    mask: Evaluation
+    mask: Evaluation | None
 
 
 @dataclass
@@ -48,7 +48,7 @@ class _Data:
     truth: COCO
     category_ids: list[int]
     boxes: list[dict]
-    masks: list[dict]
+    masks: list[dict] | None
 
 
 def build_report(work_dir: Path, predictions: str, out: Path, command: str) -> Report:
@@ -56,8 +56,8 @@ def build_report(work_dir: Path, predictions: str, out: Path, command: str) -> R
 
     Args:
         work_dir: of the training; its scalars give the curves.
-        predictions: what ``test_evaluator.outfile_prefix`` was at the test; ``PREFIX.bbox.json`` and
-            ``PREFIX.segm.json`` are read, and the config beside them (else in ``work_dir``) says what was tested on.
+        predictions: what ``test_evaluator.outfile_prefix`` was at the test; ``PREFIX.bbox.json`` and, where masks are
+            tested, ``PREFIX.segm.json`` are read. The config beside them (else in ``work_dir``) says what was tested.
         out: folder to write; a report that stands there is replaced.
         command: what the user typed, shown in the report.
 
@@ -67,12 +67,13 @@ def build_report(work_dir: Path, predictions: str, out: Path, command: str) -> R
     history = read_history(work_dir)
     data = _read_data(work_dir, predictions)
     box = evaluate(data.truth, data.boxes, 'bbox', data.category_ids)
-    mask = evaluate(data.truth, data.masks, 'segm', data.category_ids)
+    mask = None if data.masks is None else evaluate(data.truth, data.masks, 'segm', data.category_ids)
+    kinds = {'box': box} if mask is None else {'mask': mask, 'box': box}
     with replaced_when_done(out, lambda folder: (folder / PAGE_NAME).exists()) as folder:
         sections = {
-            '': _headline(data, history, box, mask, command),
+            '': _headline(data, history, kinds, command),
             'Ground truth beside predictions': _shown_images(data, folder),
-            'Classes': _classes(data, box, mask, folder),
+            'Classes': _classes(data, kinds, folder),
             'Training': _curves(history, folder),
         }
         (folder / PAGE_NAME).write_text(page.page(data.config.stem, sections), encoding='utf-8')
@@ -93,6 +94,10 @@ def _read_data(work_dir: Path, predictions: str) -> _Data:
     truth = CocoAnnotations(str(annotations))
     # COCOeval sorts the ids whatever order it is given.
     category_ids = sorted(truth.get_cat_ids(cat_names=dataset.get('metainfo', {}).get('classes', ())))
+    masks = None
+    evaluator = config.get('test_evaluator')
+    if not isinstance(evaluator, dict) or 'segm' in evaluator.get('metric', 'segm'):
+        masks = read_results(Path(f'{predictions}.segm.json'), truth, category_ids)
     return _Data(
         config=config_path,
         annotations=annotations,
@@ -100,7 +105,7 @@ def _read_data(work_dir: Path, predictions: str) -> _Data:
         truth=truth,
         category_ids=category_ids,
         boxes=read_results(Path(f'{predictions}.bbox.json'), truth, category_ids),
-        masks=read_results(Path(f'{predictions}.segm.json'), truth, category_ids),
+        masks=masks,
     )
 
 
@@ -112,7 +117,7 @@ def _config_of_run(*folders: Path) -> Path:
     raise InputError(f'{folders[-1]} holds no config (*.py): name the work dir of a training run.')
 
 
-def _headline(data: _Data, history: History, box: Evaluation, mask: Evaluation, command: str) -> list[str]:
+def _headline(data: _Data, history: History, kinds: dict[str, Evaluation], command: str) -> list[str]:
     steps, seconds = history.curve('time')
     objects, classes = len(data.truth.getAnnIds(catIds=data.category_ids, iscrowd=0)), len(data.category_ids)
     known = {
@@ -122,11 +127,12 @@ def _headline(data: _Data, history: History, box: Evaluation, mask: Evaluation, 
         'Command': command,
         'Date': f'{datetime.datetime.now().astimezone():%Y-%m-%d %H:%M %Z}',
     }
-    rows = [[kind, *map(page.number, e.figures.values())] for kind, e in (('Masks', mask), ('Boxes', box))]
+    names = {'mask': 'Masks', 'box': 'Boxes'}
+    rows = [[names[kind], *map(page.number, found.figures.values())] for kind, found in kinds.items()]
     return [
-        page.cards({'mask AP': mask.figures['AP'], 'box AP': box.figures['AP']}),
+        page.cards({f'{kind} AP': found.figures['AP'] for kind, found in kinds.items()}),
         page.facts(known),
-        page.table(['', *mask.figures], rows),
+        page.table(['', *kinds['box'].figures], rows),
         page.paragraph(
             'AP is the average precision of COCO, from 0 to 1: the mean over IoU 0.50, 0.55, …, 0.95 and over the '
             'classes. Small objects have less than 32² pixels, large ones more than 96².'
@@ -143,17 +149,19 @@ def _shown_images(data: _Data, folder: Path) -> list[str]:
     parts = [
         page.paragraph(
             f'Images with objects, spread over the data set, those with overlaps first. Predictions with a score of at '
-            f'least {LEAST_SCORE} are drawn; the number is the mask score (detection score × predicted mask IoU).'
+            f'least {LEAST_SCORE} are drawn; the number is the '
+            + ('score.' if data.masks is None else 'mask score (detection score × predicted mask IoU).')
         )
     ]
     for position, image_id in enumerate(chosen, 1):
         name = data.truth.imgs[image_id]['file_name']
         image = pictures.read_image(data.images / name)
         annotations = data.truth.loadAnns(data.truth.getAnnIds(image_id, data.category_ids))
-        results = [r for r in data.masks if r['image_id'] == image_id and r['score'] >= LEAST_SCORE]
+        every = data.boxes if data.masks is None else data.masks
+        results = [r for r in every if r['image_id'] == image_id and r['score'] >= LEAST_SCORE]
         truth = [_shown(data, colours, a, data.truth.annToMask(a), ' (crowd)' * a['iscrowd']) for a in annotations]
         found = [
-            _shown(data, colours, r, coco_mask.decode(r['segmentation']), f' {r["score"]:.2f}')
+            _shown(data, colours, r, _mask_of(r), f' {r["score"]:.2f}')
             for r in sorted(results, key=lambda result: -result['score'])
         ]
         pair = pictures.draw_pair(image, truth, found)[..., ::-1]
@@ -163,7 +171,11 @@ def _shown_images(data: _Data, folder: Path) -> list[str]:
     return parts
 
 
-def _shown(data: _Data, colours: dict, item: dict, mask: np.ndarray, suffix: str) -> pictures.Shown:
+def _mask_of(result: dict) -> np.ndarray | None:
+    return coco_mask.decode(result['segmentation']) if 'segmentation' in result else None
+
+
+def _shown(data: _Data, colours: dict, item: dict, mask: np.ndarray | None, suffix: str) -> pictures.Shown:
     category = item['category_id']
     return pictures.Shown(mask, item['bbox'], colours[category], data.truth.cats[category]['name'] + suffix)
 
@@ -172,23 +184,22 @@ def _list(objects: Sequence[pictures.Shown]) -> str:
     return ', '.join(shown.label for shown in objects) or 'nothing'
 
 
-def _classes(data: _Data, box: Evaluation, mask: Evaluation, folder: Path) -> list[str]:
+def _classes(data: _Data, kinds: dict[str, Evaluation], folder: Path) -> list[str]:
     rows = []
     for category_id in data.category_ids:
         name = data.truth.cats[category_id]['name']
         objects = len(data.truth.getAnnIds(catIds=[category_id], iscrowd=0))
-        rows.append([name, str(objects), page.number(mask.per_class[name]), page.number(box.per_class[name])])
-    parts = [page.table(['class', 'objects', 'mask AP', 'box AP'], rows)]
-    present = [name for name, value in mask.per_class.items() if not math.isnan(value)]
+        rows.append([name, str(objects), *(page.number(found.per_class[name]) for found in kinds.values())])
+    parts = [page.table(['class', 'objects', *(f'{kind} AP' for kind in kinds)], rows)]
+    present = [name for name, value in kinds['box'].per_class.items() if not math.isnan(value)]
     if len(present) < len(rows):
         parts.append(page.paragraph('A dash stands where a class has no object here: it counts in no figure.'))
     if present:
         path = folder / 'ap_per_class.png'
-        plots.plot_classes(present, [box.per_class[n] for n in present], [mask.per_class[n] for n in present], path)
-        parts.insert(
-            0,
-            page.picture(path.read_bytes(), 'png', 'Bars of mask and box AP of each class; the table has the figures.'),
-        )
+        bars = {f'{kind} AP': [found.per_class[name] for name in present] for kind, found in kinds.items()}
+        plots.plot_classes(present, bars, path)
+        alt = f'Bars of {" and ".join(bars)} of each class; the table has the figures.'
+        parts.insert(0, page.picture(path.read_bytes(), 'png', alt))
     return parts
 
 

@@ -23,9 +23,9 @@ FILL = 0.4
 
 @dataclass
 class Shown:
-    """One object in a picture: its mask (H, W) of the image's size, box (x, y, w, h), colour and label."""
+    """One object in a picture: mask (H, W) of the image's size or None, box (x, y, w, h), colour and label."""
 
-    mask: np.ndarray
+    mask: np.ndarray | None
     box: Sequence[float]
     colour: tuple[int, int, int]
     label: str
@@ -100,22 +100,27 @@ def draw_objects(
         objects: in pixels of it.
         scale: of the picture to the image.
         title: stands above, where given.
-        boxes: whether boxes are drawn too.
+        boxes: whether boxes are drawn too; those of objects without a mask are.
     """
     size = (round(image.shape[1] * scale), round(image.shape[0] * scale))
     canvas = cv2.resize(image, size, interpolation=cv2.INTER_CUBIC if scale > 1 else cv2.INTER_AREA)
     # The greatest first: small objects stay visible on them.
-    objects = sorted(objects, key=lambda shown: -int(shown.mask.sum()))
+    objects = sorted(objects, key=_area, reverse=True)
     for shown in objects:
-        mask = cv2.resize(shown.mask.astype(np.float32), size, interpolation=cv2.INTER_LINEAR) > 0.5
-        canvas[mask] = (1 - FILL) * canvas[mask] + FILL * np.array(shown.colour)
-        outlines, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
-        cv2.drawContours(canvas, outlines, -1, (255, 255, 255), 3, cv2.LINE_AA)
-        cv2.drawContours(canvas, outlines, -1, shown.colour, 2, cv2.LINE_AA)
-        if boxes:
+        if shown.mask is not None:
+            mask = cv2.resize(shown.mask.astype(np.float32), size, interpolation=cv2.INTER_LINEAR) > 0.5
+            canvas[mask] = (1 - FILL) * canvas[mask] + FILL * np.array(shown.colour)
+            outlines, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+            cv2.drawContours(canvas, outlines, -1, (255, 255, 255), 3, cv2.LINE_AA)
+            cv2.drawContours(canvas, outlines, -1, shown.colour, 2, cv2.LINE_AA)
+        if boxes or shown.mask is None:
             x, y, w, h = (round(scale * value) for value in shown.box)
-            cv2.rectangle(canvas, (x, y), (x + w - 1, y + h - 1), shown.colour, 1)
+            cv2.rectangle(canvas, (x, y), (x + w - 1, y + h - 1), shown.colour, 1 if boxes else 2)
     return _with_text(canvas, objects, scale, title)
+
+
+def _area(shown: Shown) -> float:
+    return float(shown.box[2] * shown.box[3]) if shown.mask is None else float(shown.mask.sum())
 
 
 def _with_text(canvas: np.ndarray, objects: Sequence[Shown], scale: float, title: str) -> np.ndarray:

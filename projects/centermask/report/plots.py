@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from matplotlib.figure import Figure
@@ -46,13 +46,14 @@ def plot_ap(curves: dict[str, tuple[list[int], list[float]]], path: Path) -> Non
     figure.savefig(path, dpi=DPI)
 
 
-def plot_classes(classes: Sequence[str], box: Sequence[float], mask: Sequence[float], path: Path) -> None:
-    """Bars of box and mask AP for each class."""
+def plot_classes(classes: Sequence[str], bars: Mapping[str, Sequence[float]], path: Path) -> None:
+    """Bars for each class: of ``'mask AP'`` and ``'box AP'``, or one of them."""
     figure = Figure(figsize=(9, 1 + 0.42 * len(classes)), layout='constrained')
     axes = figure.add_subplot()
-    for shift, values, colour, label in ((-0.19, mask, MASK_COLOUR, 'mask AP'), (0.19, box, BOX_COLOUR, 'box AP')):
-        places = [row + shift for row in range(len(classes))]
-        axes.barh(places, values, height=0.36, color=colour, label=label)
+    colours = {'mask AP': MASK_COLOUR, 'box AP': BOX_COLOUR}
+    for i, (label, values) in enumerate(bars.items()):
+        places = [row + 0.38 * (i - (len(bars) - 1) / 2) for row in range(len(classes))]
+        axes.barh(places, values, height=0.36, color=colours[label], label=label)
         for place, value in zip(places, values, strict=True):
             axes.text(value + 0.006, place, f'{value:.2f}', va='center', fontsize=8, color='#444')
     axes.set_yticks(range(len(classes)), classes)

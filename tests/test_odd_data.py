@@ -1,0 +1,198 @@
+"""Data at the edge of what there is, from the annotation file through the recipe's own pipeline to the gradients."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pycocotools.mask as mask_utils
+import pytest
+from mmdet.registry import DATASETS
+from mmdet.structures import DetDataSample
+from mmengine.config import Config
+from mmengine.dataset import pseudo_collate
+from mmengine.structures import InstanceData
+from PIL import Image
+from small_model import small_model, without_gradient
+
+from centermask import CenterMask
+
+DATASETS_FOLDER = Path(__file__).resolve().parents[1] / 'configs/_base_/datasets'
+RECIPES = pytest.mark.parametrize('recipe', ['star', 'paper'])
+
+
+def box(left: float, top: float, width: float, height: float, label: int = 0, **fields: Any) -> dict:
+    """The annotation of an object that fills its box."""
+    right, bottom = left + width, top + height
+    outline = [left, top, right, top, right, bottom, left, bottom]
+    return {'category_id': label + 1, 'bbox': [left, top, width, height], 'segmentation': [outline], **fields}
+
+
+def rle(mask: np.ndarray) -> dict:
+    encoded = mask_utils.encode(np.asfortranarray(mask, np.uint8))
+    return {'size': encoded['size'], 'counts': encoded['counts'].decode()}
+
+
+def load(
+    folder: Path,
+    recipe: str,
+    images: list[list[dict]],
+    size: tuple[int, int] = (128, 96),
+    scale: tuple[int, int] | None = (128, 96),
+    classes: int = 3,
+    test: bool = False,
+) -> dict:
+    """A batch of images of noise with these objects, loaded as the recipe trains or tests.
+
+    Args:
+        images: the annotations of each.
+        size: width and height of the images in pixels.
+        scale: the size that the recipe's pipeline resizes to; None keeps its own, some 1333 by 800.
+    """
+    rng = np.random.default_rng(0)
+    coco: dict = {'categories': [{'id': i + 1, 'name': f'class {i}'} for i in range(classes)]}
+    coco |= {'images': [], 'annotations': []}
+    for number, annotations in enumerate(images):
+        Image.fromarray(rng.integers(0, 256, (size[1], size[0], 3), np.uint8)).save(folder / f'{number}.png')
+        coco['images'].append({'id': number, 'file_name': f'{number}.png', 'width': size[0], 'height': size[1]})
+        for fields in annotations:
+            coco['annotations'].append({'id': len(coco['annotations']), 'image_id': number, **fields})
+    (folder / 'annotations.json').write_text(json.dumps(coco))
+
+    config = Config.fromfile(DATASETS_FOLDER / ('coco_star.py' if recipe == 'star' else 'coco_paper_ms.py'))
+    pipeline = config.test_pipeline if test else config.train_pipeline
+    for transform in pipeline:
+        for key in ('scale', 'scales'):
+            if scale is not None and key in transform:
+                transform[key] = [scale, scale] if isinstance(transform[key], list) else scale
+    dataset = DATASETS.build(
+        dict(
+            type='CenterMaskCocoDataset',
+            data_root=str(folder),
+            ann_file='annotations.json',
+            data_prefix=dict(img='./'),
+            metainfo=dict(classes=[f'class {i}' for i in range(classes)]),
+            pipeline=pipeline,
+            test_mode=test,
+        )
+    )
+    return pseudo_collate([dataset[i] for i in range(len(images))])
+
+
+def learn(model: CenterMask, data: dict) -> dict[str, float]:
+    """Take the gradients of a batch, which must be finite and touch everything; return the losses."""
+    model.train().zero_grad()
+    losses = model(**model.data_preprocessor(data, True), mode='loss')
+    total, logged = model.parse_losses(losses)
+    total.backward()
+    assert without_gradient(model) == []
+    assert all(p.grad.isfinite().all() for p in model.parameters() if p.requires_grad)
+    values = {name: value.item() for name, value in logged.items()}
+    assert all(np.isfinite(value) for value in values.values()), values
+    return values
+
+
+def find(model: CenterMask, data: dict) -> list[DetDataSample]:
+    """The results of a batch: finite, inside their images."""
+    results = model.eval().test_step(data)
+    for result in results:
+        found, (height, width) = result.pred_instances, result.ori_shape
+        assert found.masks.shape == (len(found), height, width)
+        assert all(found[name].isfinite().all() for name in ('bboxes', 'scores', 'mask_scores'))
+        assert (found.bboxes >= 0).all() and (found.bboxes <= found.bboxes.new_tensor([width, height] * 2)).all()
+    return results
+
+
+def truth(data: dict) -> list[InstanceData]:
+    return [sample.gt_instances for sample in data['data_samples']]
+
+
+@RECIPES
+@pytest.mark.parametrize('crowd', [False, True])
+def test_no_object_in_the_batch(tmp_path: Path, recipe: str, crowd: bool) -> None:
+    """Nor is a crowd one: everything learns that there is nothing."""
+    annotations = [box(10, 10, 50, 50, iscrowd=1)] if crowd else []
+    data = load(tmp_path, recipe, [annotations, annotations])
+    assert [len(sample.ignored_instances) for sample in data['data_samples']] == [len(annotations)] * 2
+    losses = learn(small_model(recipe), data)
+    assert losses.pop('loss') == pytest.approx(losses.pop('loss_cls'))
+    assert set(losses.values()) == {0.0}
+
+
+@RECIPES
+def test_boxes_under_a_pixel_after_resizing(tmp_path: Path, recipe: str) -> None:
+    small = [box(100 * i, 90, 3, 2.5) for i in range(1, 6)]
+    data = load(tmp_path, recipe, [[*small, box(200, 200, 300, 200)], small], size=(640, 480), scale=(64, 48))
+    assert [len(objects) for objects in truth(data)] == [6, 5]
+    sides = truth(data)[1].bboxes.tensor[:, 2:] - truth(data)[1].bboxes.tensor[:, :2]
+    assert (sides < 0.31).all() and (sides > 0).all()
+    losses = learn(small_model(recipe), data)
+    assert losses['loss_bbox'] > 0
+
+
+@RECIPES
+def test_1000_objects_in_an_image(tmp_path: Path, recipe: str) -> None:
+    objects = [box(12 * (i % 40), 12 * (i // 40), 10, 11, label=i % 3) for i in range(1000)]
+    data = load(tmp_path, recipe, [objects], size=(480, 300), scale=(480, 300))
+    assert len(truth(data)[0]) == 1000
+    losses = learn(small_model(recipe), data)
+    assert losses['loss_mask'] > 0 and losses['loss_bbox'] > 0
+
+
+@RECIPES
+@pytest.mark.parametrize('size', [(1, 4000), (4000, 1)])
+def test_image_of_one_pixel_by_4000(tmp_path: Path, recipe: str, size: tuple[int, int]) -> None:
+    width, height = size
+    thing = box(1000 * (width > 1), 1000 * (height > 1), min(width, 2000), min(height, 2000))
+    data = load(tmp_path, recipe, [[thing]], size, scale=None)
+    assert min(data['inputs'][0].shape[1:]) == 1 and max(data['inputs'][0].shape[1:]) == 1333
+    learn(small_model(recipe), data)
+    find(small_model(recipe), load(tmp_path, recipe, [[thing]], size, scale=None, test=True))
+
+
+@RECIPES
+def test_objects_touch_and_leave_the_image(tmp_path: Path, recipe: str) -> None:
+    objects = [
+        box(0, 0, 128, 96),
+        box(0, 0, 40, 30),
+        box(98, 66, 30, 30),
+        box(-20, -15, 50, 40),
+        box(100, 70, 60, 60),
+        box(-30, -30, 200, 170),
+        box(127, 95, 1, 1),
+    ]
+    data = load(tmp_path, recipe, [objects])
+    losses = learn(small_model(recipe), data)
+    assert losses['loss_mask'] > 0
+
+
+@RECIPES
+def test_object_of_many_polygons(tmp_path: Path, recipe: str) -> None:
+    parts = [box(10 + 5 * (i % 20), 10 + 6 * (i // 20), 3, 4)['segmentation'][0] for i in range(240)]
+    data = load(tmp_path, recipe, [[box(10, 10, 98, 70, segmentation=parts)]])
+    assert len(truth(data)[0].masks.masks[0]) == 240
+    assert learn(small_model(recipe), data)['loss_mask'] > 0
+
+
+@RECIPES
+def test_object_with_holes_by_rle(tmp_path: Path, recipe: str) -> None:
+    mask = np.zeros((96, 128), np.uint8)
+    mask[20:80, 20:100] = 1
+    mask[30:70, 30:50] = mask[30:70, 60:90] = 0
+    mask[40:60, 65:85] = 1  # an island
+    data = load(tmp_path, recipe, [[box(20, 20, 80, 60, segmentation=rle(mask))]])
+    assert learn(small_model(recipe), data)['loss_mask'] > 0
+
+
+@RECIPES
+def test_all_objects_of_one_class(tmp_path: Path, recipe: str) -> None:
+    objects = [[box(20 * i, 15 * i, 40, 35, label=2) for i in range(4)]] * 2
+    assert learn(small_model(recipe), load(tmp_path, recipe, objects))['loss_mask'] > 0
+
+
+@RECIPES
+def test_one_class(tmp_path: Path, recipe: str) -> None:
+    model = small_model(recipe, {'num_classes': 1, 'test_cfg.score_thr': 0.001})
+    learn(model, load(tmp_path, recipe, [[box(20, 15, 40, 35)]], classes=1))
+    (result,) = find(model, load(tmp_path, recipe, [[]], classes=1, test=True))
+    assert len(result.pred_instances) and not result.pred_instances.labels.any()

@@ -1,0 +1,147 @@
+"""Several processes learn and find what one does."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from mmdet.registry import MODELS
+from mmengine.config import Config
+from mmengine.dist import get_rank, get_world_size
+from mmengine.model import MMDistributedDataParallel
+from mmengine.registry import RUNNERS
+from several_processes import Job, in_processes
+from small_model import Object, batch, picture, sample, small_model, square
+from torch import Tensor
+
+from centermask.datasets.shapes import make_dataset
+from centermask.engine.inferencer import CenterMaskInferencer
+
+pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason='processes on a GPU machine want a GPU each')
+
+MANY = [square(0, 4, 6, 50, 44), square(2, 30, 10, 60, 60), square(1, 60, 20, 94, 52)]
+ONE = [square(1, 20, 8, 70, 56)]
+# An object between the locations of P3, at 4, 12, …: FCOS has no positive, the mask branch has.
+HIDDEN = [square(1, 5, 5, 11, 11)]
+CASES: dict[str, tuple[list[Object], list[Object]]] = {
+    'both with objects': (MANY, ONE),
+    'one without objects': (MANY, []),
+    'one without a positive': (HIDDEN, ONE),
+    'neither with a positive': (HIDDEN, HIDDEN),
+    'neither with objects': ([], []),
+}
+STAR, PAPER = 'star', 'paper'
+
+
+def _gradients(recipe: str, images: dict[int, list[Object]], distributed: bool = False) -> dict[str, Tensor]:
+    """Each parameter's, of images by their seed."""
+    # Pixels of a size and a threshold that make gradients and detections of a trained network's size.
+    model = small_model(recipe, {'data_preprocessor.std': [64.0] * 3, 'test_cfg.score_thr': 0.001}).train()
+    torch.nn.init.constant_(model.roi_head.mask_head.conv_logits.bias, 0.5)  # masks that cover something
+    inputs, samples = batch(model, [picture(64, 96, i) for i in images], [sample(64, 96, o) for o in images.values()])
+    network = MMDistributedDataParallel(model, device_ids=None, broadcast_buffers=False) if distributed else model
+    loss, _ = model.parse_losses(network(inputs, samples, mode='loss'))
+    assert loss.isfinite()
+    loss.backward()
+    return {name: p.grad for name, p in model.named_parameters() if p.requires_grad}
+
+
+def _own_gradients(recipe: str, case: str) -> dict[str, Tensor]:
+    return _gradients(recipe, {get_rank(): CASES[case][get_rank()]}, distributed=True)
+
+
+def _results(config: str, checkpoint: str, launcher: str) -> tuple[dict[str, float], int]:
+    """What a test of the data finds: the AP, and how many images this process has seen."""
+    cfg = Config.fromfile(config)
+    cfg.merge_from_dict({'launcher': launcher, 'load_from': checkpoint, 'log_level': 'ERROR'})
+    cfg.work_dir = str(Path(config).parent / f'{launcher}-{get_world_size()}')
+    runner = RUNNERS.build(cfg)
+    return runner.test(), len(runner.test_loop.dataloader)
+
+
+@pytest.fixture(scope='module')
+def found_as_truth(tiny_config: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
+    """A config and a checkpoint of random weights whose AP says something.
+
+    The truth of its seven images is some of what these weights find, a part of it moved.
+    """
+    folder = tmp_path_factory.mktemp('evaluation')
+    make_dataset(folder / 'val', 7, seed=2)
+    annotations = folder / 'val/annotations.json'
+    config = folder / 'config.py'
+    config.write_text(f"""
+_base_ = '{tiny_config}'
+data = dict(data_root='{folder}/', ann_file='val/annotations.json')
+val_dataloader = dict(batch_size=1, dataset=data)
+test_dataloader = val_dataloader
+val_evaluator = dict(ann_file='{annotations}')
+test_evaluator = val_evaluator
+""")
+    torch.manual_seed(0)
+    cfg = Config.fromfile(config)
+    model = MODELS.build(cfg.model)
+    model.init_weights()
+    torch.nn.init.constant_(model.bbox_head.conv_reg.bias, 2.0)  # boxes of some size
+    torch.nn.init.constant_(model.roi_head.mask_head.conv_logits.bias, 0.5)  # masks that cover them
+    torch.save({'state_dict': model.state_dict()}, folder / 'random.pth')
+
+    inferencer = CenterMaskInferencer(str(config), str(folder / 'random.pth'), 'cpu')
+    coco = json.loads(annotations.read_text())
+    coco['annotations'] = []
+    for image in coco['images']:
+        found = inferencer([folder / 'val/images' / image['file_name']])['predictions'][0]
+        for i in range(image['id'] % 2, min(8, len(found['labels'])), 2):
+            (x1, y1, x2, y2), shift = found['bboxes'][i], i * (image['id'] % 3)
+            entry = dict(image_id=image['id'], category_id=found['labels'][i] + 1, iscrowd=0)
+            corners = [x1, y1, x2 + shift, y1, x2 + shift, y2, x1, y2]
+            entry |= dict(
+                id=len(coco['annotations']) + 1, bbox=[x1, y1, x2 - x1 + shift, y2 - y1], segmentation=[corners]
+            )
+            coco['annotations'].append(entry)
+    annotations.write_text(json.dumps(coco))
+    return str(config), str(folder / 'random.pth')
+
+
+@pytest.fixture(scope='module')
+def done(found_as_truth: tuple[str, str], tmp_path_factory: pytest.TempPathFactory) -> dict[Any, list]:
+    """What each process returned: gradients by recipe and case, results by the number of processes."""
+    jobs: dict[Any, Job] = {
+        (recipe, case): (2, _own_gradients, (recipe, case)) for recipe in (STAR, PAPER) for case in CASES
+    }
+    jobs |= {count: (count, _results, (*found_as_truth, 'pytorch')) for count in (2, 3)}
+    return dict(zip(jobs, in_processes(list(jobs.values()), tmp_path_factory.mktemp('processes')), strict=True))
+
+
+def _assert_equal(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
+    assert list(found) == list(expected)
+    for name, gradient in expected.items():
+        torch.testing.assert_close(
+            found[name], gradient, atol=1e-5, rtol=1e-5, msg=lambda text, name=name: f'{name}: {text}'
+        )
+
+
+@pytest.mark.parametrize('case', CASES)
+def test_star_recipe_learns_the_same_from_the_same_images(done: dict, case: str) -> None:
+    """Two processes with an image each, and one with both: every normaliser is averaged over the processes."""
+    expected = _gradients(STAR, dict(enumerate(CASES[case])))
+    assert any(gradient.any() for gradient in expected.values())
+    for found in done[STAR, case]:
+        _assert_equal(found, expected)
+
+
+@pytest.mark.parametrize('case', CASES)
+def test_paper_recipe_averages_what_each_process_learns(done: dict, case: str) -> None:
+    """Each process divides by its own counts, so that two learn the mean of what each would learn alone."""
+    first, second = (_gradients(PAPER, {i: objects}) for i, objects in enumerate(CASES[case]))
+    expected = {name: (first[name] + second[name]) / 2 for name in first}
+    for found in done[PAPER, case]:
+        _assert_equal(found, expected)
+
+
+def test_evaluation_is_the_same_in_any_number_of_processes(done: dict, found_as_truth: tuple[str, str]) -> None:
+    """Seven images make the last round incomplete for two and for three."""
+    expected, images = _results(*found_as_truth, 'none')
+    assert images == 7 and 0.05 < expected['coco/segm_mAP'] < 0.95
+    for count, images_each in ((2, 4), (3, 3)):
+        assert done[count][0] == (expected, images_each)
