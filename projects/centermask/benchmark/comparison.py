@@ -20,7 +20,7 @@ from centermask.benchmark.rounds import interleaved, measure, summary, timed_on
 from centermask.benchmark.stages import NETWORK, STAGES, Stopwatch, timed_by_stage
 from centermask.tables.measure import count_parameters
 
-STAGE_ROUNDS = 3
+STAGE_ROUNDS = 5
 
 
 @dataclass
