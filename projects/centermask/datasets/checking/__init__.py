@@ -1,0 +1,9 @@
+"""Read a data set once and say what is wrong with it: what would end a training, and what it would silently lose."""
+
+from centermask.datasets.checking.assignment import Assignment
+from centermask.datasets.checking.check import Check, check_dataset
+from centermask.datasets.checking.repair import write_repaired
+from centermask.datasets.checking.sheet import draw_worst
+from centermask.datasets.checking.table import describe, describe_findings
+
+__all__ = ['Assignment', 'Check', 'check_dataset', 'describe', 'describe_findings', 'draw_worst', 'write_repaired']
