@@ -12,10 +12,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from mmengine.config import Config
 
-from centermask.benchmark.contestants import Contestant, other_ways, shipped, short_name
+from centermask.benchmark.contestants import Contestant, other_ways, read_config, shipped, short_name
 from centermask.benchmark.costs import costs_of
 from centermask.benchmark.machine import name_of_machine, peak
+from centermask.benchmark.pictures import make_picture
 from centermask.benchmark.rounds import interleaved, measure, summary, timed_on
 from centermask.benchmark.stages import NETWORK, STAGES, Stopwatch, timed_by_stage
 from centermask.tables.measure import count_parameters
@@ -60,7 +62,8 @@ def compare(
     contestants: list[Contestant] = []
     measured: list[dict[str, Any]] = []
     for number, name in enumerate(configs, 1):
-        contestant, found = shipped(name, pictures, wishes.detections, wishes.device, wishes.size, wishes.masks)
+        config = read_config(name)
+        contestant, found = shipped(name, config, pictures, wishes.detections, wishes.device, wishes.size, wishes.masks)
         say(
             f'{number}/{len(configs)} {short_name(name)}: {found.candidates:.0f} scores pass, '
             f'{found.into_nms:.0f} boxes into NMS, {found.detections:.0f} detections of {found.object_size:.0f} pixels'
@@ -98,6 +101,13 @@ def compare(
     )
 
 
+def latency(config: Config, device: str) -> tuple[float, tuple[int, int]]:
+    """Return the median time of one image in ms, as :func:`compare` measures it, and the image's height and width."""
+    contestant, _ = shipped('', config, [make_picture(0)], Wishes.detections, device)
+    seconds = measure({'': contestant.run}, Wishes.rounds, timed_on(device))
+    return summary(seconds['']).median, _facts(contestant)['input']
+
+
 def _runs(contestant: Contestant, say: Callable[[str], None]) -> bool:
     """Whether a model runs in a way that it wasn't written for; some of MMDetection's don't in half precision."""
     try:
@@ -115,7 +125,7 @@ def _facts(contestant: Contestant) -> dict[str, Any]:
         backend='eager',
         precision='bfloat16' if contestant.autocast else 'float32',
         masks=contestant.masks,
-        input=list(contestant.batches[0]['inputs'][0].shape[-2:]),
+        input=tuple(contestant.batches[0]['inputs'][0].shape[-2:]),
         parameters=count_parameters(contestant.model),
         **{'mask AP': None},  # the plot takes the paper's
     )
