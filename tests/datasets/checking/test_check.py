@@ -176,7 +176,8 @@ IMAGES = {
     'missing': (Path.unlink, {kinds.MISSING}),
     'empty': (lambda path: path.write_bytes(b''), {kinds.UNREADABLE}),
     'truncated': (_truncated, {kinds.UNREADABLE}),
-    'size': (_save(Image.new('RGB', (WIDTH + 8, HEIGHT))), {kinds.SIZE}),
+    'size': (_save(Image.new('RGB', (WIDTH + 40, HEIGHT))), {kinds.SIZE}),
+    'smaller': (_save(Image.new('RGB', (WIDTH // 2, HEIGHT // 2))), {kinds.SIZE}),
     'cut': (_save(Image.new('RGB', (WIDTH // 2, HEIGHT))), {kinds.SIZE}),
     'turned': (_save(Image.new('RGB', (WIDTH, HEIGHT)), format='JPEG', exif=_turned()), {kinds.ROTATED}),
     'gray': (_save(Image.new('L', (WIDTH, HEIGHT))), {kinds.GRAY}),
@@ -198,7 +199,7 @@ def test_images(check, images: Path, case: str, tmp_path: Path) -> None:
     fixed = json.loads((tmp_path / 'fixed.json').read_text())
     assert again.trains and left == []
     if case == 'size':
-        assert changes == [f'size set to {WIDTH + 8}x{HEIGHT}: 2.png'] and fixed['images'][1]['width'] == WIDTH + 8
+        assert changes == [f'size set to {WIDTH + 40}x{HEIGHT}: 2.png'] and fixed['images'][1]['width'] == WIDTH + 40
     elif not found.trains:
         assert len(changes) == 1 and 'left out with its objects: 2.png' in changes[0]
         assert [image['id'] for image in fixed['images']] == [1, 3] and len(fixed['annotations']) == 2

@@ -30,7 +30,10 @@ SIZES = ('small', 'medium', 'large')
 SIZE_LIMITS = (32, 96)
 # Images that are worth starting a process for.
 LEAST_SHARE = 16
+# Difference of two aspect ratios that rounding explains.
+SAME_SHAPE = 0.01
 # What an entry may lack: an image says its size itself, the rest is computed.
+UNKNOWN_SIZE = (1, 1)
 FOUND_OUT = {'width': 1, 'height': 1, 'area': None, 'iscrowd': None}
 
 
@@ -259,7 +262,7 @@ def _look_at(task: _Task, assignment: Assignment | None, decode: bool) -> _Resul
     if looked.size and looked.size != stated:
         text = f'{name} is {looked.size[0]}x{looked.size[1]}, not {stated[0]}x{stated[1]}'
         findings.append(Finding(kinds.SIZE, text, image_id))
-        if _fits(task.annotations, looked.size):
+        if _fits(task.annotations, stated, looked.size):
             size = mended.size = looked.size
     result = _Result(findings, mended, looked.digest)
     seen: set[str] = set()
@@ -293,8 +296,11 @@ def _look_at(task: _Task, assignment: Assignment | None, decode: bool) -> _Resul
     return result
 
 
-def _fits(annotations: list[tuple[int, dict]], size: tuple[int, int]) -> bool:
-    """Whether all boxes lie in an image of another size than stated, and so may be of it."""
+def _fits(annotations: list[tuple[int, dict]], stated: tuple[int, int], size: tuple[int, int]) -> bool:
+    """Whether objects may be of an image of another size than stated: all lie in it, and it isn't only enlarged."""
+    ratios = [real / said for real, said in zip(size, stated, strict=True)]
+    if stated != UNKNOWN_SIZE and abs(ratios[0] / ratios[1] - 1) < SAME_SHAPE:
+        return False
     return all(
         box[0] + box[2] <= size[0] + 1 and box[1] + box[3] <= size[1] + 1
         for box in (annotation['bbox'] for _, annotation in annotations)
