@@ -18,7 +18,7 @@ def resized(picture, shorter, longer):
 
 
 def paste(cells, box, width, height):
-    """A mask's 28×28 probabilities in the picture's pixels: bilinear along both axes, nothing outside the box."""
+    """A mask's 28×28 probabilities in the picture's pixels, bilinear along both axes."""
     weights = []
     for low, high, pixels in ((box[1], box[3], height), (box[0], box[2], width)):
         places = (np.arange(pixels) + 0.5 - low) / (high - low) * 28 - 0.5
@@ -34,14 +34,13 @@ def main(model, source, out, least_score='0.3'):
 
     pixels = np.asarray(small)[:, :, ::-1]  # blue first
     height, width, _ = pixels.shape
-    if about['preprocess']:
-        images = pixels[None]
-    else:
-        images = np.zeros((1, 3, -(-height // 32) * 32, -(-width // 32) * 32), np.float32)
-        images[0, :, :height, :width] = ((pixels - about['mean']) / about['std']).transpose(2, 0, 1)
-    sizes = np.array([[height, width]])
+    images = pixels[None]
+    if not about['preprocess']:
+        pixels = ((pixels - about['mean']) / about['std']).transpose(2, 0, 1).astype(np.float32)
+        images = np.pad(pixels, ((0, 0), (0, -height % 32), (0, -width % 32)))[None]
+    images, sizes = np.ascontiguousarray(images), np.array([[height, width]])
     names = [output.name for output in session.get_outputs()]
-    found = dict(zip(names, session.run(names, {'images': np.ascontiguousarray(images), 'sizes': sizes}), strict=True))
+    found = dict(zip(names, session.run(names, {'images': images, 'sizes': sizes}), strict=True))
 
     boxes = found['boxes'].reshape(-1, 4) * np.tile(np.divide(picture.size, small.size), 2)
     pixels, draw = np.array(picture, float), []
@@ -50,10 +49,10 @@ def main(model, source, out, least_score='0.3'):
         pixels[mask] = pixels[mask] / 2 + np.random.default_rng(i).integers(0, 128, 3)
         name = about['classes'][found['labels'].ravel()[i]]
         draw.append((boxes[i], f'{name} {found["scores"].ravel()[i]:.2f}'))
-    picture = Image.fromarray(pixels.astype(np.uint8))
+    canvas = ImageDraw.Draw(picture := Image.fromarray(pixels.astype(np.uint8)))
     for box, text in draw:
-        ImageDraw.Draw(picture).rectangle(list(box), outline='yellow')
-        ImageDraw.Draw(picture).text((box[0] + 2, box[1]), text, fill='yellow')
+        canvas.rectangle(list(box), outline='yellow')
+        canvas.text((box[0] + 2, box[1]), text, fill='yellow')
         print(text, *box.round(1))
     picture.save(out)
 
