@@ -144,16 +144,15 @@ def _join(onnx: Any, before: Any, after: Any) -> Any:
 
 @contextlib.contextmanager
 def _silenced() -> Iterator[None]:
-    """Without the exporter's remarks on packages that aren't there and on its own deprecations."""
-    logger = logging.getLogger('torch.onnx')
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+    """Without the exporter's remarks on packages that aren't there, its own deprecations, and its trace."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter('ignore')
             yield
     finally:
-        logger.setLevel(level)
+        logging.disable(before)
 
 
 def save_onnx(exported: Any, out: Path) -> None:
