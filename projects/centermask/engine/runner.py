@@ -32,7 +32,7 @@ class CenterMaskRunner(Runner):
     def setup_env(self, env_cfg: dict) -> None:
         """Join the other processes here where there is no CUDA, which MMEngine's own way needs."""
         if self.distributed and not is_distributed():
-            _join_processes(self.launcher)
+            join_processes(self.launcher)
         super().setup_env(env_cfg)
 
     def build_model(self, model: nn.Module | dict) -> nn.Module:
@@ -150,7 +150,7 @@ def _pass_over(loop: BaseLoop, batches: int) -> None:
         loop.dataloader_iterator = itertools.chain(itertools.repeat(None, skipped), loop.dataloader_iterator)
 
 
-def _join_processes(launcher: str) -> None:
+def join_processes(launcher: str) -> None:
     """On a CPU, join the processes that torchrun or Slurm started, over gloo; with CUDA leave that to MMEngine.
 
     Raises:
