@@ -1,4 +1,4 @@
-"""Test a detector: python tools/test.py CONFIG CHECKPOINT [--out FILE.pkl] [--show-dir DIR] [--tta]."""
+"""Test a detector: python tools/test.py CONFIG CHECKPOINT [--data DIR] [--out FILE.pkl] [--show-dir DIR] [--tta]."""
 
 from __future__ import annotations
 

@@ -1,13 +1,15 @@
-"""Train a detector: python tools/train.py CONFIG [--resume] [--amp] [--cfg-options KEY=VALUE ...]."""
+"""Train a detector: python tools/train.py CONFIG [--data DIR] [--resume] [--amp] [--cfg-options KEY=VALUE ...]."""
 
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 from collections.abc import Sequence
 
 from centermask.engine.launch import add_run_arguments, build_runner, load_run_config, require_file, run
 from centermask.errors import InputError
+from centermask.report.after_training import report_training
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -30,7 +32,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
-    cfg = load_run_config(args)
+    cfg = load_run_config(args, training=True)
     if args.amp:
         cfg.optim_wrapper.type = 'MixedPrecisionOptimWrapper'
     if args.auto_scale_lr:
@@ -45,6 +47,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     if cfg.get('load_from'):
         require_file(cfg.load_from, 'checkpoint')
     build_runner(cfg).train()
+    if args.data:
+        report_training(cfg, shlex.join(sys.argv))
 
 
 if __name__ == '__main__':

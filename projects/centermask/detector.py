@@ -13,6 +13,7 @@ from mmengine.config import ConfigDict
 from mmengine.structures import InstanceData
 from torch import Tensor
 
+from .inference import Folded
 from .roi_head import clip_to_image
 
 
@@ -24,8 +25,9 @@ class CenterMask(SingleStageDetector):
         backbone, neck, bbox_head, roi_head: configs of the parts. ``roi_head=None`` leaves FCOS alone (Table 1), which
             finds boxes without masks.
         num_classes: classes of objects, given to every head.
-        channels_last: whether convs run on features whose channels lie next to each other in memory: the same numbers,
-            faster on CPUs.
+        channels_last: whether training's convs run on features whose channels lie next to each other in memory: the
+            same numbers, faster on CPUs. Testing's always do.
+        fold: whether testing runs on a copy of the weights with BN folded into the convs (see :mod:`.inference`).
         train_cfg: ``max_per_img``, the detections an image that training takes as RoIs, and what the RoI head reads.
         test_cfg: ``score_thr``, ``nms_pre``, ``nms``, ``max_per_img`` (box head) and ``mask_thr_binary`` (RoI head).
         data_preprocessor, init_cfg: as every detector of MMDetection takes them.
@@ -42,6 +44,7 @@ class CenterMask(SingleStageDetector):
         roi_head: dict | None,
         num_classes: int = 80,
         channels_last: bool = False,
+        fold: bool = True,
         train_cfg: dict | None = None,
         test_cfg: dict | None = None,
         data_preprocessor: dict | None = None,
@@ -56,6 +59,8 @@ class CenterMask(SingleStageDetector):
             data_preprocessor,
             init_cfg,
         )
+        self.fold = fold
+        self.folded = Folded()
         self.roi_head: Any = None
         if roi_head is not None:
             heads = {
@@ -81,15 +86,28 @@ class CenterMask(SingleStageDetector):
 
     def predict(self, batch_inputs: Tensor, batch_data_samples: SampleList, rescale: bool = True) -> SampleList:
         """Return the samples with ``pred_instances``: bboxes, scores, labels, masks and mask_scores."""
-        x = self.extract_feat(batch_inputs)
+        fast = self.for_testing()
+        x = fast.extract_feat(batch_inputs)
         if self.roi_head is None:
-            detections = self.bbox_head.predict(x, batch_data_samples, rescale=rescale)
+            detections = fast.bbox_head.predict(x, batch_data_samples, rescale=rescale)
             sizes = [sample.metainfo['ori_shape' if rescale else 'img_shape'][:2] for sample in batch_data_samples]
             results = [self.finish_boxes(*pair) for pair in zip(detections, sizes, strict=True)]
             return self.add_pred_to_datasample(batch_data_samples, results)
-        detections = self.bbox_head.predict(x, batch_data_samples, rescale=False)
-        results = self.roi_head.predict(x, detections, batch_data_samples, rescale=rescale)
+        detections = fast.bbox_head.predict(x, batch_data_samples, rescale=False)
+        results = fast.roi_head.predict(x, detections, batch_data_samples, rescale=rescale)
         return self.add_pred_to_datasample(batch_data_samples, results)
+
+    def for_testing(self) -> CenterMask:
+        """Return the detector whose parts compute the same faster; itself in training and where gradients are wanted.
+
+        Its weights are this detector's as they are now: ask for it anew at each image.
+        """
+        return self.folded.of(self) if self.fold else self
+
+    def train(self, mode: bool = True) -> CenterMask:
+        """Set training or testing; the next image is tested with the weights that are there then."""
+        self.folded.forget()
+        return super().train(mode)
 
     def finish_boxes(self, detected: InstanceData, image_size: tuple[int, int]) -> InstanceData:
         """Return an image's result of FCOS alone: detections, clipped as :meth:`CenterMaskRoIHead.finish` clips them.

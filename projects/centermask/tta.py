@@ -11,6 +11,8 @@ from mmdet.structures.bbox import bbox2roi
 from mmengine.structures import InstanceData
 from torch import Tensor
 
+from .detector import CenterMask
+
 
 def _flip_boxes(boxes: Tensor, meta: dict) -> Tensor:
     """Map boxes (N, 4) between a view and its image or back; ``flip_offset`` is 1 where x goes to W − x − 1."""
@@ -37,22 +39,23 @@ class CenterMaskTTA(DetTTAModel):
         Args:
             data: ``inputs`` and ``data_samples``, a list of views each, a view being the list of a batch's images.
         """
+        module = self.module.for_testing()
         views = []
         for inputs, samples in zip(data['inputs'], data['data_samples'], strict=True):
-            batch = self.module.data_preprocessor(dict(inputs=inputs, data_samples=samples), False)
-            features = self.module.extract_feat(batch['inputs'])
-            views.append((features, batch['data_samples'], self.module.bbox_head.predict(features, samples)))
+            batch = module.data_preprocessor(dict(inputs=inputs, data_samples=samples), False)
+            features = module.extract_feat(batch['inputs'])
+            views.append((features, batch['data_samples'], module.bbox_head.predict(features, samples)))
         merged = [
             self._merge([(samples[i].metainfo, found[i]) for _, samples, found in views])
             for i in range(len(views[0][1]))
         ]
         sizes = [sample.metainfo['ori_shape'][:2] for sample in views[0][1]]
-        if self.module.roi_head is None:
-            found = [self.module.finish_boxes(*pair) for pair in zip(merged, sizes, strict=True)]
+        if module.roi_head is None:
+            found = [module.finish_boxes(*pair) for pair in zip(merged, sizes, strict=True)]
         else:
-            probabilities, ious = self._masks(views, merged)
+            probabilities, ious = self._masks(module, views, merged)
             found = [
-                self.module.roi_head.finish(merged[i], probabilities[i], None if ious is None else ious[i], sizes[i])
+                module.roi_head.finish(merged[i], probabilities[i], None if ious is None else ious[i], sizes[i])
                 for i in range(len(merged))
             ]
         return [
@@ -76,7 +79,9 @@ class CenterMaskTTA(DetTTAModel):
             boxes, scores, labels = boxes[kept], scores[kept], labels[kept]
         return InstanceData(bboxes=boxes, scores=scores, labels=labels)
 
-    def _masks(self, views: list[tuple], merged: list[InstanceData]) -> tuple[list[Tensor], list[Tensor] | None]:
+    def _masks(
+        self, module: CenterMask, views: list[tuple], merged: list[InstanceData]
+    ) -> tuple[list[Tensor], list[Tensor] | None]:
         """Return each image's masks (N, 28, 28) and mask IoU (N,) on the merged boxes, averaged over the views."""
         labels = torch.cat([detected.labels for detected in merged])
         probabilities, ious = [], []
@@ -86,7 +91,7 @@ class CenterMaskTTA(DetTTAModel):
                 _flip_boxes(detected.bboxes * detected.bboxes.new_tensor(meta['scale_factor']).repeat(2), meta)
                 for detected, meta in zip(merged, metas, strict=True)
             ]
-            masks = self.module.roi_head.mask_forward(features, bbox2roi(boxes), labels, metas)
+            masks = module.roi_head.mask_forward(features, bbox2roi(boxes), labels, metas)
             flipped = torch.cat(
                 [labels.new_full((len(b),), meta['flip']) for b, meta in zip(boxes, metas, strict=True)]
             ).bool()

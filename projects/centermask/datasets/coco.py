@@ -58,7 +58,7 @@ class CocoAnnotations(COCO):
         if not annotated:
             self.dataset.setdefault('annotations', [])
         for key in NEEDED:
-            _check_entries(self.dataset, key, annotation_file)
+            check_entries(self.dataset, key, annotation_file)
         self.dataset['annotations'] = self._usable(with_masks)
         self.createIndex()
         self.img_ann_map, self.cat_img_map = self.imgToAnns, self.catToImgs
@@ -209,7 +209,7 @@ def read_classes(ann_file: str) -> tuple[str, ...]:
         InputError: The file is missing, isn't JSON, or has no categories.
     """
     dataset = read_json(ann_file)
-    _check_entries(dataset, 'categories', ann_file)
+    check_entries(dataset, 'categories', ann_file)
     return tuple(category['name'] for category in sorted(dataset['categories'], key=lambda category: category['id']))
 
 
@@ -259,7 +259,7 @@ def read_json(path: str) -> dict:
     return dataset
 
 
-def _check_entries(dataset: dict, key: str, path: str) -> None:
+def check_entries(dataset: dict, key: str, path: str) -> None:
     """The list is there, its entries have the needed fields, and no id comes twice."""
     entries = dataset.get(key)
     if not isinstance(entries, list):

@@ -19,6 +19,7 @@ from mmengine.runner import Runner
 from torch import distributed
 
 from centermask.engine.options import check_options
+from centermask.engine.own_config import fit_config
 from centermask.errors import InputError, RunError, sentence
 
 
@@ -34,7 +35,16 @@ class _Options(DictAction):
 
 def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what training and testing have in common."""
-    parser.add_argument('--work-dir', help='where logs and checkpoints go (default work_dirs/NAME_OF_THE_CONFIG)')
+    parser.add_argument(
+        '--data',
+        metavar='DIR',
+        help='a folder of your own data instead of what the config names: train.json and val.json, '
+        "annotations/instances_{train,val}*.json, or one JSON file in COCO's format, and the images",
+    )
+    parser.add_argument(
+        '--work-dir',
+        help='where logs and checkpoints go (default work_dirs/NAME_OF_THE_CONFIG, with --data followed by _DIR)',
+    )
     add_config_options(parser)
     parser.add_argument(
         '--launcher',
@@ -58,8 +68,13 @@ def add_config_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def load_config(path: str, options: dict) -> Config:
+def load_config(path: str, options: dict, change: Callable[[Config], None] = lambda cfg: None) -> Config:
     """Read a config and merge ``--cfg-options`` into it.
+
+    Args:
+        path: of the config.
+        options: the ``--cfg-options``.
+        change: what to change in the config before they are merged.
 
     Raises:
         InputError: the file is missing or no valid config, or an option names nothing.
@@ -71,22 +86,31 @@ def load_config(path: str, options: dict) -> Config:
     except Exception as error:  # a config is a program: it may fail in any way
         known = _find_known(error)  # a config may read its data's classes
         raise known or InputError(f"The config {path} can't be read, {type(error).__name__}: {error}.") from error
+    change(cfg)
     check_options(cfg, options)
     cfg.merge_from_dict(options)
     return cfg
 
 
-def load_run_config(args: argparse.Namespace) -> Config:
-    """Read the config of a run: options merged, launcher and work folder set, the folder checked.
+def load_run_config(args: argparse.Namespace, training: bool = False) -> Config:
+    """Read the config of a run: own data and options merged, launcher and work folder set, the folder checked.
 
     Raises:
         InputError: one of these can't be used.
     """
-    cfg = load_config(args.config, args.cfg_options)
-    cfg.launcher = args.launcher
-    cfg.work_dir = args.work_dir or cfg.get('work_dir') or os.path.join('work_dirs', Path(args.config).stem)
+
+    def place(cfg: Config) -> None:
+        cfg.launcher = args.launcher
+        named = args.work_dir or args.cfg_options.get('work_dir') or (None if args.data else cfg.get('work_dir'))
+        name = Path(args.config).stem + (f'_{Path(args.data).absolute().name}' if args.data else '')
+        cfg.work_dir = named or os.path.join('work_dirs', name)
+        require_writable(cfg.work_dir, '--work-dir')
+        if args.data:
+            fit_config(cfg, Path(args.data), Path(cfg.work_dir), args.cfg_options, training)
+
+    cfg = load_config(args.config, args.cfg_options, place)
+    cfg.work_dir = args.work_dir or cfg.work_dir
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
-    require_writable(cfg.work_dir, '--work-dir')
     return cfg
 
 

@@ -6,24 +6,30 @@ them, and any number of processes goes on from them.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
 from mmengine._strategy import FSDPStrategy
 from mmengine.device import get_device, is_cuda_available
-from mmengine.dist import all_reduce, is_main_process
+from mmengine.dist import all_gather_object, all_reduce, is_main_process
 from mmengine.registry import RUNNERS, STRATEGIES
-from mmengine.runner import FlexibleRunner, find_latest_checkpoint
+from mmengine.runner import FlexibleRunner
 from torch import nn
 from torch.distributed.fsdp import FullOptimStateDictConfig, FullStateDictConfig, FullyShardedDataParallel
 from torch.distributed.fsdp.wrap import ModuleWrapPolicy
 
 from centermask.checkpoints.loading import load_weights, read_checkpoint, require_fit, start_from
+from centermask.engine.draws import TrainingLoader, leave_signals_to_the_run
+from centermask.engine.finite import NotFinite
+from centermask.engine.interruption import Interruption, InterruptionHook
 from centermask.engine.launch import explained_model_errors
-from centermask.engine.runner import join_processes
+from centermask.engine.randomness import IterationSeedHook
+from centermask.engine.replay import NotFiniteHook
+from centermask.engine.runner import go_on, join_processes, newest_checkpoint
 from centermask.errors import InputError
+from centermask.folders import write_synced
 from centermask.vovnet import OSAModule
 
 
@@ -45,10 +51,12 @@ class ShardedStrategy(FSDPStrategy):
     Attributes:
         source: the checkpoint to begin with, None for none.
         resumes: whether its training goes on, not only its weights.
+        draws: what it has of the order of the images.
     """
 
     source: str | None = None
     resumes = False
+    draws: list[dict] | None = None
 
     def __init__(self, *, model_wrapper: dict | None = None, **kwargs: Any) -> None:
         wrapper: dict[str, Any] = dict(
@@ -84,6 +92,7 @@ class ShardedStrategy(FSDPStrategy):
             model = super()._init_model_weights(model)
         if self.source is not None:
             self._checkpoint = read_checkpoint(self.source)
+            self.draws = self._checkpoint.get('meta', {}).get('draws')
             if self.resumes:
                 require_fit(load_weights(model, self._checkpoint['state_dict']), self.source, model)
             else:
@@ -130,6 +139,17 @@ class ShardedStrategy(FSDPStrategy):
         optimizer.load_state_dict(FullyShardedDataParallel.optim_state_dict_to_load(self.model, optimizer, state_dict))
 
 
+class _NotFiniteHook(NotFiniteHook):
+    """Without a file to replay: the weights in it would have to come from all processes."""
+
+    def _report(self, runner: Any, why: NotFinite, images: list[str]) -> None:
+        what = 'loss' if why.losses else 'gradient'
+        runner.logger.error(
+            f'Iteration {runner.iter + 1}, process {runner.rank}: a {what} is not finite and the step was left out, '
+            f'images: {", ".join(images)}.'
+        )
+
+
 @RUNNERS.register_module()
 class ShardedRunner(FlexibleRunner):
     """MMEngine's runner of strategies, with strict checkpoints and on CPUs too, for :class:`ShardedStrategy`.
@@ -137,6 +157,14 @@ class ShardedRunner(FlexibleRunner):
     Raises:
         InputError: it is started in a single process.
     """
+
+    _resume: bool | str
+    _load_from: str | None
+    _train_dataloader: Any
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self._interruption = Interruption()
+        super().__init__(*args, **kwargs)
 
     def build_strategy(self, strategy: Any = None, launcher: str = 'none', **kwargs: Any) -> Any:
         """Join the other processes and build the strategy."""
@@ -150,18 +178,49 @@ class ShardedRunner(FlexibleRunner):
 
     def train(self) -> nn.Module:
         """Train, from the newest checkpoint of the work folder where a resumption names none."""
-        source = self._load_from
-        if self._resume and source is None:
-            source = find_latest_checkpoint(self.work_dir)
-        self.strategy.source, self.strategy.resumes = source, bool(self._resume and source)
-        return super().train()
+        if self._resume and self._load_from is None:
+            self._load_from = newest_checkpoint(self.work_dir, self.logger)
+            self._resume = self._load_from is not None
+        self.strategy.source, self.strategy.resumes = self._load_from, self._resume
+        with self._interruption:
+            return super().train()
 
     def test(self) -> dict:
         self.strategy.source, self.strategy.resumes = self._load_from, True
         return super().test()
 
-    def save_checkpoint(self, out_dir: str, filename: str, *args: Any, **kwargs: Any) -> None:
-        """Gather a checkpoint from all processes and save it, written aside and renamed."""
-        super().save_checkpoint(out_dir, f'{filename}.part', *args, **kwargs)
+    def build_train_loop(self, loop: Any) -> Any:
+        """As :class:`CenterMaskRunner` has it: the order and the augmentation of images don't depend on stops."""
+        if isinstance(self._train_dataloader, dict):
+            built = self.build_dataloader(self._train_dataloader, seed=self.seed)
+            leave_signals_to_the_run(built)
+            self._train_dataloader = TrainingLoader(built, self.seed)
+        return super().build_train_loop(loop)
+
+    def register_hooks(self, default_hooks: dict | None = None, custom_hooks: list | None = None) -> None:
+        """Register the config's hooks, and those that every training has."""
+        super().register_hooks(default_hooks, custom_hooks)
+        for hook in (IterationSeedHook(), _NotFiniteHook(), InterruptionHook(self._interruption)):
+            self.register_hook(hook)
+
+    def resume(self, filename: str, *args: Any, **kwargs: Any) -> None:
+        """Go on from a checkpoint, with the images after those that were trained on before it."""
+        super().resume(filename, *args, **kwargs)
+        go_on(self, filename, self.strategy.draws)
+
+    def save_checkpoint(self, out_dir: str, filename: str, *args: Any, meta: dict | None = None, **kwargs: Any) -> None:
+        """Gather a checkpoint from all processes and save it: written aside, synced and renamed.
+
+        Raises:
+            RunError: it can't be written to its end.
+        """
+        if isinstance(self._train_dataloader, TrainingLoader) and meta is not None:
+            meta = {**meta, 'draws': all_gather_object(self._train_dataloader.draws.state(meta['iter']))}
+
+        def write(aside: Path) -> None:
+            super(ShardedRunner, self).save_checkpoint(out_dir, aside.name, *args, meta=meta, **kwargs)
+
         if is_main_process():
-            os.replace(os.path.join(out_dir, f'{filename}.part'), os.path.join(out_dir, filename))
+            write_synced(Path(out_dir, filename), write)
+        else:
+            write(Path(out_dir, filename))  # its shards go to the first, and it writes nothing

@@ -1,0 +1,59 @@
+"""Training and testing by ``--data``, to the report."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from mmengine.config import Config
+
+from centermask.datasets.shapes import make_dataset
+from centermask.engine.launch import run
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def shapes(tmp_path: Path) -> Path:
+    """Eight pictures in one file, one class of it renamed, whose split is the command's."""
+    made = make_dataset(tmp_path / 'own', 8, seed=3)
+    made['categories'][0]['name'] = 'disc'
+    (tmp_path / 'own/annotations.json').write_text(json.dumps(made))
+    return tmp_path / 'own'
+
+
+def test_one_command_to_the_report(
+    shapes: Path, tiny_config: Path, tools: Callable, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    command = [sys.executable, 'tools/train.py', str(tiny_config), '--data', str(shapes), '--work-dir', str(tmp_path)]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert 'Data: 5 classes, ' in done.stdout and 'is split by image: ' in done.stdout
+    assert 'Schedule: 2 iterations of 2 images' in done.stdout
+    page = (tmp_path / 'report/report.html').read_text()
+    assert 'disc' in page and str(tmp_path / 'data/val.json') in page
+    # The resolved config is that of a run without --data.
+    cfg = Config.fromfile(tmp_path / 'tiny.py')
+    assert cfg.train_dataloader.dataset.ann_file == str(tmp_path / 'data/train.json')
+    assert cfg.val_dataloader.dataset.metainfo.classes[0] == 'disc'
+
+    argv = [
+        str(tiny_config),
+        str(tmp_path / 'iter_2.pth'),
+        '--data',
+        str(shapes),
+        '--work-dir',
+        str(tmp_path / 'again'),
+    ]
+    capsys.readouterr()
+    assert run(lambda: tools('test')(argv)) == 0
+    assert 'coco/segm_mAP' in capsys.readouterr().out
+    assert (tmp_path / 'again/data/val.json').read_text() == (tmp_path / 'data/val.json').read_text()
+
+
+def test_bad_folder(tiny_config: Path, tools: Callable, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    code = run(lambda: tools('train')([str(tiny_config), '--data', 'no/folder', '--work-dir', str(tmp_path)]))
+    text = capsys.readouterr().err
+    assert code == 2 and text.count('\n') == 1 and 'no/folder: there is no such folder' in text
