@@ -80,7 +80,9 @@ class ShardedStrategy(FSDPStrategy):
             InputError: a class, an argument or a value in it doesn't exist.
         """
         with explained_model_errors():
-            return super().build_model(model)
+            built: Any = super().build_model(model)
+        built.fold = False  # a twin for validation would be made of shards
+        return built
 
     def _init_model_weights(self, model: nn.Module) -> nn.Module:
         """Give the model its weights, in every process and before they are sharded.
