@@ -16,7 +16,7 @@ from mmdet.registry import TRANSFORMS
 from mmdet.structures.mask import PolygonMasks
 
 
-class _ShorterSideResize(Resize):
+class ShorterSideResize(Resize):
     """Resize to a shorter side, with a limit on the longer one; a class below says how lengths are rounded.
 
     A line of pixels stays one: no side gets shorter than a pixel.
@@ -49,7 +49,7 @@ class _ShorterSideResize(Resize):
 
 
 @TRANSFORMS.register_module()
-class FloorResize(_ShorterSideResize):
+class FloorResize(ShorterSideResize):
     """Resize by the paper recipe's rule: the shorter side is exact and the longer one rounded down.
 
     Where the longer side would pass its limit, the shorter one is made smaller first, rounded to nearest.
@@ -68,7 +68,7 @@ class FloorResize(_ShorterSideResize):
 
 
 @TRANSFORMS.register_module()
-class RoundResize(_ShorterSideResize):
+class RoundResize(ShorterSideResize):
     """Resize by the star recipe's rule: both sides rounded to nearest.
 
     MMDetection's ``Resize`` means the same but computes one factor from the original lengths. Detectron2 shrinks a
