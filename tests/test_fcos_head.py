@@ -20,7 +20,9 @@ TEST_CFG = dict(score_thr=0.05, nms_pre=1000, nms=dict(type='nms', iou_threshold
 def _head(strides: list[int] | None = None, test_cfg: dict | None = None, **kwargs) -> CenterMaskFCOSHead:
     torch.manual_seed(0)
     strides = strides or STRIDES
-    ranges = ((-1, 64), (64, 128), (128, 256), (256, 512), (512, 1e8)) if len(strides) == 5 else ((-1, 1e8),)
+    ranges = (
+        ((-1, 64), (64, 128), (128, 256), (256, 512), (512, 1e8)) if len(strides) == 5 else ((-1, 1e8),) * len(strides)
+    )
     return CenterMaskFCOSHead(
         num_classes=3,
         in_channels=32,

@@ -17,6 +17,7 @@ from mmdet.utils import reduce_mean
 from mmengine.structures import InstanceData
 from torch import Tensor
 
+from .arguments import flags, given, is_whole, one_of, whole_numbers
 from .normalizers import at_least_one
 
 
@@ -31,6 +32,26 @@ class _PointGenerator(MlvlPointGenerator):
     def _meshgrid(self, x: Tensor, y: Tensor, row_major: bool = True) -> tuple[Tensor, Tensor]:
         yy, xx = torch.meshgrid(y, x, indexing='ij')
         return (xx.flatten(), yy.flatten()) if row_major else (yy.flatten(), xx.flatten())
+
+
+def _check_arguments(name: str, arguments: dict) -> None:
+    """Check what the base class takes as it comes."""
+    switches = ('center_sampling', 'norm_on_bbox', 'centerness_on_reg', 'dcn_on_last_conv')
+    flags(name, given(arguments, *switches))
+    one_of(name, 'conv_bias', arguments.get('conv_bias', 'auto'), (True, False, 'auto'))
+    whole_numbers(name, given(arguments, 'feat_channels'))
+    whole_numbers(name, given(arguments, 'stacked_convs'), 0)
+    strides = arguments.get('strides', (4, 8))
+    if not isinstance(strides, Sequence) or not strides or not all(is_whole(s) and s > 0 for s in strides):
+        raise ValueError(f"{name}'s strides are whole numbers above 0, not {strides!r}")
+    ranges = arguments.get('regress_ranges', ((-1, 64),))
+    if not isinstance(ranges, Sequence) or not all(
+        isinstance(pair, Sequence) and len(pair) == 2 and pair[0] < pair[1] for pair in ranges
+    ):
+        raise ValueError(f"{name}'s regress_ranges are pairs of a lesser and a greater length, not {ranges!r}")
+    radius = arguments.get('center_sample_radius', 1.5)
+    if not isinstance(radius, (int, float)) or not 0 < radius < math.inf:
+        raise ValueError(f"{name}'s center_sample_radius is a number above 0, not {radius!r}")
 
 
 @MODELS.register_module()
@@ -49,6 +70,9 @@ class CenterMaskFCOSHead(FCOSHead):
             it boxes stay unclipped. (NMS has it by ``test_cfg.nms.offset=1``.)
         average_normalizers: whether losses are divided by counts averaged over the processes (star), or each process's
             own, the class loss by positives + images (paper).
+
+    Raises:
+        ValueError: for an argument of none of these values.
     """
 
     def __init__(
@@ -60,7 +84,16 @@ class CenterMaskFCOSHead(FCOSHead):
         average_normalizers: bool = True,
         **kwargs,
     ) -> None:
+        name = type(self).__name__
+        _check_arguments(name, kwargs)
+        flags(name, dict(sqrt_score=sqrt_score, plus_one=plus_one, average_normalizers=average_normalizers))
+        whole_numbers(name, dict(num_classes=num_classes, in_channels=in_channels))
         super().__init__(num_classes, in_channels, **kwargs)
+        if len(self.regress_ranges) != len(self.strides):
+            raise ValueError(
+                f"{name}'s regress_ranges has {len(self.regress_ranges)} levels and its strides {len(self.strides)}: "
+                'give a range for each stride'
+            )
         self.prior_generator = _PointGenerator(self.strides)
         self.sqrt_score = sqrt_score
         self.plus_one = plus_one

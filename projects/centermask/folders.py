@@ -38,13 +38,40 @@ def replaced_when_done(out: Path, is_ours: Callable[[Path], bool]) -> Iterator[P
         raise InputError(f'{out} can not be written ({error.strerror or error}): name a folder that can.') from error
 
 
+PART = '.part-'
+"""How the names of files begin that aren't complete."""
+
+
+def write_synced(path: Path, write: Callable[[Path], object]) -> None:
+    """:func:`write_aside` for what must outlast a power failure: the file is on the disk before it is renamed.
+
+    Raises:
+        RunError: it can't be written to its end.
+    """
+
+    def write_and_sync(aside: Path) -> None:
+        write(aside)
+        _sync(aside)
+
+    write_aside(path, write_and_sync)
+    _sync(path.parent)
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
 def write_aside(path: Path, write: Callable[[Path], object]) -> None:
     """Write a file under another name, which tells its format too, and rename it when it is complete.
 
     Raises:
         RunError: it can't be written to its end.
     """
-    aside = path.with_name(f'.part-{path.name}')
+    aside = path.with_name(f'{PART}{path.name}')
     try:
         write(aside)
         os.replace(aside, path)

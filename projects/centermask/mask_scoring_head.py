@@ -8,6 +8,7 @@ from mmdet.models.roi_heads.mask_heads import MaskIoUHead
 from mmdet.registry import MODELS
 from torch import Tensor
 
+from .arguments import flags, given, one_of, whole_numbers
 from .mask_targets import Polygons, mask_iou_targets, share_by_exact_area, share_of_first_polygon
 from .normalizers import weight_among_processes
 
@@ -25,15 +26,19 @@ class MaskScoringHead(MaskIoUHead):
         **kwargs: as :class:`mmdet.models.MaskIoUHead` takes them.
 
     Raises:
-        ValueError: for an unknown ``share``.
+        ValueError: for an argument of none of these values.
     """
 
     def __init__(
         self, num_classes: int = 80, background_channel: bool = False, share: str = 'exact_area', **kwargs
     ) -> None:
+        name = type(self).__name__
+        one_of(name, 'share', share, ('exact_area', 'first_polygon'))
+        flags(name, dict(background_channel=background_channel))
+        sizes = ('roi_feat_size', 'in_channels', 'conv_out_channels', 'fc_out_channels')
+        whole_numbers(name, dict(num_classes=num_classes, **given(kwargs, *sizes)))
+        whole_numbers(name, given(kwargs, 'num_convs', 'num_fcs'), 0)
         super().__init__(num_classes=num_classes + int(background_channel), **kwargs)
-        if share not in ('exact_area', 'first_polygon'):
-            raise ValueError(f"share is 'exact_area' or 'first_polygon', not {share!r}")
         self.first_class = int(background_channel)
         self.share = share
 

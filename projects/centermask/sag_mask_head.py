@@ -7,6 +7,8 @@ from mmdet.models.roi_heads.mask_heads import FCNMaskHead
 from mmdet.registry import MODELS
 from torch import Tensor, nn
 
+from .arguments import flags, given, whole_numbers
+
 
 class SpatialAttention(nn.Module):
     """Spatial attention module (SAM, Eq. 3 and 4): a weight for each position, from the mean and maximum over channels.
@@ -32,12 +34,28 @@ class SAGMaskHead(FCNMaskHead):
         spatial_attention: whether there is the attention (Table 1 switches it off).
         background_channel: whether channel 0 stands for the background, so that class c reads channel c + 1
             (the paper recipe's released layout).
-        **kwargs: as :class:`mmdet.models.FCNMaskHead` takes them.
+        **kwargs: as :class:`mmdet.models.FCNMaskHead` takes them; each class has a mask of its own, and masks are
+            upsampled.
+
+    Raises:
+        ValueError: for an argument of none of these values.
     """
 
     def __init__(
         self, num_classes: int = 80, spatial_attention: bool = True, background_channel: bool = False, **kwargs
     ) -> None:
+        name = type(self).__name__
+        flags(name, dict(spatial_attention=spatial_attention, background_channel=background_channel))
+        whole_numbers(name, dict(num_classes=num_classes))
+        sizes = ('roi_feat_size', 'in_channels', 'conv_kernel_size', 'conv_out_channels')
+        whole_numbers(name, given(kwargs, *sizes))
+        whole_numbers(name, given(kwargs, 'num_convs'), 0)
+        if kwargs.get('class_agnostic', False) is not False:
+            raise ValueError(f"{name}'s class_agnostic is False, as a mask is read from its class's channel")
+        upsampling = kwargs.get('upsample_cfg', dict(type='deconv'))
+        if not isinstance(upsampling, dict) or not upsampling.get('type'):
+            raise ValueError(f"{name}'s upsample_cfg is a dict with a type such as 'deconv', not {upsampling!r}")
+        whole_numbers(name, {'upsample_cfg.scale_factor': upsampling.get('scale_factor', 2)})
         super().__init__(num_classes=num_classes + int(background_channel), **kwargs)
         self.first_class = int(background_channel)
         self.spatial_attention = SpatialAttention() if spatial_attention else nn.Identity()

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from mmdet.models.roi_heads.roi_extractors import BaseRoIExtractor
 from mmdet.registry import MODELS
 from torch import Tensor
+
+from .arguments import flags, is_whole, one_of, whole_numbers
 
 
 @MODELS.register_module()
@@ -22,7 +25,7 @@ class ScaleAdaptiveRoIExtractor(BaseRoIExtractor):
         plus_one: whether an RoI's area is (w + 1)(h + 1), as in the paper recipe, instead of w h.
 
     Raises:
-        ValueError: for an unknown ``assignment``.
+        ValueError: for an argument of none of these values.
     """
 
     def __init__(
@@ -34,9 +37,20 @@ class ScaleAdaptiveRoIExtractor(BaseRoIExtractor):
         plus_one: bool = False,
         init_cfg: dict | None = None,
     ) -> None:
-        super().__init__(roi_layer, out_channels, list(featmap_strides), init_cfg)
-        if assignment not in ('scale_adaptive', 'fpn'):
-            raise ValueError(f"assignment is 'scale_adaptive' (Eq. 2) or 'fpn' (Eq. 1), not {assignment!r}")
+        name = type(self).__name__
+        one_of(name, 'assignment', assignment, ('scale_adaptive', 'fpn'))
+        flags(name, dict(plus_one=plus_one))
+        whole_numbers(name, dict(out_channels=out_channels))
+        strides = list(featmap_strides) if isinstance(featmap_strides, Sequence) else []
+        powers = all(is_whole(stride) and stride > 0 and stride & (stride - 1) == 0 for stride in strides)
+        if not strides or not powers or any(2 * a != b for a, b in pairwise(strides)):
+            raise ValueError(
+                f"{name}'s featmap_strides are powers of 2, each twice the one before, not {featmap_strides!r}"
+            )
+        if not isinstance(roi_layer, dict) or not {'type', 'output_size'} <= {*roi_layer}:
+            raise ValueError(f"{name}'s roi_layer is a dict with a type and an output_size, not {roi_layer!r}")
+        whole_numbers(name, {'roi_layer.output_size': roi_layer['output_size']})
+        super().__init__(roi_layer, out_channels, strides, init_cfg)
         self.assignment = assignment
         self.plus_one = plus_one
         self.k_min = featmap_strides[0].bit_length() - 1  # stride 8 = 2³ is P3

@@ -17,6 +17,8 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from .arguments import flags, is_whole, one_of, whole_numbers
+
 
 class Variant(NamedTuple):
     """Widths and depths of one VoVNet, stages 2 to 5."""
@@ -77,11 +79,7 @@ class SqueezeExcitation(nn.Module):
 def _attention(kind: str, channels: int) -> nn.Module:
     if kind == 'none':
         return nn.Identity()
-    if kind == 'se':
-        return SqueezeExcitation(channels)
-    if kind == 'ese':
-        return EffectiveSE(channels)
-    raise ValueError(f"VoVNet's attention is 'none', 'se' or 'ese', not {kind!r}")
+    return SqueezeExcitation(channels) if kind == 'se' else EffectiveSE(channels)
 
 
 class OSAModule(nn.Module):
@@ -184,8 +182,8 @@ class VoVNet(BaseModule):
         with_cp: whether stages recompute their activations in the backward pass, to save memory.
 
     Raises:
-        ValueError: for an unknown ``arch``, ``attention`` or ``attention_blocks``, deformable convs in a depthwise
-            variant, or norms that train with epsilon 0, which torch refuses.
+        ValueError: for an argument of none of these values, deformable convs in a depthwise variant, or norms that
+            train with epsilon 0, which torch refuses.
     """
 
     def __init__(
@@ -206,8 +204,21 @@ class VoVNet(BaseModule):
         arch = str(arch)
         if arch not in VARIANTS:
             raise ValueError(f'VoVNet has no variant {arch!r}; known are {", ".join(VARIANTS)}')
-        if attention_blocks not in ('every', 'last'):
-            raise ValueError(f"VoVNet's attention_blocks is 'every' or 'last', not {attention_blocks!r}")
+        one_of('VoVNet', 'attention', attention, ('none', 'se', 'ese'))
+        one_of('VoVNet', 'attention_blocks', attention_blocks, ('every', 'last'))
+        flags('VoVNet', dict(residual=residual, norm_eval=norm_eval, with_cp=with_cp))
+        whole_numbers('VoVNet', dict(frozen_stages=frozen_stages), -1, 4)
+        if not isinstance(dcn_stages, Sequence) or len(dcn_stages) != 4 or not {*map(type, dcn_stages)} <= {bool}:
+            raise ValueError(f"VoVNet's dcn_stages is True or False for each of four stages, not {dcn_stages!r}")
+        if not (
+            isinstance(out_indices, Sequence)
+            and out_indices
+            and all(is_whole(i) and 0 <= i <= 3 for i in out_indices)
+            and sorted({*out_indices}) == [*out_indices]
+        ):
+            raise ValueError(f"VoVNet's out_indices are of 0, 1, 2 and 3 in this order, not {out_indices!r}")
+        if norm_cfg is not None and not isinstance(norm_cfg, dict):
+            raise ValueError(f"VoVNet's norm_cfg is a dict such as dict(type='BN'), not {norm_cfg!r}")
         norm_cfg = norm_cfg or dict(type='BN')
         if not norm_eval and norm_cfg.get('eps') == 0:
             raise ValueError('a BN that trains needs an epsilon above 0: with norm_eval=False set norm_cfg.eps=1e-5')

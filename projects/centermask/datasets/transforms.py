@@ -16,10 +16,10 @@ from mmdet.registry import TRANSFORMS
 from mmdet.structures.mask import PolygonMasks
 
 
-class _ShorterSideResize(Resize):
+class ShorterSideResize(Resize):
     """Resize to a shorter side, with a limit on the longer one; a class below says how lengths are rounded.
 
-    A line of pixels stays one: no side gets shorter than a pixel.
+    No side gets shorter than two pixels: a single line of them, flipped, is an array that torch refuses.
 
     Usable wherever a ``Resize`` is, as the ``resize_type`` of ``RandomResize`` and ``RandomChoiceResize`` too.
 
@@ -49,7 +49,7 @@ class _ShorterSideResize(Resize):
 
 
 @TRANSFORMS.register_module()
-class FloorResize(_ShorterSideResize):
+class FloorResize(ShorterSideResize):
     """Resize by the paper recipe's rule: the shorter side is exact and the longer one rounded down.
 
     Where the longer side would pass its limit, the shorter one is made smaller first, rounded to nearest.
@@ -61,14 +61,14 @@ class FloorResize(_ShorterSideResize):
         new_shorter = min(scale)
         if longer / shorter * new_shorter > max(scale):
             new_shorter = round(max(scale) * shorter / longer)
-        # What is thinner than a pixel then becomes one; what isn't may pass the limit by a pixel, as in the release.
-        new_longer = int(new_shorter * longer / shorter) if new_shorter else max(scale)
-        new_shorter = max(1, new_shorter)
+        # The longer side may pass its limit by a pixel, as in the release, but not because the shorter one grew.
+        new_longer = int(new_shorter * longer / shorter) if new_shorter >= 2 else max(scale)
+        new_shorter = max(2, new_shorter)
         return (new_shorter, new_longer) if width < height else (new_longer, new_shorter)
 
 
 @TRANSFORMS.register_module()
-class RoundResize(_ShorterSideResize):
+class RoundResize(ShorterSideResize):
     """Resize by the star recipe's rule: both sides rounded to nearest.
 
     MMDetection's ``Resize`` means the same but computes one factor from the original lengths. Detectron2 shrinks a
@@ -82,7 +82,7 @@ class RoundResize(_ShorterSideResize):
         if max(lengths) > max(scale):
             factor = max(scale) / max(lengths)
             lengths = [length * factor for length in lengths]
-        return max(1, int(lengths[0] + 0.5)), max(1, int(lengths[1] + 0.5))
+        return max(2, int(lengths[0] + 0.5)), max(2, int(lengths[1] + 0.5))
 
 
 @TRANSFORMS.register_module()

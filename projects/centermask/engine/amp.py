@@ -5,13 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from mmdet.registry import OPTIM_WRAPPERS
 from mmengine.device import is_cuda_available
 from mmengine.optim import AmpOptimWrapper, OptimWrapper
-from mmengine.registry import OPTIM_WRAPPERS
+
+from centermask.engine.finite import FiniteSteps
 
 
-@OPTIM_WRAPPERS.register_module()
-class MixedPrecisionOptimWrapper(AmpOptimWrapper):
+# The second name is MMEngine's, which `mim train --amp` gives.
+@OPTIM_WRAPPERS.register_module(name=['MixedPrecisionOptimWrapper', 'AmpOptimWrapper'])
+class MixedPrecisionOptimWrapper(FiniteSteps, AmpOptimWrapper):
     """MMEngine's ``AmpOptimWrapper`` on a GPU; without one bfloat16, the only type that autocast has for CPUs.
 
     bfloat16 has the exponents of float32, so on a CPU nothing is scaled, whatever ``loss_scale`` says.
@@ -36,3 +39,7 @@ class MixedPrecisionOptimWrapper(AmpOptimWrapper):
         if not state['loss_scaler']:  # an unused scaler has no state, and one in use refuses to load that
             del state['loss_scaler']
         return state
+
+    def _overflow_is_handled(self) -> bool:
+        # At 1 it's the gradients themselves that overflow.
+        return self.loss_scaler.is_enabled() and self._scale_update_param is None and self.loss_scaler.get_scale() > 1

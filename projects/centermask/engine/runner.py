@@ -4,22 +4,30 @@ from __future__ import annotations
 
 import inspect
 import itertools
+import logging
 import os
 import subprocess
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
-from mmengine.dataset import InfiniteSampler
-from mmengine.dist import is_distributed, is_main_process
+from mmengine.dist import all_gather_object, broadcast_object_list, is_distributed, is_main_process
 from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.registry import RUNNERS
-from mmengine.runner import BaseLoop, IterBasedTrainLoop, Runner
+from mmengine.runner import BaseLoop, FlexibleRunner, IterBasedTrainLoop, Runner
 from torch import distributed, nn
+from torch.utils.data import DataLoader
 
 from centermask.checkpoints.loading import count_classes, load_weights, read_checkpoint, require_fit, start_from
+from centermask.checkpoints.newest import find_newest
+from centermask.engine.draws import TrainingLoader, leave_signals_to_the_run
+from centermask.engine.interruption import Interruption, InterruptionHook
 from centermask.engine.launch import explained_model_errors
+from centermask.engine.randomness import IterationSeedHook
+from centermask.engine.replay import NotFiniteHook
 from centermask.errors import InputError
+from centermask.folders import write_synced
 
 
 @RUNNERS.register_module()
@@ -29,10 +37,19 @@ class CenterMaskRunner(Runner):
     Selected by ``runner_type = 'CenterMaskRunner'`` in a config, so that MMDetection's own scripts use it as well.
     """
 
+    _train_dataloader: Any
+    _resume: bool
+    _load_from: str | None
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self._interruption = Interruption()
+        self._draws: list | None = None  # of the checkpoint, for each process
+        super().__init__(*args, **kwargs)
+
     def setup_env(self, env_cfg: dict) -> None:
         """Join the other processes here where there is no CUDA, which MMEngine's own way needs."""
         if self.distributed and not is_distributed():
-            _join_processes(self.launcher)
+            join_processes(self.launcher)
         super().setup_env(env_cfg)
 
     def build_model(self, model: nn.Module | dict) -> nn.Module:
@@ -57,6 +74,10 @@ class CenterMaskRunner(Runner):
         return super().wrap_model(model_wrapper_cfg, model)
 
     def build_train_loop(self, loop: BaseLoop | dict) -> BaseLoop:
+        if isinstance(self._train_dataloader, dict):
+            apart = self._randomness_cfg.get('diff_rank_seed', False)
+            built = self.build_dataloader(self._train_dataloader, seed=self.seed, diff_rank_seed=apart)
+            self._train_dataloader = TrainingLoader(built, self.seed)
         return self._with_its_classes(super().build_train_loop(loop))
 
     def build_val_loop(self, loop: BaseLoop | dict) -> BaseLoop:
@@ -82,23 +103,63 @@ class CenterMaskRunner(Runner):
         model = self.model.module if is_model_wrapper(self.model) else self.model
         return model.module if isinstance(model, BaseTTAModel) else model
 
-    def save_checkpoint(self, out_dir: str, filename: str, *args: Any, **kwargs: Any) -> None:
-        """Save a checkpoint; a local file is written aside and renamed, lest an interruption leave half of one."""
+    @staticmethod
+    def build_dataloader(*args: Any, **kwargs: Any) -> DataLoader:
+        """As MMEngine builds it, with workers that leave signals to this process."""
+        loader = Runner.build_dataloader(*args, **kwargs)
+        leave_signals_to_the_run(loader)
+        return loader
+
+    def register_hooks(self, default_hooks: dict | None = None, custom_hooks: list | None = None) -> None:
+        """Register the config's hooks, and those that every training has."""
+        super().register_hooks(default_hooks, custom_hooks)
+        for hook in (IterationSeedHook(), NotFiniteHook(), InterruptionHook(self._interruption)):
+            self.register_hook(hook)
+
+    def train(self) -> nn.Module:
+        """Train; to resume without naming a checkpoint is to take the newest in the work folder that is whole.
+
+        Raises:
+            InputError: there are some and none is.
+        """
+        if self._resume and self._load_from is None:
+            self._load_from = newest_checkpoint(self.work_dir, self.logger)
+            self._resume = self._load_from is not None
+        with self._interruption:
+            return super().train()
+
+    def save_checkpoint(self, out_dir: str, filename: str, *args: Any, meta: dict | None = None, **kwargs: Any) -> None:
+        """Save a checkpoint; a local file is written aside, synced and renamed, so that there is never half of one.
+
+        Raises:
+            RunError: it can't be written to its end.
+        """
+        loader = self._train_loop.dataloader if isinstance(self._train_loop, BaseLoop) else None
+        if meta is not None and isinstance(loader, TrainingLoader):
+            meta = {**meta, 'draws': all_gather_object(loader.draws.state(meta['iter']))}
         if '://' in out_dir:
-            super().save_checkpoint(out_dir, filename, *args, **kwargs)
+            super().save_checkpoint(out_dir, filename, *args, meta=meta, **kwargs)
         elif is_main_process():
-            super().save_checkpoint(out_dir, f'{filename}.part', *args, **kwargs)
-            os.replace(os.path.join(out_dir, f'{filename}.part'), os.path.join(out_dir, filename))
+
+            def write(aside: Path) -> None:
+                super(CenterMaskRunner, self).save_checkpoint(out_dir, aside.name, *args, meta=meta, **kwargs)
+
+            write_synced(Path(out_dir, filename), write)
 
     def _init_model_weights(self) -> None:
         """Initialise weights, but for a training that resumes: it needs no pre-trained backbone any more."""
-        if not (self._resume and (self._load_from or os.path.isfile(os.path.join(self.work_dir, 'last_checkpoint')))):
+        if not self._resume:
             super()._init_model_weights()
 
     def resume(self, filename: str, *args: Any, **kwargs: Any) -> None:
-        """Go on from a checkpoint, without loading the images that were trained on before it."""
+        """Go on from a checkpoint, with the images after those that were trained on before it, none of which is loaded.
+
+        Args:
+            filename: file, URL or short form.
+            *args, **kwargs: as MMEngine takes them.
+        """
         super().resume(filename, *args, **kwargs)
-        _pass_over(self.train_loop, self.train_loop.iter)
+        go_on(self, filename, self._draws)
 
     def load_checkpoint(
         self,
@@ -128,6 +189,7 @@ class CenterMaskRunner(Runner):
                 f'The checkpoint {filename} holds weights only and no state of a training to resume: '
                 'start from it by --cfg-options load_from=FILE.'
             )
+        self._draws = checkpoint.get('meta', {}).get('draws')
         self.call_hook('after_load_checkpoint', checkpoint=checkpoint)
         load_weights(model, checkpoint['state_dict'])  # an EMA hook may have swapped them for its own
         self._has_loaded = True
@@ -135,22 +197,55 @@ class CenterMaskRunner(Runner):
         return checkpoint
 
 
-def _pass_over(loop: BaseLoop, batches: int) -> None:
-    """Draw the images of batches already trained on without loading them.
+def newest_checkpoint(work_dir: str, logger: logging.Logger) -> str | None:
+    """The newest checkpoint of a work folder that is whole, the same in all processes; None where there is none.
 
-    A resumed ``IterBasedTrainLoop`` draws as many batches as it has seen and drops them, millions of images late in a
-    training. It gets that many empty ones instead, but for those that the workers have begun to load.
+    Raises:
+        InputError: there are some and none is whole.
     """
-    loader = loop.dataloader
-    sampler = getattr(loader.batch_sampler, 'sampler', None)
-    if isinstance(loop, IterBasedTrainLoop) and isinstance(sampler, InfiniteSampler):
-        skipped = max(0, batches - loader.num_workers * (loader.prefetch_factor or 0))
-        for _ in range(skipped * loader.batch_sampler.batch_size):
-            next(sampler.indices)
-        loop.dataloader_iterator = itertools.chain(itertools.repeat(None, skipped), loop.dataloader_iterator)
+    try:
+        # Each process may see another state of the folder: the first one's view is everybody's.
+        found: list = [find_newest(Path(work_dir)) if is_main_process() else None]
+    except InputError as error:
+        found = [error]
+    broadcast_object_list(found)
+    if isinstance(found[0], InputError):
+        raise found[0]
+    path, passed_over = found[0]
+    if passed_over:
+        names = ', '.join(map(str, passed_over))
+        logger.warning(f'Passed over {names}, which is not whole: going on from {path}.')
+    elif path is None:
+        logger.info(f'There is no checkpoint in {work_dir} to resume from: the training begins.')
+    return str(path) if path else None
 
 
-def _join_processes(launcher: str) -> None:
+def go_on(runner: Runner | FlexibleRunner, filename: str, states: list[dict] | None) -> None:
+    """Let a runner that resumed go on with the images after those that the checkpoint was trained on.
+
+    Args:
+        runner: the runner.
+        filename: the checkpoint.
+        states: what it has of the images' order, see :meth:`Draws.state`.
+    """
+    loop = runner.train_loop
+    if not isinstance(loop.dataloader, TrainingLoader):
+        return
+    draws = loop.dataloader.draws
+    draws.seed = runner.seed  # the checkpoint's
+    if isinstance(loop, IterBasedTrainLoop) and draws.endless:
+        if not draws.go_on(loop.iter, states, runner.rank, runner.world_size):
+            runner.logger.warning(
+                f'{filename} is not of {runner.world_size} processes of this version: images come in another order '
+                'from here on than they would have there.'
+            )
+        # MMEngine draws as many batches as were trained on and drops them.
+        loop.dataloader_iterator = itertools.chain(itertools.repeat(None, loop.iter), loop.dataloader_iterator)
+    elif not isinstance(loop, IterBasedTrainLoop):
+        draws.iteration = loop.iter
+
+
+def join_processes(launcher: str) -> None:
     """On a CPU, join the processes that torchrun or Slurm started, over gloo; with CUDA leave that to MMEngine.
 
     Raises:

@@ -17,6 +17,7 @@ from centermask.report.plots import plain
 from centermask.tables.index import Row
 
 DPI = 150
+SHIPPED = 'as shipped'  # a benchmark's way of running a model without more ado
 MARKERS = {'V100': 'o', 'Titan Xp': '^'}
 # CenterMask's in warm colours, as the paper's eye-catchers.
 COLOURS = {
@@ -113,8 +114,10 @@ def read_benchmark(path: Path, rows: Sequence[Row]) -> tuple[str, list[Point]]:
     """Times measured on a machine, each at its model's mask AP.
 
     Args:
-        path: JSON file {"machine": "…", "models": [{"config": "centermask_v2-39_fpn_1x_coco", "ms": 123.4}, …]}; a
-            model may bring its own "mask AP", else the paper's in Table 5 or 3 counts.
+        path: JSON file {"machine": "…", "models": [{"config": "centermask_v2-39_fpn_1x_coco", "ms": 123.4}, …]}, as
+            tools/benchmark.py writes it; a model may bring its own "mask AP", else the paper's in Table 5 or 3 counts,
+            and one whose "mask AP" is null is left out where these don't have it. What its "way" adds to the config is
+            told beside its point.
         rows: of the paper's tables.
 
     Returns:
@@ -123,11 +126,17 @@ def read_benchmark(path: Path, rows: Sequence[Row]) -> tuple[str, list[Point]]:
     Raises:
         InputError: the file is missing or of another form, or a config's mask AP is not known.
     """
+    in_paper: dict[str, float] = {}
+    for row in sorted(rows, key=lambda row: -row.table):
+        if row.config and row.table in (3, 5) and 'mask AP' in row.paper:
+            in_paper.setdefault(row.config, float(row.paper['mask AP']))
     try:
         benchmark = json.loads(path.read_text(encoding='utf-8'))
         machine = str(benchmark['machine'])
         models = [
-            (Path(model['config']).stem, float(model['ms']), model.get('mask AP')) for model in benchmark['models']
+            (Path(model['config']).stem, model.get('way', SHIPPED), float(model['ms']), model.get('mask AP'))
+            for model in benchmark['models']
+            if model.get('mask AP', 0) is not None or Path(model['config']).stem in in_paper
         ]
     except OSError as error:
         raise InputError(f"{path} can't be read ({error.strerror}): give a benchmark's JSON file.") from error
@@ -135,15 +144,11 @@ def read_benchmark(path: Path, rows: Sequence[Row]) -> tuple[str, list[Point]]:
         raise InputError(
             f'{path} is no benchmark: it must hold {{"machine": NAME, "models": [{{"config": NAME, "ms": NUMBER}}]}}.'
         ) from error
-    in_paper: dict[str, float] = {}
-    for row in sorted(rows, key=lambda row: -row.table):
-        if row.config and row.table in (3, 5) and 'mask AP' in row.paper:
-            in_paper.setdefault(row.config, float(row.paper['mask AP']))
     points = []
-    for config, ms, ap in models:
+    for config, way, ms, ap in models:
         if ap is None and config not in in_paper:
             raise InputError(f'{path}: {config} is in neither Table 3 nor 5, so give its "mask AP" beside "ms".')
-        label = config.removesuffix('_coco').replace('_fpn', '')
+        label = config.removesuffix('_coco').replace('_fpn', '') + (f', {way}' if way != SHIPPED else '')
         points.append(Point('', label, label, ms, float(in_paper[config] if ap is None else ap), machine))
     return machine, points
 

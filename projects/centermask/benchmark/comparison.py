@@ -1,0 +1,200 @@
+"""Models timed side by side: what is measured of each, in which order."""
+
+from __future__ import annotations
+
+import statistics
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.config import Config
+
+from centermask.benchmark.contestants import Contestant, other_ways, read_config, shipped, short_name
+from centermask.benchmark.costs import costs_of
+from centermask.benchmark.machine import name_of_machine, peak
+from centermask.benchmark.pictures import make_picture
+from centermask.benchmark.rounds import interleaved, measure, summary, timed_on
+from centermask.benchmark.stages import NETWORK, STAGES, Stopwatch, timed_by_stage
+from centermask.benchmark.training import Step, prepare_training
+from centermask.tables.measure import count_parameters
+
+STAGE_ROUNDS = 5
+
+
+@dataclass
+class Wishes:
+    """What is to be measured.
+
+    Attributes:
+        detections: on each picture.
+        rounds: that are timed, after one that isn't.
+        device: torch's name of it.
+        size: of the test pictures' shorter and longer side; None leaves each config its own.
+        masks: ``'tensor'`` or ``'rle'``.
+        ways: what :func:`other_ways` takes.
+        stages: whether to time stages and count costs too.
+        batch_size: of a training step, which is timed too if this isn't 0.
+    """
+
+    detections: int = 50
+    rounds: int = 7
+    device: str = 'cpu'
+    size: tuple[int, int] | None = None
+    masks: str = 'tensor'
+    ways: Mapping[str, bool] | None = None
+    stages: bool = True
+    batch_size: int = 0
+
+
+def compare(
+    configs: Sequence[str],
+    pictures: Sequence[np.ndarray],
+    wishes: Wishes,
+    say: Callable[[str], None] = lambda line: None,
+) -> dict[str, Any]:
+    """Time models on pictures and return what was measured, as the benchmark's JSON file holds it.
+
+    Raises:
+        InputError: a config can't be used, or its model not be calibrated.
+    """
+    contestants: list[Contestant] = []
+    measured: list[dict[str, Any]] = []
+    steps: dict[str, Step] = {}
+    training: list[dict[str, Any]] = []
+    for number, name in enumerate(configs, 1):
+        config = read_config(name)
+        contestant, found = shipped(name, config, pictures, wishes.detections, wishes.device, wishes.size, wishes.masks)
+        say(
+            f'{number}/{len(configs)} {short_name(name)}: {found.candidates:.0f} scores pass, '
+            f'{found.into_nms:.0f} boxes into NMS, {found.detections:.0f} detections of {found.object_size:.0f} pixels'
+        )
+        others = [one for one in other_ways(contestant, **(wishes.ways or {})) if _runs(one, say)]
+        contestants += [contestant, *others]
+        measured += [_facts(one) | found._asdict() for one in (contestant, *others)]
+        if wishes.batch_size:
+            timed = timed_on(wishes.device)
+            steps[name], rate = prepare_training(config, contestant.model, wishes.batch_size, wishes.size, timed)
+            training.append(dict(config=name, **{'batch size': wishes.batch_size, 'loader images/s/core': rate}))
+    peaks = _peaks(wishes.device)
+    runs = {str(contestant): contestant.run for contestant in contestants}
+    say(f'{len(contestants)} to time in {wishes.rounds} rounds after one to warm up')
+    seconds = measure(runs, wishes.rounds, timed_on(wishes.device), report=say)
+    for contestant, entry in zip(contestants, measured, strict=True):
+        times = summary(seconds[str(contestant)])
+        entry |= dict(ms=times.median, quartiles=[times.lower, times.upper], range=[times.least, times.most])
+        entry['ratio'] = times.median / measured[0]['ms']
+    if steps:
+        say(f'training steps of {wishes.batch_size} images')
+        seconds = measure({name: step.run for name, step in steps.items()}, wishes.rounds, timed, report=say)
+        for entry in training:
+            times = summary(seconds[entry['config']])
+            entry |= dict(ms=times.median, quartiles=[times.lower, times.upper])
+            entry['ratio'] = times.median / training[0]['ms']
+    if wishes.stages:
+        _add_costs(contestants, measured, wishes.device, say)
+        _add_stages(contestants, measured, wishes.device, say)
+    peaks = {name: max(value, peaks[name]) for name, value in _peaks(wishes.device).items()}
+    for entry in measured:
+        if 'stages' in entry:
+            network = sum(entry['stages'][stage] for stage in NETWORK)
+            entry['network ms'] = network
+            entry['beside network'] = sum(entry['stages'].values()) / network - 1
+            entry['share of peak'] = entry['flops'] / network * 1000 / peaks[entry['precision']]
+    return dict(
+        machine=name_of_machine(wishes.device),
+        date=date.today().isoformat(),
+        command=' '.join(['python', *sys.argv]),
+        torch=torch.__version__,
+        peak={name: round(value) for name, value in peaks.items()},
+        rounds=wishes.rounds,
+        pictures=[list(picture.shape[:2]) for picture in pictures],
+        models=measured,
+        training=training,
+    )
+
+
+def latency(config: Config, device: str) -> tuple[float, tuple[int, int]]:
+    """Return the median time of one image in ms, as :func:`compare` measures it, and the image's height and width."""
+    contestant, _ = shipped('', config, [make_picture(0)], Wishes.detections, device)
+    seconds = measure({'': contestant.run}, Wishes.rounds, timed_on(device))
+    return summary(seconds['']).median, _facts(contestant)['input']
+
+
+def _runs(contestant: Contestant, say: Callable[[str], None]) -> bool:
+    """Whether a model runs in a way that it wasn't written for; some of MMDetection's don't in half precision."""
+    try:
+        contestant.run(0)
+    except (RuntimeError, NotImplementedError) as error:
+        say(f'{contestant} is left out, it fails: {str(error).splitlines()[0]}')
+        return False
+    return True
+
+
+def _facts(contestant: Contestant) -> dict[str, Any]:
+    return dict(
+        config=contestant.config,
+        way=contestant.way,
+        backend='eager',
+        precision='bfloat16' if contestant.autocast else 'float32',
+        masks=contestant.masks,
+        input=tuple(contestant.batches[0]['inputs'][0].shape[-2:]),
+        parameters=count_parameters(contestant.model),
+        **{'mask AP': None},  # the plot takes the paper's
+    )
+
+
+def _peaks(device: str) -> dict[str, float]:
+    return {str(dtype).removeprefix('torch.'): peak(device, dtype) for dtype in (torch.float32, torch.bfloat16)}
+
+
+def _add_costs(
+    contestants: Sequence[Contestant], measured: Sequence[dict], device: str, say: Callable[[str], None]
+) -> None:
+    say('counting operations, operator calls, host waits and memory')
+    for contestant, entry in zip(contestants, measured, strict=True):
+        if contestant.way == 'compiled':  # its operators can't be seen, but are the same
+            entry['flops'] = next(e['flops'] for e in measured if e['config'] == entry['config'])
+            continue
+        costs = costs_of(lambda contestant=contestant: contestant.run(0), device)  # type: ignore[misc]
+        entry |= dict(
+            flops=costs.flops,
+            calls=costs.counted.calls,
+            waits=costs.counted.waits,
+            waits_by_operator=dict(costs.counted.by_operator.most_common()),
+            memory=costs.memory,
+        )
+
+
+def _add_stages(
+    contestants: Sequence[Contestant], measured: Sequence[dict], device: str, say: Callable[[str], None]
+) -> None:
+    """Time stages in rounds of their own, since looking at them takes time."""
+    say(f'timing stages in {STAGE_ROUNDS} rounds')
+    by_name = {str(contestant): contestant for contestant in contestants if contestant.way != 'compiled'}
+    rounds: dict[str, list[dict[str, float]]] = {name: [] for name in by_name}
+    for number, name in interleaved(list(by_name), STAGE_ROUNDS):
+        watch = Stopwatch(_now_on(device))
+        with timed_by_stage(by_name[name].model, watch), watch.whole():
+            by_name[name].run(number)
+        rounds[name].append(watch.seconds)
+    for contestant, entry in zip(contestants, measured, strict=True):
+        if found := rounds.get(str(contestant)):
+            entry['stages'] = {
+                stage: 1000 * statistics.median(seconds.get(stage, 0.0) for seconds in found) for stage in STAGES
+            }
+
+
+def _now_on(device: str) -> Callable[[], float]:
+    if not device.startswith('cuda'):
+        return time.perf_counter
+
+    def now() -> float:
+        torch.cuda.synchronize(device)
+        return time.perf_counter()
+
+    return now

@@ -1,0 +1,165 @@
+"""Models as they are timed: of this project's configs and MMDetection's, as shipped or helped along."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import mmdet.structures.mask
+import numpy as np
+import torch
+from mmdet.structures import DetDataSample, SampleList
+from mmengine.config import Config
+from mmengine.hub import get_config
+from torch import nn
+
+from centermask.benchmark.calibration import Found, calibrate
+from centermask.benchmark.pictures import as_batches, set_size
+from centermask.detector import CenterMask
+from centermask.engine.launch import load_config
+from centermask.errors import InputError
+from centermask.figures.tradeoff import SHIPPED
+from centermask.inference import prepare
+from centermask.tables.measure import build
+
+PARTS = ('backbone', 'neck', 'rpn_head', 'bbox_head', 'mask_head')
+
+
+class Contestant:
+    """One model in one way of running it.
+
+    Args:
+        config: name of its config.
+        way: ``SHIPPED`` or what was changed.
+        model: in eval mode, on the device.
+        batches: a picture each.
+        masks: what a result's masks are, ``'tensor'`` (bool, N × H × W) or ``'rle'``.
+        autocast: type that its network computes in, by default that of its weights.
+    """
+
+    def __init__(
+        self,
+        config: str,
+        way: str,
+        model: Any,
+        batches: Sequence[dict],
+        masks: str,
+        autocast: torch.dtype | None = None,
+    ) -> None:
+        self.config, self.way, self.model, self.batches, self.masks = config, way, model, batches, masks
+        self.autocast = autocast
+
+    def __str__(self) -> str:
+        return f'{short_name(self.config)}, {self.way}'
+
+    def run(self, number: int) -> SampleList:
+        """Return the result of the picture of a round, from its pixels to full-size masks."""
+        batch = self.batches[number % len(self.batches)]
+        samples = [DetDataSample(metainfo=sample.metainfo) for sample in batch['data_samples']]
+        device = next(self.model.parameters()).device.type
+        precision = torch.autocast(device, self.autocast) if self.autocast else nullcontext()
+        with torch.no_grad(), precision:
+            results = self.model.test_step(dict(inputs=batch['inputs'], data_samples=samples))
+        if self.masks == 'rle':
+            for result in results:
+                encode(result.pred_instances)
+        return results
+
+
+def encode(found: Any) -> None:
+    """Encode masks as COCO's run lengths, as MMDetection does it for its evaluation; those that are, stay."""
+    masks = found.get('masks')
+    if isinstance(masks, torch.Tensor | np.ndarray):
+        masks = masks.cpu().numpy() if isinstance(masks, torch.Tensor) else masks
+        found.masks = mmdet.structures.mask.encode_mask_results(masks)
+
+
+def short_name(config: str) -> str:
+    """File name of a config without its ending, with the package that it is from."""
+    package, _, path = config.rpartition('::')
+    return f'{package}::{Path(path).stem}' if package else Path(path).stem
+
+
+def read_config(name: str) -> Config:
+    """Read a config of this project's or the user's by its path, or of MMDetection by ``mmdet::FOLDER/NAME.py``.
+
+    Raises:
+        InputError: there is none, or it can't be read.
+    """
+    if '::' not in name:
+        return load_config(name, {})
+    try:
+        return get_config(name)
+    except Exception as error:
+        raise InputError(f'The config {name} is not in the package: give a path under its configs/.') from error
+
+
+def shipped(
+    name: str,
+    config: Config,
+    pictures: Sequence[np.ndarray],
+    detections: int,
+    device: str,
+    size: tuple[int, int] | None = None,
+    masks: str = 'tensor',
+) -> tuple[Contestant, Found]:
+    """Build the model of a config as it tests by default, calibrated to find things on the pictures.
+
+    Args:
+        name, config: the name under which the config was read, and what was read; it stays as it is.
+        pictures: (H, W, 3) in BGR.
+        detections: on each of them.
+        device: torch's name of it.
+        size: of the test pictures' shorter and longer side, instead of the config's own.
+        masks: ``'tensor'`` or ``'rle'``.
+
+    Raises:
+        InputError: the config isn't a detector's, or its model can't be built or not be calibrated.
+    """
+    config = copy.deepcopy(config)
+    settings = (config.get('model') or {}).get('test_cfg')
+    if not settings or 'test_dataloader' not in config:
+        raise InputError(f'The config {name} has no model.test_cfg or no test_dataloader: give one of a detector.')
+    settings.get('rcnn', settings)['max_per_img'] = detections
+    if masks == 'rle' and config.model.type == 'CenterMask':
+        settings['mask_format'] = 'rle'
+    if size:
+        set_size(config, *size)
+    torch.manual_seed(0)
+    model: Any = build(config, 'cpu').to(device)
+    batches = as_batches(config, pictures)
+    found = calibrate(model, batches, detections)
+    return Contestant(name, SHIPPED, model, batches, masks), found
+
+
+def other_ways(
+    contestant: Contestant, equal: bool = False, amp: bool = False, channels_last: bool = False, compiled: bool = False
+) -> Iterator[Contestant]:
+    """Yield the same model, run otherwise than it is shipped.
+
+    Args:
+        contestant: as shipped.
+        equal: with BN folded and in channels-last memory, as CenterMask tests; only models that don't do so themselves.
+        amp: with the network in bfloat16.
+        channels_last: in channels-last memory.
+        compiled: with the network's parts compiled by ``torch.compile``.
+    """
+
+    def other(way: str, model: nn.Module, autocast: torch.dtype | None = None) -> Contestant:
+        return Contestant(contestant.config, way, model, contestant.batches, contestant.masks, autocast)
+
+    if equal and not isinstance(contestant.model, CenterMask):
+        yield other('equal', prepare(copy.deepcopy(contestant.model)))
+    if amp:
+        yield other('bfloat16', contestant.model, torch.bfloat16)
+    if channels_last:
+        yield other('channels-last', copy.deepcopy(contestant.model).to(memory_format=torch.channels_last))
+    if compiled:
+        model: Any = copy.deepcopy(contestant.model)
+        for name in PARTS:
+            if isinstance(part := getattr(model, name, None), nn.Module):
+                part.compile()
+        yield other('compiled', model)

@@ -1,0 +1,93 @@
+"""What was measured, as tables to read and as a plot."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from centermask.benchmark.contestants import short_name
+from centermask.benchmark.stages import STAGES
+
+NOT_SEEN = '?'
+
+
+def tables(measured: Mapping[str, Any]) -> str:
+    """Return Markdown tables of what :func:`~centermask.benchmark.comparison.compare` measured."""
+    models = measured['models']
+    peak = ', '.join(f'{value / 1e9:.0f} in {name}' for name, value in measured['peak'].items())
+    masks = ' and '.join(dict.fromkeys(model['masks'] for model in models))
+    sizes = ', '.join(dict.fromkeys(f'{height}×{width}' for height, width in measured['pictures']))
+    lines = [
+        f'{measured["date"]}, {measured["machine"]}, torch {measured["torch"]}. One picture at a time ({sizes} '
+        f'before it is resized), from its pixels to full-size masks ({masks}); median of {measured["rounds"]} '
+        f'interleaved rounds. Peak of the machine in GFLOP/s: {peak}.',
+        '',
+        f'    {measured["command"]}',
+        '',
+        *_table(('model', 'way', 'input', 'ms', 'quartiles', 'ratio'), (_times(model) for model in models)),
+        '',
+    ]
+    if any('flops' in model for model in models):
+        of_costs = ('model', 'way', 'params (M)', 'GFLOPs', 'share of peak', 'operator calls', 'host waits', 'MiB')
+        lines += [*_table(of_costs, (_costs(model) for model in models)), '']
+    of_found = ('model', 'scores that pass', 'boxes into NMS', 'detections', 'median size', 'small, medium, large')
+    shipped = {model['config']: model for model in reversed(models)}
+    lines += [*_table(of_found, (_found(model) for model in reversed(shipped.values()))), '']
+    if any('stages' in model for model in models):
+        of_stages = ('ms of', 'way', *STAGES, 'beside network')
+        lines += [*_table(of_stages, (_stages(model) for model in models if 'stages' in model)), '']
+    if measured['training']:
+        of_training = ('a training step of', 'images', 'ms', 'quartiles', 'ratio', 'loader: images/s on a core')
+        lines += [*_table(of_training, (_training(entry) for entry in measured['training'])), '']
+    return '\n'.join(lines)
+
+
+def _table(names: Sequence[str], rows: Iterator[Sequence[str]]) -> list[str]:
+    lines = [names, ['---'] * min(2, len(names)) + ['---:'] * (len(names) - 2), *rows]
+    return [f'| {" | ".join(line)} |' for line in lines]
+
+
+def _names(model: Mapping[str, Any]) -> tuple[str, str]:
+    return short_name(model['config']), model['way']
+
+
+def _training(entry: Mapping[str, Any]) -> Sequence[str]:
+    name, images, rate = short_name(entry['config']), entry['batch size'], entry['loader images/s/core']
+    return name, f'{images}', f'{entry["ms"]:.0f}', _quartiles(entry), f'{entry["ratio"]:.2f}', f'{rate:.1f}'
+
+
+def _quartiles(entry: Mapping[str, Any]) -> str:
+    return ' to '.join(f'{value:.0f}' for value in entry['quartiles'])
+
+
+def _times(model: Mapping[str, Any]) -> Sequence[str]:
+    size = '×'.join(map(str, model['input']))
+    return (*_names(model), size, f'{model["ms"]:.0f}', _quartiles(model), f'{model["ratio"]:.2f}')
+
+
+def _costs(model: Mapping[str, Any]) -> Sequence[str]:
+    def told(key: str, unit: float = 1, form: str = '.0f') -> str:
+        return f'{model[key] / unit:{form}}' if key in model else NOT_SEEN
+
+    return (
+        *_names(model),
+        told('parameters', 1e6, '.1f'),
+        told('flops', 1e9, '.1f'),
+        told('share of peak', 1, '.2f'),
+        told('calls'),
+        told('waits'),
+        told('memory', 2**20),
+    )
+
+
+def _found(model: Mapping[str, Any]) -> Sequence[str]:
+    counts = (f'{model[key]:.0f}' for key in ('candidates', 'into_nms', 'detections', 'object_size'))
+    return (short_name(model['config']), *counts, ', '.join(f'{share:.0%}' for share in model['shares']))
+
+
+def _stages(model: Mapping[str, Any]) -> Sequence[str]:
+    return (
+        *_names(model),
+        *(f'{model["stages"][stage]:.1f}' for stage in STAGES),
+        f'{model["beside network"]:.1%}',
+    )

@@ -1,0 +1,37 @@
+"""Operations, calls, waits and memory of a run."""
+
+import torch
+from torch import nn
+
+from centermask.benchmark.costs import costs_of, peak_memory
+from centermask.benchmark.machine import name_of_machine, peak
+
+
+def test_costs() -> None:
+    network = nn.Sequential(nn.Linear(100, 200), nn.ReLU(), nn.Linear(200, 50))
+    image = torch.ones(10, 100)
+
+    def run() -> float:
+        with torch.no_grad():
+            return network(image).sum().item()
+
+    costs = costs_of(run, 'cpu')
+    assert costs.flops == 2 * 10 * (100 * 200 + 200 * 50)
+    assert costs.counted.waits == 1
+    assert costs.counted.calls >= 5
+    # The outputs of the first two layers are there together.
+    assert costs.memory == 2 * 10 * 200 * 4
+
+
+def test_memory_that_is_freed_counts_once() -> None:
+    def run() -> None:
+        for _ in range(3):
+            torch.ones(1000)
+
+    assert peak_memory(run, 'cpu') == 4000
+
+
+def test_machine() -> None:
+    threads = torch.get_num_threads()
+    assert name_of_machine('cpu').endswith(f', {threads} thread' + 's' * (threads > 1))
+    assert peak('cpu', torch.float32, scale=16) > 1e6

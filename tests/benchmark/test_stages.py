@@ -1,0 +1,32 @@
+"""Time goes to the stage that runs, and to no other."""
+
+import pytest
+import torch
+
+from centermask.benchmark.stages import STAGES, Stopwatch, timed_by_stage
+
+
+def test_inner_stages_stop_outer_ones() -> None:
+    clock = iter([0, 1, 3, 6, 10, 15])
+    watch = Stopwatch(lambda: next(clock))
+    with watch.whole():  # from 0
+        watch.start('a')  # at 1
+        watch.start('b')  # at 3
+        watch.stop()  # at 6
+        watch.stop()  # at 10
+    assert watch.seconds == {'rest': 1 + 5, 'a': 2 + 4, 'b': 3}
+
+
+@pytest.mark.parametrize('kind, masks', [('paper', 'tensor'), ('YOLACT', 'tensor'), ('Mask R-CNN', 'rle')])
+def test_stages_of_models(kind: str, masks: str, calibrated) -> None:
+    """Each kind of model spends time in every stage, and all is as before afterwards."""
+    contestant, _ = calibrated(kind, 5, masks=masks)
+    model = contestant.model
+    head = model.roi_head.mask_head if kind == 'Mask R-CNN' else model.bbox_head
+    hooks, predict = len(torch.nn.modules.module._global_forward_hooks), type(head).predict_by_feat
+    watch = Stopwatch()
+    with timed_by_stage(model, watch), watch.whole():
+        contestant.run(0)
+    assert set(watch.seconds) == set(STAGES) - ({'encoding'} if masks == 'tensor' else set())
+    assert len(torch.nn.modules.module._global_forward_hooks) == hooks
+    assert type(head).predict_by_feat is predict

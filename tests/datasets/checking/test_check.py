@@ -1,0 +1,276 @@
+"""Each thing that can be wrong with a data set is found, named, graded, and mended where it can be."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from mmengine.config import Config
+from PIL import Image
+
+from centermask.datasets.checking import Assignment, Check, check_dataset, draw_worst, write_repaired
+from centermask.datasets.checking import check as check_module
+from centermask.datasets.checking import findings as kinds
+from centermask.datasets.checking.findings import Level, level_of
+from centermask.datasets.coco import CocoAnnotations
+from centermask.errors import InputError
+
+CONFIGS = Path(__file__).resolve().parents[3] / 'configs'
+WIDTH, HEIGHT = 640, 480
+
+
+def rectangle(x: float, y: float, w: float, h: float) -> list[float]:
+    return [x, y, x + w, y, x + w, y + h, x, y + h]
+
+
+def annotation(number: int, x: float, y: float, w: float, h: float, **fields: object) -> dict:
+    """A rectangle on image 1, of category 7, but for what ``fields`` say."""
+    outline = {'segmentation': [rectangle(x, y, w, h)], 'bbox': [x, y, w, h], 'area': w * h, 'iscrowd': 0}
+    return {'id': number, 'image_id': 1, 'category_id': 7, **outline, **fields}
+
+
+@pytest.fixture
+def content() -> dict:
+    """Three images, the first with three objects, of a P3, P4 and P5 each by Eq. 2; nothing is wrong."""
+    return {
+        'categories': [{'id': 7, 'name': 'cat'}, {'id': 3, 'name': 'dog'}],
+        'images': [{'id': i, 'file_name': f'{i}.png', 'width': WIDTH, 'height': HEIGHT} for i in (1, 2, 3)],
+        'annotations': [
+            annotation(101, 400, 300, 20, 20),
+            annotation(102, 100, 20, 320, 300),
+            annotation(103, 0, 0, WIDTH, HEIGHT, category_id=3, image_id=2),
+        ],
+    }
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    """A folder with the images, each of its own colour."""
+    (tmp_path / 'images').mkdir()
+    for i in (1, 2, 3):
+        Image.new('RGB', (WIDTH, HEIGHT), (60 * i, 90, 120)).save(tmp_path / 'images' / f'{i}.png')
+    return tmp_path / 'images'
+
+
+@pytest.fixture(scope='module')
+def assignment() -> Assignment:
+    return Assignment(Config.fromfile(CONFIGS / 'centermask-lite-star_v2-19-slim_fpn_4x_coco.py'))
+
+
+@pytest.fixture
+def check(content: dict, images: Path, assignment: Assignment, tmp_path: Path) -> Callable[..., Check]:
+    def check(ann_file: Path | None = None, **arguments: object) -> Check:
+        if ann_file is None:
+            ann_file = tmp_path / 'annotations.json'
+            ann_file.write_text(json.dumps(content))
+        return check_dataset(ann_file, images, assignment, **arguments)
+
+    return check
+
+
+def test_counts(check) -> None:
+    found = check()
+    assert found.findings == [] and found.trains
+    assert found.objects == {'cat': {'small': 1, 'large': 1}, 'dog': {'large': 1}}
+    assert found.images_with == {'cat': 1, 'dog': 1} and found.empty_images == 1 and found.crowds == 0
+    # At 800 x 600: k = ceil(5 - log2(480000 / area)), of 25 x 25 to P3, of 400 x 375 to 4, of all to 5.
+    assert found.levels == {0: 1, 1: 1, 2: 1} and found.strides == (8, 16, 32)
+
+
+def test_crowds_are_no_objects(check, content: dict) -> None:
+    content['annotations'] += [annotation(104, 5, 5, 3, 3, iscrowd=1), annotation(105, 9, 9, 40, 40, iscrowd=1)]
+    content['annotations'][-1]['segmentation'] = None
+    found = check()
+    assert found.crowds == 2 and found.objects['cat'].total() == 2 and found.findings == []
+
+
+BOW_TIE = [10, 10, 50, 50, 50, 10, 10, 50]
+COLUMNS = [HEIGHT * 10 + 10, *[40, HEIGHT - 40] * 39, 40]
+RLE = {'size': [HEIGHT, WIDTH], 'counts': [*COLUMNS, HEIGHT * WIDTH - sum(COLUMNS)]}
+
+OBJECTS = {
+    kinds.NO_LOCATION: annotation(9, 5.5, 5.5, 2, 2),
+    kinds.COVERED: annotation(9, 400, 300, 20, 20, category_id=3),
+    kinds.NO_AREA: annotation(9, 10, 10, 40, 40, segmentation=[[10, 10, 30, 30, 50, 50]]),
+    kinds.FLAT: annotation(9, 10, 10, 40, 40, segmentation=[[10, 10, 30, 30, 50, 50], rectangle(10, 10, 40, 40)]),
+    kinds.CROSSING: annotation(9, 10, 10, 40, 40, segmentation=[BOW_TIE]),
+    kinds.OUTSIDE: annotation(9, 600, 400, 60, 60),
+    kinds.BOX: annotation(9, 10, 10, 40, 40, bbox=[10, 10, 80, 80]),
+    kinds.BOX_UNUSABLE: annotation(9, 10, 10, 40, 40, bbox=[700, 10, 40, 40]),
+    kinds.RLE: annotation(9, 10, 10, 40, 40, segmentation=RLE),
+    kinds.DUPLICATE: annotation(9, 400, 300, 20, 20),
+    kinds.UNKNOWN_CATEGORY: annotation(9, 10, 10, 40, 40, category_id=99),
+    kinds.UNKNOWN_IMAGE: annotation(9, 10, 10, 40, 40, image_id=99),
+    kinds.IDS: annotation(101, 10, 10, 40, 40),
+    kinds.FIELDS: annotation(9, 10, 10, 40, 40, area='big'),
+    'without segmentation': annotation(9, 10, 10, 40, 40, segmentation=[]),
+    'whose polygon has under three points': annotation(9, 10, 10, 40, 40, segmentation=[[1, 1, 2, 2]]),
+    'whose RLE is damaged': annotation(9, 10, 10, 40, 40, segmentation={'size': [1, 1]}),
+    'whose RLE is not of the size of its image': annotation(
+        9, 10, 10, 40, 40, segmentation={'size': [4, 6], 'counts': [4, 20]}
+    ),
+    'in part, as one polygon has under three points': annotation(
+        9, 10, 10, 40, 40, segmentation=[[1, 1, 2, 2], rectangle(10, 10, 40, 40)]
+    ),
+}
+
+
+@pytest.mark.parametrize('kind', OBJECTS)
+def test_objects(check, content: dict, kind: str, tmp_path: Path) -> None:
+    content['annotations'].append(OBJECTS[kind])
+    found = check()
+    assert {finding.kind for finding in found.findings} == {kind}
+    assert found.trains == (level_of(kind) == Level.NOTE)
+
+    changes, left = write_repaired(found, tmp_path / 'fixed.json')
+    again = check(tmp_path / 'fixed.json')
+    if kind in kinds.BEYOND_REPAIR:
+        assert len(left) == 1 and changes == [] and [f.kind for f in again.findings] == [kind]
+    else:
+        assert left == [] and len(changes) == 1 and again.findings == []
+    # What was right stays as it was.
+    fixed = json.loads((tmp_path / 'fixed.json').read_text())
+    assert fixed['annotations'][:3] == content['annotations'][:3]
+    assert CocoAnnotations(str(tmp_path / 'fixed.json')).unusable == {}
+
+
+@pytest.mark.parametrize(
+    ('kind', 'area', 'box'),
+    [
+        (kinds.CROSSING, 800, [10, 10, 40, 40]),
+        (kinds.OUTSIDE, 2400, [600, 400, 40, 60]),
+        (kinds.BOX, 1600, [10, 10, 40, 40]),
+        (kinds.BOX_UNUSABLE, 1600, [10, 10, 40, 40]),
+        (kinds.RLE, 1600, [10, 10, 40, 40]),
+        (kinds.FLAT, 1600, [10, 10, 40, 40]),
+    ],
+)
+def test_mended_objects(check, content: dict, kind: str, area: float, box: list, tmp_path: Path) -> None:
+    content['annotations'].append(OBJECTS[kind])
+    write_repaired(check(), tmp_path / 'fixed.json')
+    mended = json.loads((tmp_path / 'fixed.json').read_text())['annotations'][3]
+    assert mended['bbox'] == box and mended['area'] == pytest.approx(area, abs=45)
+    assert isinstance(mended['segmentation'], list)
+
+
+def _save(image: Image.Image, **options: object) -> Callable[[Path], None]:
+    return lambda path: image.save(path, **options)
+
+
+def _truncated(path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 255, (HEIGHT, WIDTH, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(path, format='JPEG')
+    path.write_bytes(path.read_bytes()[:20_000])
+
+
+def _turned() -> Image.Exif:
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    return exif
+
+
+IMAGES = {
+    'missing': (Path.unlink, {kinds.MISSING}),
+    'empty': (lambda path: path.write_bytes(b''), {kinds.UNREADABLE}),
+    'truncated': (_truncated, {kinds.UNREADABLE}),
+    'size': (_save(Image.new('RGB', (WIDTH + 40, HEIGHT))), {kinds.SIZE}),
+    'smaller': (_save(Image.new('RGB', (WIDTH // 2, HEIGHT // 2))), {kinds.SIZE}),
+    'cut': (_save(Image.new('RGB', (WIDTH // 2, HEIGHT))), {kinds.SIZE}),
+    'turned': (_save(Image.new('RGB', (WIDTH, HEIGHT)), format='JPEG', exif=_turned()), {kinds.ROTATED}),
+    'gray': (_save(Image.new('L', (WIDTH, HEIGHT))), {kinds.GRAY}),
+    '16 bits': (_save(Image.fromarray(np.zeros((HEIGHT, WIDTH), np.uint16))), {kinds.GRAY, kinds.DEEP}),
+    'alpha': (_save(Image.new('RGBA', (WIDTH, HEIGHT))), {kinds.ALPHA}),
+    'copy': (lambda path: path.write_bytes(path.with_name('3.png').read_bytes()), {kinds.COPIES}),
+}
+
+
+@pytest.mark.parametrize('case', IMAGES)
+def test_images(check, images: Path, case: str, tmp_path: Path) -> None:
+    change, expected = IMAGES[case]
+    change(images / '2.png')
+    found = check()
+    assert {finding.kind for finding in found.findings} == expected
+    assert found.trains == all(level_of(kind) == Level.NOTE for kind in expected)
+    changes, left = write_repaired(found, tmp_path / 'fixed.json')
+    again = check(tmp_path / 'fixed.json')
+    fixed = json.loads((tmp_path / 'fixed.json').read_text())
+    assert again.trains and left == []
+    if case == 'size':
+        assert changes == [f'size set to {WIDTH + 40}x{HEIGHT}: 2.png'] and fixed['images'][1]['width'] == WIDTH + 40
+    elif not found.trains:
+        assert len(changes) == 1 and 'left out with its objects: 2.png' in changes[0]
+        assert [image['id'] for image in fixed['images']] == [1, 3] and len(fixed['annotations']) == 2
+
+
+def test_entries_of_the_file(check, content: dict, tmp_path: Path) -> None:
+    content['categories'] += [{'id': 8, 'name': 'cat'}, {'name': 'nothing'}]
+    content['images'] += [{'id': 4, 'file_name': '3.png'}, {'id': 1, 'file_name': '3.png', 'width': 1, 'height': 1}]
+    content['annotations'] += [annotation(9, 10, 10, 40, 40, category_id=8, image_id=4), 'nothing']
+    found = check()
+    assert not found.trains
+    assert [f.what for f in found.findings if f.kind == kinds.NAMES] == ['"cat"']
+    assert [f.what for f in found.findings if f.kind == kinds.IDS] == ['1 of entry 4 of "images"']
+    assert len([f for f in found.findings if f.kind == kinds.FIELDS]) == 3
+    write_repaired(found, tmp_path / 'fixed.json')
+    fixed = json.loads((tmp_path / 'fixed.json').read_text())
+    assert [category['id'] for category in fixed['categories']] == [7, 3]
+    assert fixed['images'][3]['width'] == WIDTH and len(fixed['images']) == 4
+    assert fixed['annotations'][3]['category_id'] == 7 and len(fixed['annotations']) == 4
+    assert check(tmp_path / 'fixed.json').findings == []
+
+
+def test_files_that_can_not_be_checked(check, content: dict, images: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r'annotations\.json is the file that is checked'):
+        write_repaired(check(), tmp_path / 'annotations.json')
+    with pytest.raises(InputError, match=r'The folder of images .*nowhere does not exist'):
+        check_dataset(tmp_path / 'annotations.json', tmp_path / 'nowhere', None)
+    del content['images']
+    with pytest.raises(InputError, match='it has no list "images"'):
+        check()
+
+
+def test_several_processes_find_the_same(check, content: dict, monkeypatch: pytest.MonkeyPatch) -> None:
+    content['annotations'] += [
+        {**one, 'id': i} for i, one in enumerate(OBJECTS.values()) if one['id'] == 9 and one['area'] != 'big'
+    ]
+    alone = check()
+    monkeypatch.setattr(check_module, 'LEAST_SHARE', 1)
+    monkeypatch.setattr(check_module.os, 'sched_getaffinity', lambda _: {0, 1})
+    together = check()
+    assert len(alone.findings) > 10
+    assert together == alone
+
+
+def test_sheet(check, content: dict, images: Path, tmp_path: Path) -> None:
+    content['annotations'] += [{**one, 'id': 200 + i} for i, one in enumerate(OBJECTS.values())]
+    (images / '2.png').unlink()
+    assert draw_worst(check(), tmp_path / 'sheet.png') == 2
+    with Image.open(tmp_path / 'sheet.png') as sheet:
+        assert np.array(sheet).std() > 20
+
+
+# What the heads make of objects
+
+
+def test_objects_in_other_sizes(assignment: Assignment) -> None:
+    """Training at 580 or 600: by the star recipe's rule of rounding."""
+    assert assignment.sizes(640, 480) == [(800, 600), (773, 580)]
+    box = np.array([[5.5, 5.5, 7.5, 7.5]])
+    assert [flags.tolist() for flags in assignment.learned(box, 640, 480)] == [[False], [False]]
+    # On a smaller image, which is enlarged more, it meets a location.
+    assert [flags.tolist() for flags in assignment.learned(box, 160, 120)] == [[True], [True]]
+
+
+def test_paper_recipe_resizes_by_its_own_rule() -> None:
+    paper = Assignment(Config.fromfile(CONFIGS / 'centermask-lite_v2-19_fpn_4x_coco.py'))
+    assert paper.sizes(640, 479)[0] == (801, 600)
+    # Its boxes end at their last pixel, so that one of a pixel is none.
+    assert not paper.learned(np.array([[4.0, 4.0, 4.5, 4.5]]), 640, 480)[0][0]
+
+
+def test_config_without_fcos() -> None:
+    with pytest.raises(InputError, match='has no FCOS box head'):
+        Assignment(Config.fromfile(CONFIGS / 'yolact-550_r50_coco.py'))
