@@ -35,5 +35,7 @@ class CenterMaskVisualizer(DetLocalVisualizer):
         colours = get_palette(palette if self.mask_color is None else self.mask_color, max(labels) + 1)
         for rle, label in zip(masks, labels, strict=True):
             mask = rle.decode()
-            picture[mask] = (1 - self.alpha) * picture[mask] + self.alpha * jitter_color(colours[label])
-        return picture
+            picture[mask] = (1 - self.alpha) * picture[mask] + self.alpha * np.array(jitter_color(colours[label]))
+        # Under the boxes, outlines and labels, which are drawn anew on it.
+        self.ax_save.imshow(picture, extent=(0, self.width, self.height, 0), interpolation='nearest')
+        return self.get_image()
