@@ -32,8 +32,7 @@ def main(model, source, out, least_score='0.3'):
     picture = Image.open(source).convert('RGB')
     small = resized(picture, min(about['scale']), max(about['scale']))
 
-    pixels = np.asarray(small)[:, :, ::-1]  # blue first
-    height, width, _ = pixels.shape
+    height, width, _ = (pixels := np.asarray(small)[:, :, ::-1]).shape  # blue first
     images = pixels[None]
     if not about['preprocess']:
         pixels = ((pixels - about['mean']) / about['std']).transpose(2, 0, 1).astype(np.float32)

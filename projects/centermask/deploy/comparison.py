@@ -214,8 +214,8 @@ def _reason(
     threshold = cfg['nms']['iou_threshold']
     offset = cfg['nms'].get('offset', 0)
     for other in (eager.found, found):
-        for j in np.flatnonzero(other.labels == label):
-            near = _location(eager, other, int(j), size, model.bbox_head.plus_one)
+        for j in np.flatnonzero(other.labels == label).tolist():
+            near = _location(eager, other, j, size, model.bbox_head.plus_one)
             if near is None or near == place:
                 continue
             if abs(_iou(eager.boxes[place], eager.boxes[near], offset) - threshold) <= MARGIN:

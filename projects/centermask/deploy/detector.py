@@ -45,12 +45,14 @@ class ExportedCenterMask(BaseDetector):
     """Detects by ONNX Runtime or OpenVINO.
 
     Args:
-        file, backend: as :class:`ExportedModel` takes them.
+        file, backend, threads: as :class:`ExportedModel` takes them.
         test_cfg: ``mask_format``, as of a CenterMask; nothing else can be set any more.
     """
 
-    def __init__(self, file: str, backend: str | None = None, test_cfg: dict | None = None) -> None:
-        self.exported = ExportedModel(file, backend)
+    def __init__(
+        self, file: str, backend: str | None = None, threads: int | None = None, test_cfg: dict | None = None
+    ) -> None:
+        self.exported = ExportedModel(file, backend, threads)
         metadata = self.exported.metadata
         inside = metadata.preprocess
         super().__init__(

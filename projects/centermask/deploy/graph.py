@@ -40,6 +40,9 @@ class Preprocessing(nn.Module):
     A graph of its own: in one with the network torch's exporter would take minutes to follow the rounded-up sizes.
     """
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(self, mean: Tensor, std: Tensor, divisor: int) -> None:
         super().__init__()
         self.register_buffer('mean', mean)

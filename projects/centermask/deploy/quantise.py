@@ -37,10 +37,11 @@ def int8_onnx(source: Path, out: Path, inputs: Inputs) -> None:
         inputs: of calibration.
     """
     onnx, quantization = require('onnx'), require('onnxruntime.quantization')
+    base: Any = quantization.CalibrationDataReader
     graph = onnx.load(source).graph
     kept = [node.name for node in graph.node if any(name in i for i in node.input for name in PREDICTORS)]
 
-    class Reader(quantization.CalibrationDataReader):
+    class Reader(base):
         def __init__(self) -> None:
             self.left: Iterator = iter(inputs)
 
@@ -62,7 +63,7 @@ def int8_onnx(source: Path, out: Path, inputs: Inputs) -> None:
 
 def int8_openvino(model: Any, inputs: Inputs) -> Any:
     """An OpenVINO model quantised by NNCF; ``inputs`` as :func:`int8_onnx` takes them."""
-    nncf, openvino = require('nncf'), require('openvino')
+    nncf = require('nncf')
     weights = {
         op.get_friendly_name() for op in model.get_ops() if any(name in op.get_friendly_name() for name in PREDICTORS)
     }
@@ -72,7 +73,6 @@ def int8_openvino(model: Any, inputs: Inputs) -> Any:
         if op.get_type_name() in ('Convolution', 'MatMul', 'ConvolutionBackpropData')
         and any(source.get_node().get_friendly_name() in weights for source in op.input_values())
     ]
-    del openvino
     return nncf.quantize(
         model,
         nncf.Dataset(inputs),
