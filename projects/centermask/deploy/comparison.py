@@ -56,6 +56,7 @@ class Eager:
     found: Detections
     boxes: Tensor  # (P, 4) of all locations, as they go into NMS
     class_scores: Tensor  # (P, classes)
+    last_score: float  # of the last detection that NMS kept, if it kept as many as it may, else −1
 
 
 @torch.no_grad()
@@ -87,6 +88,8 @@ def run_eagerly(model: CenterMask, images: Tensor, sizes: np.ndarray) -> list[Ea
         detected.mask_scores = detected.scores * iou
         detected.masks = probabilities
         all_boxes = boxes[i]
+        full = len(detected) >= model.test_cfg['max_per_img']
+        last_score = float(detected.scores.min()) if full else -1.0
         if head.plus_one:
             limits = all_boxes.new_tensor([size[1], size[0]] * 2) - 1
             all_boxes = torch.minimum(all_boxes.clamp(min=0), limits)
@@ -94,7 +97,7 @@ def run_eagerly(model: CenterMask, images: Tensor, sizes: np.ndarray) -> list[Ea
             detected = clip_to_image(detected, tuple(size))[0]
         names = ('bboxes', 'labels', 'scores', 'mask_scores', 'masks')
         found = Detections(*(detected[name].numpy() for name in names))
-        results.append(Eager(found, all_boxes, class_scores[i]))
+        results.append(Eager(found, all_boxes, class_scores[i], last_score))
     return results
 
 
@@ -204,13 +207,8 @@ def _reason(
     if abs(float(eager.class_scores[place, label]) - cfg['score_thr']) <= MARGIN:
         return 'its class score lies at the threshold'
     limit = cfg['max_per_img']
-    for of_side in (eager.found, found):
-        if (
-            len(of_side.scores)
-            and abs(float(side.scores[i] - of_side.scores.min())) <= MARGIN
-            and (len(of_side.scores) >= limit or len(eager.found.scores) != len(found.scores))
-        ):
-            return f'its score lies at that of the last of {limit}'
+    if abs(float(side.scores[i]) - eager.last_score) <= MARGIN:
+        return f'its score lies at that of the last of {limit}'
     threshold = cfg['nms']['iou_threshold']
     offset = cfg['nms'].get('offset', 0)
     for other in (eager.found, found):
@@ -226,7 +224,7 @@ def _reason(
             continue
         if other.labels[j] == label and _iou(eager.boxes[place], eager.boxes[near], offset) > threshold - MARGIN:
             return 'it overlaps such a one'
-        if max(len(eager.found.scores), len(found.scores)) >= limit and side.scores[i] <= other.scores[j]:
+        if eager.last_score >= 0 and side.scores[i] <= other.scores[j]:
             return f'such a one takes its place among the {limit}'
     return ''
 
