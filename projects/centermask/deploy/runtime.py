@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -137,9 +138,8 @@ def _openvino_metadata(model: Any, path: str) -> Metadata:
     if Path(path).suffix == '.onnx':
         entries = require('onnx').load(path, load_external_data=False).metadata_props
         return Metadata.read({entry.key: entry.value for entry in entries}, path)
-    info = model.get_rt_info()
-    kept = info['centermask'].value if 'centermask' in info else {}
-    return Metadata.read({key: value.value for key, value in kept.items()}, path)
+    keys = [['centermask', field.name] for field in fields(Metadata)]
+    return Metadata.read({key[1]: str(model.get_rt_info(key).value) for key in keys if model.has_rt_info(key)}, path)
 
 
 def _damaged(path: str) -> InputError:
