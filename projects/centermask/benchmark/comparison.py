@@ -20,6 +20,7 @@ from centermask.benchmark.machine import name_of_machine, peak
 from centermask.benchmark.pictures import make_picture
 from centermask.benchmark.rounds import interleaved, measure, summary, timed_on
 from centermask.benchmark.stages import NETWORK, STAGES, Stopwatch, timed_by_stage
+from centermask.benchmark.training import Step, prepare_training
 from centermask.tables.measure import count_parameters
 
 STAGE_ROUNDS = 5
@@ -37,6 +38,7 @@ class Wishes:
         masks: ``'tensor'`` or ``'rle'``.
         ways: what :func:`other_ways` takes.
         stages: whether to time stages and count costs too.
+        batch_size: of a training step, which is timed too if this isn't 0.
     """
 
     detections: int = 50
@@ -46,6 +48,7 @@ class Wishes:
     masks: str = 'tensor'
     ways: Mapping[str, bool] | None = None
     stages: bool = True
+    batch_size: int = 0
 
 
 def compare(
@@ -61,6 +64,8 @@ def compare(
     """
     contestants: list[Contestant] = []
     measured: list[dict[str, Any]] = []
+    steps: dict[str, Step] = {}
+    training: list[dict[str, Any]] = []
     for number, name in enumerate(configs, 1):
         config = read_config(name)
         contestant, found = shipped(name, config, pictures, wishes.detections, wishes.device, wishes.size, wishes.masks)
@@ -71,6 +76,10 @@ def compare(
         others = [one for one in other_ways(contestant, **(wishes.ways or {})) if _runs(one, say)]
         contestants += [contestant, *others]
         measured += [_facts(one) | found._asdict() for one in (contestant, *others)]
+        if wishes.batch_size:
+            timed = timed_on(wishes.device)
+            steps[name], rate = prepare_training(config, contestant.model, wishes.batch_size, wishes.size, timed)
+            training.append(dict(config=name, **{'batch size': wishes.batch_size, 'loader images/s/core': rate}))
     peaks = _peaks(wishes.device)
     runs = {str(contestant): contestant.run for contestant in contestants}
     say(f'{len(contestants)} to time in {wishes.rounds} rounds after one to warm up')
@@ -79,6 +88,13 @@ def compare(
         times = summary(seconds[str(contestant)])
         entry |= dict(ms=times.median, quartiles=[times.lower, times.upper], range=[times.least, times.most])
         entry['ratio'] = times.median / measured[0]['ms']
+    if steps:
+        say(f'training steps of {wishes.batch_size} images')
+        seconds = measure({name: step.run for name, step in steps.items()}, wishes.rounds, timed, report=say)
+        for entry in training:
+            times = summary(seconds[entry['config']])
+            entry |= dict(ms=times.median, quartiles=[times.lower, times.upper])
+            entry['ratio'] = times.median / training[0]['ms']
     if wishes.stages:
         _add_costs(contestants, measured, wishes.device, say)
         _add_stages(contestants, measured, wishes.device, say)
@@ -98,6 +114,7 @@ def compare(
         rounds=wishes.rounds,
         pictures=[list(picture.shape[:2]) for picture in pictures],
         models=measured,
+        training=training,
     )
 
 

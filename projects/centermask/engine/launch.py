@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import json
 import os
 import sys
@@ -167,7 +168,7 @@ def run(command: Callable[[], None]) -> int:
         print('interrupted', file=sys.stderr)
         return 130
     except Exception as error:
-        known = _find_known(error)
+        known = _find_known(error) or _disk_full(error)
         report = os.environ.get('TORCHELASTIC_ERROR_FILE')
         if known is None and report is None:
             raise
@@ -182,6 +183,14 @@ def run(command: Callable[[], None]) -> int:
     if distributed.is_initialized():
         distributed.destroy_process_group()
     return 0
+
+
+def _disk_full(error: Exception) -> RunError | None:
+    """A sentence for what the system says where a log or another file can't grow."""
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        name = error.filename or 'A file'
+        return RunError(f"{name} can't be written ({error.strerror}): make room there or name another place.")
+    return None
 
 
 def _find_known(error: BaseException | None) -> InputError | RunError | None:
