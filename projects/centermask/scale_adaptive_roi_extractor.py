@@ -11,6 +11,7 @@ from mmdet.models.roi_heads.roi_extractors import BaseRoIExtractor
 from mmdet.registry import MODELS
 from torch import Tensor
 
+from . import roi_align
 from .arguments import flags, is_whole, one_of, whole_numbers
 
 
@@ -80,13 +81,17 @@ class ScaleAdaptiveRoIExtractor(BaseRoIExtractor):
             rois, image_areas: as :meth:`map_roi_levels` takes them. Any number of RoIs, also none.
         """
         rois = rois.float()  # half precision would move boxes by pixels, and RoIAlign has no bfloat16
-        levels = self.map_roi_levels(rois, image_areas).cpu().numpy()  # the only time that the host waits here
+        level_of = self.map_roi_levels(rois, image_areas)
+        on_cpu = rois.device.type == 'cpu' and getattr(self.roi_layers[0], 'pool_mode', None) == 'avg'
+        if on_cpu and len(rois) and not torch.is_grad_enabled() and not torch.jit.is_tracing():
+            return roi_align.pool(feats, rois, level_of, self.roi_layers)
+        levels = level_of.cpu().numpy()  # the only time that the host waits here
         order = np.argsort(levels, kind='stable')
         counts = np.bincount(levels, minlength=len(feats)).tolist()
         # MMCV's RoIAlign takes any memory for rows of one channel after the other.
         pooled = [
-            roi_align(feat.float().contiguous(), of_level)
-            for feat, of_level, roi_align in zip(
+            layer(feat.float().contiguous(), of_level)
+            for feat, of_level, layer in zip(
                 feats, rois[torch.from_numpy(order).to(rois.device)].split(counts), self.roi_layers, strict=True
             )
             if len(of_level)
