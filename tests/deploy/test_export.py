@@ -139,13 +139,13 @@ def test_finds_nothing_as_the_model(case: str, made: Callable[[str], Export], tm
 
 @pytest.mark.slow
 def test_boxes_without_area(made: Callable[[str], Export], tmp_path: Path) -> None:
-    """Half of them: these are dropped, and nothing else becomes NaN."""
-    model, file = with_values(made('lite star'), tmp_path, 'bbox_head.conv_reg.bias', 0)
+    """Some of them: these are dropped, and nothing becomes NaN."""
+    model, file = with_values(made('lite star'), tmp_path, 'bbox_head.conv_reg.bias', -4)
     (eager,) = model.bbox_head.predict_by_feat(
         *model.bbox_head(model.extract_feat(batches(model)[0].network)), [dict(img_shape=(96, 128))]
     )
     areas = (eager.bboxes[:, 2:] - eager.bboxes[:, :2]).prod(1)
-    assert (areas == 0).any() and (areas > 0).any()
+    assert (areas <= 0).any() and (areas > 0).any()
     for runtime in RUNTIMES:
         exported = ExportedModel(file, runtime)
         result = compare(model, exported, batches(model))

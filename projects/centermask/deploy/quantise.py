@@ -25,8 +25,17 @@ def half_onnx(exported: Any) -> Any:
     float16 = require('onnxruntime.transformers.float16')
     others = sorted({node.op_type for node in exported.graph.node} - set(HEAVY))
     return float16.convert_float_to_float16(
-        exported, keep_io_types=True, disable_shape_infer=True, op_block_list=others
+        exported,
+        keep_io_types=True,
+        disable_shape_infer=True,
+        op_block_list=others,
+        node_block_list=_predictors(exported.graph),
     )
+
+
+def _predictors(graph: Any) -> list[str]:
+    """Names of the nodes of an ONNX graph that have the weights of ``PREDICTORS``."""
+    return [node.name for node in graph.node if any(name in i for i in node.input for name in PREDICTORS)]
 
 
 def int8_onnx(source: Path, out: Path, inputs: Inputs) -> None:
@@ -38,8 +47,6 @@ def int8_onnx(source: Path, out: Path, inputs: Inputs) -> None:
     """
     onnx, quantization = require('onnx'), require('onnxruntime.quantization')
     base: Any = quantization.CalibrationDataReader
-    graph = onnx.load(source).graph
-    kept = [node.name for node in graph.node if any(name in i for i in node.input for name in PREDICTORS)]
 
     class Reader(base):
         def __init__(self) -> None:
@@ -54,7 +61,7 @@ def int8_onnx(source: Path, out: Path, inputs: Inputs) -> None:
         Reader(),
         quant_format=quantization.QuantFormat.QDQ,
         op_types_to_quantize=['Conv'],
-        nodes_to_exclude=kept,
+        nodes_to_exclude=_predictors(onnx.load(source).graph),
         per_channel=True,
         activation_type=quantization.QuantType.QUInt8,
         weight_type=quantization.QuantType.QInt8,
