@@ -17,6 +17,7 @@ from mmengine.config import Config
 from centermask.benchmark.contestants import SHIPPED, Contestant, other_ways, read_config, shipped, short_name
 from centermask.benchmark.costs import costs_of, flops_of
 from centermask.benchmark.machine import name_of_machine, peak
+from centermask.benchmark.malloc import without_kept_memory
 from centermask.benchmark.pictures import make_picture
 from centermask.benchmark.rounds import interleaved, measure, summary, timed_on
 from centermask.benchmark.stages import NETWORK, STAGES, Stopwatch, timed_by_stage
@@ -81,16 +82,18 @@ def compare(
             steps[name], rate = prepare_training(config, contestant.model, wishes.batch_size, wishes.size, timed)
             training.append(dict(config=name, **{'batch size': wishes.batch_size, 'loader images/s/core': rate}))
     peaks = _peaks(wishes.device)
-    runs = {str(contestant): contestant.run for contestant in contestants}
+    by_name = {str(contestant): contestant for contestant in contestants}
+    runs = {name: contestant.run for name, contestant in by_name.items()}
     say(f'{len(contestants)} to time in {wishes.rounds} rounds after one to warm up')
-    seconds = measure(runs, wishes.rounds, timed_on(wishes.device), report=say)
+    seconds = measure(runs, wishes.rounds, timed_on(wishes.device), 1, say, lambda name: by_name[name].memory())
     for contestant, entry in zip(contestants, measured, strict=True):
         times = summary(seconds[str(contestant)])
         entry |= dict(ms=times.median, quartiles=[times.lower, times.upper], range=[times.least, times.most])
         entry['ratio'] = times.median / measured[0]['ms']
     if steps:
         say(f'training steps of {wishes.batch_size} images')
-        seconds = measure({name: step.run for name, step in steps.items()}, wishes.rounds, timed, report=say)
+        runs = {name: step.run for name, step in steps.items()}
+        seconds = measure(runs, wishes.rounds, timed, 1, say, lambda name: without_kept_memory())
         for entry in training:
             times = summary(seconds[entry['config']])
             entry |= dict(ms=times.median, quartiles=[times.lower, times.upper])
@@ -121,7 +124,7 @@ def compare(
 def latency(config: Config, device: str) -> tuple[float, tuple[int, int]]:
     """Return the median time of one image in ms, as :func:`compare` measures it, and the image's height and width."""
     contestant, _ = shipped('', config, [make_picture(0)], Wishes.detections, device)
-    seconds = measure({'': contestant.run}, Wishes.rounds, timed_on(device))
+    seconds = measure({'': contestant.run}, Wishes.rounds, timed_on(device), memory=lambda name: contestant.memory())
     return summary(seconds['']).median, _facts(contestant)['input']
 
 
@@ -181,7 +184,7 @@ def _add_stages(
     rounds: dict[str, list[dict[str, float]]] = {name: [] for name in by_name}
     for number, name in interleaved(list(by_name), STAGE_ROUNDS):
         watch = Stopwatch(_now_on(device))
-        with timed_by_stage(by_name[name].model, watch), watch.whole():
+        with by_name[name].memory(), timed_by_stage(by_name[name].model, watch), watch.whole():
             by_name[name].run(number)
         rounds[name].append(watch.seconds)
     for contestant, entry in zip(contestants, measured, strict=True):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +17,16 @@ from mmengine.hub import get_config
 from torch import nn
 
 from centermask.benchmark.calibration import Found, calibrate
+from centermask.benchmark.malloc import without_kept_memory
 from centermask.benchmark.pictures import as_batches, set_size
 from centermask.detector import CenterMask
 from centermask.engine.launch import load_config
 from centermask.errors import InputError
 from centermask.figures.tradeoff import SHIPPED
-from centermask.inference import prepare
+from centermask.inference import kept_memory, prepare
 from centermask.tables.measure import build
 
+EQUAL = 'equal'
 PARTS = ('backbone', 'neck', 'rpn_head', 'bbox_head', 'mask_head')
 
 
@@ -51,16 +53,23 @@ class Contestant:
     ) -> None:
         self.config, self.way, self.model, self.batches, self.masks = config, way, model, batches, masks
         self.autocast = autocast
+        tensors = [*model.parameters()]
+        self.device = tensors[0].device.type if tensors else 'cpu'
 
     def __str__(self) -> str:
         return f'{short_name(self.config)}, {self.way}'
+
+    def memory(self) -> AbstractContextManager:
+        """What its runs are in: the memory that they have in a process of their own."""
+        if self.device != 'cpu' or isinstance(self.model, CenterMask):  # which keeps memory by itself
+            return nullcontext()
+        return kept_memory() if self.way == EQUAL else without_kept_memory()
 
     def run(self, number: int) -> SampleList:
         """Return the result of the picture of a round, from its pixels to full-size masks."""
         batch = self.batches[number % len(self.batches)]
         samples = [DetDataSample(metainfo=sample.metainfo) for sample in batch['data_samples']]
-        device = next(self.model.parameters()).device.type
-        precision = torch.autocast(device, self.autocast) if self.autocast else nullcontext()
+        precision = torch.autocast(self.device, self.autocast) if self.autocast else nullcontext()
         with torch.no_grad(), precision:
             results = self.model.test_step(dict(inputs=batch['inputs'], data_samples=samples))
         if self.masks == 'rle':
@@ -142,7 +151,8 @@ def other_ways(
 
     Args:
         contestant: as shipped.
-        equal: with BN folded and in channels-last memory, as CenterMask tests; only models that don't do so themselves.
+        equal: with BN folded, in channels-last memory and in memory that the process keeps, as CenterMask tests; only
+            models that don't do so themselves.
         amp: with the network in bfloat16.
         channels_last: in channels-last memory.
         compiled: with the network's parts compiled by ``torch.compile``.
@@ -152,7 +162,7 @@ def other_ways(
         return Contestant(contestant.config, way, model, contestant.batches, contestant.masks, autocast)
 
     if equal and not isinstance(contestant.model, CenterMask):
-        yield other('equal', prepare(copy.deepcopy(contestant.model)))
+        yield other(EQUAL, prepare(copy.deepcopy(contestant.model)))
     if amp:
         yield other('bfloat16', contestant.model, torch.bfloat16)
     if channels_last:
