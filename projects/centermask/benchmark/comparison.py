@@ -16,6 +16,7 @@ from mmengine.config import Config
 
 from centermask.benchmark.contestants import SHIPPED, Contestant, other_ways, read_config, shipped, short_name
 from centermask.benchmark.costs import costs_of, flops_of
+from centermask.benchmark.exported import exported_ways
 from centermask.benchmark.machine import name_of_machine, peak
 from centermask.benchmark.malloc import without_kept_memory
 from centermask.benchmark.pictures import make_picture
@@ -38,6 +39,7 @@ class Wishes:
         size: of the test pictures' shorter and longer side; None leaves each config its own.
         masks: ``'tensor'`` or ``'rle'``.
         ways: what :func:`other_ways` takes.
+        runtimes: of exported models, see :func:`exported_ways`.
         stages: whether to time stages and count costs too.
         batch_size: of a training step, which is timed too if this isn't 0.
     """
@@ -48,6 +50,7 @@ class Wishes:
     size: tuple[int, int] | None = None
     masks: str = 'tensor'
     ways: Mapping[str, bool] | None = None
+    runtimes: Sequence[str] = ()
     stages: bool = True
     batch_size: int = 0
 
@@ -74,9 +77,17 @@ def compare(
             f'{number}/{len(configs)} {short_name(name)}: {found.candidates:.0f} scores pass, '
             f'{found.into_nms:.0f} boxes into NMS, {found.detections:.0f} detections of {found.object_size:.0f} pixels'
         )
-        others = [one for one in other_ways(contestant, **(wishes.ways or {})) if _runs(one, say)]
+        amp = (wishes.ways or {}).get('amp', False)
+        others = [
+            one
+            for one in (
+                *other_ways(contestant, **(wishes.ways or {})),
+                *exported_ways(contestant, config, wishes.runtimes, amp),
+            )
+            if _runs(one, say)
+        ]
         contestants += [contestant, *others]
-        measured += [_facts(one) | found._asdict() for one in (contestant, *others)]
+        measured += [_facts(one, contestant) | found._asdict() for one in (contestant, *others)]
         if wishes.batch_size:
             timed = timed_on(wishes.device)
             steps[name], rate = prepare_training(config, contestant.model, wishes.batch_size, wishes.size, timed)
@@ -104,10 +115,13 @@ def compare(
     peaks = {name: max(value, peaks[name]) for name, value in _peaks(wishes.device).items()}
     for entry in measured:
         if 'stages' in entry:
-            network = sum(entry['stages'][stage] for stage in NETWORK)
-            entry['network ms'] = network
-            entry['beside network'] = sum(entry['stages'].values()) / network - 1
-            entry['share of peak'] = entry['flops'] / network * 1000 / peaks[entry['precision']]
+            entry['network ms'] = sum(entry['stages'][stage] for stage in NETWORK)
+            entry['beside network'] = sum(entry['stages'].values()) / entry['network ms'] - 1
+        if 'flops' in entry:
+            # Of the network's time; where it isn't known, of all.
+            entry['share of peak'] = (
+                entry['flops'] / entry.get('network ms', entry['ms']) * 1000 / peaks[entry['precision']]
+            )
     return dict(
         machine=name_of_machine(wishes.device),
         date=date.today().isoformat(),
@@ -125,7 +139,7 @@ def latency(config: Config, device: str) -> tuple[float, tuple[int, int]]:
     """Return the median time of one image in ms, as :func:`compare` measures it, and the image's height and width."""
     contestant, _ = shipped('', config, [make_picture(0)], Wishes.detections, device)
     seconds = measure({'': contestant.run}, Wishes.rounds, timed_on(device), memory=lambda name: contestant.memory())
-    return summary(seconds['']).median, _facts(contestant)['input']
+    return summary(seconds['']).median, contestant.input_size
 
 
 def _runs(contestant: Contestant, say: Callable[[str], None]) -> bool:
@@ -138,15 +152,15 @@ def _runs(contestant: Contestant, say: Callable[[str], None]) -> bool:
     return True
 
 
-def _facts(contestant: Contestant) -> dict[str, Any]:
+def _facts(contestant: Contestant, shipped: Contestant) -> dict[str, Any]:
     return dict(
         config=contestant.config,
         way=contestant.way,
-        backend='eager',
-        precision='bfloat16' if contestant.autocast else 'float32',
+        backend=contestant.backend,
+        precision=contestant.precision,
         masks=contestant.masks,
-        input=tuple(contestant.batches[0]['inputs'][0].shape[-2:]),
-        parameters=count_parameters(contestant.model),
+        input=contestant.input_size,
+        parameters=count_parameters(shipped.model),
         **{'mask AP': None},  # the plot takes the paper's
     )
 
@@ -164,7 +178,7 @@ def _add_costs(
         if contestant.way == SHIPPED:
             flops[contestant.config] = flops_of(contestant)
         entry['flops'] = flops[contestant.config]
-        if contestant.way == 'compiled':  # its operators can't be seen
+        if contestant.backend != 'eager':  # its operators can't be seen
             continue
         costs = costs_of(lambda contestant=contestant: contestant.run(0), device)  # type: ignore[misc]
         entry |= dict(
@@ -180,7 +194,7 @@ def _add_stages(
 ) -> None:
     """Time stages in rounds of their own, since looking at them takes time."""
     say(f'timing stages in {STAGE_ROUNDS} rounds')
-    by_name = {str(contestant): contestant for contestant in contestants if contestant.way != 'compiled'}
+    by_name = {str(contestant): contestant for contestant in contestants if contestant.backend == 'eager'}
     rounds: dict[str, list[dict[str, float]]] = {name: [] for name in by_name}
     for number, name in interleaved(list(by_name), STAGE_ROUNDS):
         watch = Stopwatch(_now_on(device))

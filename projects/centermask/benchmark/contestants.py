@@ -39,7 +39,8 @@ class Contestant:
         model: in eval mode, on the device.
         batches: a picture each.
         masks: what a result's masks are, ``'tensor'`` (bool, N × H × W) or ``'rle'``.
-        autocast: type that its network computes in, by default that of its weights.
+        precision: that its network computes in; eager models by autocast, if it isn't float32.
+        backend: what computes it.
     """
 
     def __init__(
@@ -49,10 +50,11 @@ class Contestant:
         model: Any,
         batches: Sequence[dict],
         masks: str,
-        autocast: torch.dtype | None = None,
+        precision: str = 'float32',
+        backend: str = 'eager',
     ) -> None:
         self.config, self.way, self.model, self.batches, self.masks = config, way, model, batches, masks
-        self.autocast = autocast
+        self.precision, self.backend = precision, backend
         tensors = [*model.parameters()]
         self.device = tensors[0].device.type if tensors else 'cpu'
 
@@ -65,12 +67,18 @@ class Contestant:
             return nullcontext()
         return kept_memory() if self.way == EQUAL else without_kept_memory()
 
+    @property
+    def input_size(self) -> tuple[int, int]:
+        """Height and width of the first picture, resized."""
+        height, width = self.batches[0]['inputs'][0].shape[-2:]
+        return height, width
+
     def run(self, number: int) -> SampleList:
         """Return the result of the picture of a round, from its pixels to full-size masks."""
         batch = self.batches[number % len(self.batches)]
         samples = [DetDataSample(metainfo=sample.metainfo) for sample in batch['data_samples']]
-        precision = torch.autocast(self.device, self.autocast) if self.autocast else nullcontext()
-        with torch.no_grad(), precision:
+        autocast = self.backend == 'eager' and self.precision != 'float32'
+        with torch.no_grad(), torch.autocast(self.device, torch.bfloat16) if autocast else nullcontext():
             results = self.model.test_step(dict(inputs=batch['inputs'], data_samples=samples))
         if self.masks == 'rle':
             for result in results:
@@ -158,13 +166,13 @@ def other_ways(
         compiled: with the network's parts compiled by ``torch.compile``.
     """
 
-    def other(way: str, model: nn.Module, autocast: torch.dtype | None = None) -> Contestant:
-        return Contestant(contestant.config, way, model, contestant.batches, contestant.masks, autocast)
+    def other(way: str, model: nn.Module, precision: str = 'float32') -> Contestant:
+        return Contestant(contestant.config, way, model, contestant.batches, contestant.masks, precision)
 
     if equal and not isinstance(contestant.model, CenterMask):
         yield other(EQUAL, prepare(copy.deepcopy(contestant.model)))
     if amp:
-        yield other('bfloat16', contestant.model, torch.bfloat16)
+        yield other('bfloat16', contestant.model, 'bfloat16')
     if channels_last:
         yield other('channels-last', copy.deepcopy(contestant.model).to(memory_format=torch.channels_last))
     if compiled:
@@ -175,4 +183,4 @@ def other_ways(
         for name in PARTS:
             if isinstance(part := getattr(model, name, None), nn.Module):
                 part.compile()
-        yield other('compiled', model)
+        yield Contestant(contestant.config, 'compiled', model, contestant.batches, contestant.masks, backend='compiled')
