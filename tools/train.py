@@ -26,7 +26,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         nargs='?',
         const='auto',
         metavar='CHECKPOINT',
-        help='go on from a checkpoint; without one, from the last in the work folder',
+        help='go on from a checkpoint; without one, from the newest in the work folder that is whole',
     )
     add_run_arguments(parser)
     return parser.parse_args(argv)

@@ -4,6 +4,8 @@ import itertools
 import os
 import random
 import signal
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -113,3 +115,25 @@ def test_workers_survive_the_signals_of_schedulers() -> None:
         os.kill(worker.pid, number)
     assert [first, *itertools.islice(batches, 5)] == list(itertools.islice(TrainingLoader(_loader(0), seed=0), 6))
     assert worker.is_alive()
+
+
+def test_workers_are_deaf_but_end_with_the_program() -> None:
+    """A loader that nobody shuts down, as a cycle keeps a run's: multiprocessing sends SIGTERM and waits for ever."""
+    program = """
+import os, signal, time
+from torch.utils.data import DataLoader
+from centermask.engine.draws import leave_signals_to_the_run
+loader = DataLoader([1, 2, 3, 4], num_workers=1, persistent_workers=True)
+leave_signals_to_the_run(loader)
+assert len(list(loader)) == 4
+worker = loader._iterator._workers[0]
+os.kill(worker.pid, signal.SIGTERM)
+os.kill(worker.pid, signal.SIGINT)
+time.sleep(0.5)
+assert worker.is_alive() and len(list(loader)) == 4
+kept = loader, loader._iterator
+kept[1].itself = kept
+print('done')
+"""
+    done = subprocess.run([sys.executable, '-c', program], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0 and done.stdout == 'done\n', done.stderr

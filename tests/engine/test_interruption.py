@@ -38,9 +38,9 @@ def test_what_nohup_ignores_stays_ignored() -> None:
         signal.signal(signal.SIGINT, before)
 
 
-@pytest.mark.parametrize(('saved_at', 'ends'), [(8, True), (6, False)])
+@pytest.mark.parametrize(('saved_at', 'processes', 'ends'), [(8, 1, True), (6, 1, False), (8, 2, False)])
 def test_a_validation_ends_early_only_after_a_checkpoint_of_its_iteration(
-    saved_at: int, ends: bool, tmp_path: Path
+    saved_at: int, processes: int, ends: bool, tmp_path: Path
 ) -> None:
     """Else it goes on, and the training ends after the next iteration."""
     interruption = Interruption()
@@ -48,7 +48,7 @@ def test_a_validation_ends_early_only_after_a_checkpoint_of_its_iteration(
     hook = CheckpointHook(by_epoch=False)
     hook.last_ckpt = str(tmp_path / f'iter_{saved_at}.pth')
     lines: list[str] = []
-    runner = SimpleNamespace(hooks=[hook], iter=8, logger=SimpleNamespace(info=lines.append))
+    runner = SimpleNamespace(hooks=[hook], iter=8, world_size=processes, logger=SimpleNamespace(info=lines.append))
     if ends:
         with pytest.raises(SystemExit) as end:
             InterruptionHook(interruption).after_val_iter(runner, 0)

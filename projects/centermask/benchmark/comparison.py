@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from mmengine.config import Config
 
-from centermask.benchmark.contestants import Contestant, other_ways, read_config, shipped, short_name
-from centermask.benchmark.costs import costs_of
+from centermask.benchmark.contestants import SHIPPED, Contestant, other_ways, read_config, shipped, short_name
+from centermask.benchmark.costs import costs_of, flops_of
 from centermask.benchmark.machine import name_of_machine, peak
 from centermask.benchmark.pictures import make_picture
 from centermask.benchmark.rounds import interleaved, measure, summary, timed_on
@@ -156,13 +156,15 @@ def _add_costs(
     contestants: Sequence[Contestant], measured: Sequence[dict], device: str, say: Callable[[str], None]
 ) -> None:
     say('counting operations, operator calls, host waits and memory')
+    flops: dict[str, int] = {}
     for contestant, entry in zip(contestants, measured, strict=True):
-        if contestant.way == 'compiled':  # its operators can't be seen, but are the same
-            entry['flops'] = next(e['flops'] for e in measured if e['config'] == entry['config'])
+        if contestant.way == SHIPPED:
+            flops[contestant.config] = flops_of(contestant)
+        entry['flops'] = flops[contestant.config]
+        if contestant.way == 'compiled':  # its operators can't be seen
             continue
         costs = costs_of(lambda contestant=contestant: contestant.run(0), device)  # type: ignore[misc]
         entry |= dict(
-            flops=costs.flops,
             calls=costs.counted.calls,
             waits=costs.counted.waits,
             waits_by_operator=dict(costs.counted.by_operator.most_common()),

@@ -159,6 +159,9 @@ def other_ways(
         yield other('channels-last', copy.deepcopy(contestant.model).to(memory_format=torch.channels_last))
     if compiled:
         model: Any = copy.deepcopy(contestant.model)
+        if isinstance(model, CenterMask):
+            model.fold = False
+            prepare(model)
         for name in PARTS:
             if isinstance(part := getattr(model, name, None), nn.Module):
                 part.compile()

@@ -24,9 +24,11 @@ from mmengine.visualization import Visualizer
 from torch import nn
 
 from centermask.checkpoints.loading import load_weights, read_checkpoint, require_fit
+from centermask.encoded_masks import EncodedMasks
 from centermask.engine.launch import explained_model_errors, require_writable
 from centermask.errors import InputError, RunError
 from centermask.folders import write_aside
+from centermask.roi_head import CenterMaskRoIHead
 
 # COCO's ids of its 80 categories run from 1 to 90 with these left out.
 COCO_UNUSED_IDS = (12, 26, 29, 30, 45, 66, 68, 69, 71, 83)
@@ -57,6 +59,8 @@ class CenterMaskInferencer(DetInferencer):
             metainfo = {**DATASETS.get(data.type).METAINFO, **data.get('metainfo', {})}
             checkpoint['meta'] = {**checkpoint.get('meta', {}), 'dataset_meta': metainfo}
         self._load_weights_to_model(model, checkpoint, cfg)
+        if isinstance(getattr(model, 'roi_head', None), CenterMaskRoIHead):
+            model.roi_head.test_cfg['mask_format'] = 'rle'
         model.cfg = cfg
         return model.to(device).eval()
 
@@ -74,8 +78,14 @@ class CenterMaskInferencer(DetInferencer):
         return [{'img_path': str(path), 'img_id': i} for i, path in enumerate(inputs)]
 
     def pred2dict(self, data_sample: DetDataSample, pred_out_dir: str = '') -> dict:
-        """Also write ``mask_scores``, by which masks rank."""
+        """Also write ``mask_scores``, by which masks rank. Masks that come encoded are taken as they are."""
+        masks = data_sample.pred_instances.get('masks')
+        if isinstance(masks, EncodedMasks):
+            del data_sample.pred_instances.masks
         result = super().pred2dict(data_sample, pred_out_dir)
+        if isinstance(masks, EncodedMasks):
+            data_sample.pred_instances.masks = masks
+            result['masks'] = [{**rle, 'counts': rle['counts'].decode()} for rle in masks]
         if 'mask_scores' in data_sample.pred_instances:
             result['mask_scores'] = data_sample.pred_instances.mask_scores.tolist()
         return result

@@ -57,6 +57,7 @@ _UNTYPED: dict[str, tuple[Callable | Iterable[str], ...]] = {
     'train_cfg': (EpochBasedTrainLoop, IterBasedTrainLoop, ('by_epoch',)),
     'val_cfg': (ValLoop,),
     'test_cfg': (TestLoop,),
+    'model.test_cfg': (('mask_format',),),
     'optim_wrapper': (OptimWrapper,),
     'optim_wrapper.clip_grad': (clip_grad_norm_,),
     'model_wrapper_cfg': (MMDistributedDataParallel,),

@@ -28,6 +28,7 @@ from centermask.engine.randomness import IterationSeedHook
 from centermask.engine.replay import NotFiniteHook
 from centermask.errors import InputError
 from centermask.folders import write_synced
+from centermask.roi_head import CenterMaskRoIHead
 
 
 @RUNNERS.register_module()
@@ -81,10 +82,17 @@ class CenterMaskRunner(Runner):
         return self._with_its_classes(super().build_train_loop(loop))
 
     def build_val_loop(self, loop: BaseLoop | dict) -> BaseLoop:
-        return self._with_its_classes(super().build_val_loop(loop))
+        return self._with_rle(self._with_its_classes(super().build_val_loop(loop)))
 
     def build_test_loop(self, loop: BaseLoop | dict) -> BaseLoop:
-        return self._with_its_classes(super().build_test_loop(loop))
+        return self._with_rle(self._with_its_classes(super().build_test_loop(loop)))
+
+    def _with_rle(self, loop: BaseLoop) -> BaseLoop:
+        """The loop; its masks come run-length encoded, as COCO's evaluation needs them, unless the config says how."""
+        head = getattr(self._detector(), 'roi_head', None)
+        if isinstance(head, CenterMaskRoIHead):
+            head.test_cfg.setdefault('mask_format', 'rle')
+        return loop
 
     def _with_its_classes(self, loop: BaseLoop) -> BaseLoop:
         """The loop, if its data have as many classes as the model."""
