@@ -206,7 +206,7 @@ def test_inference_mode() -> None:
 
 def test_half_precision_is_close() -> None:
     """The boxes of highest score are there, moved by rounding, in the types of single precision."""
-    model, half = small_model(), small_model(changes={'half': True})
+    model, half = small_model(), small_model(changes={'half_precision': True})
     expected, found = _found(model), _found(half)
     assert found.bboxes.dtype == found.scores.dtype == found.mask_scores.dtype == torch.float32
     sure = expected[:10]
@@ -214,7 +214,7 @@ def test_half_precision_is_close() -> None:
     off[sure.labels[:, None] != found.labels[None]] = torch.inf
     distance, match = off.min(1)
     assert 0 < distance.median() < 1
-    torch.testing.assert_close(found.mask_scores[match].median(), sure.mask_scores.median(), rtol=0.02, atol=0)
+    assert (found.mask_scores[match] / sure.mask_scores - 1).abs().median() < 0.1
     assert next(model.parameters()).dtype == torch.float32
 
 

@@ -1,4 +1,4 @@
-"""Test a detector: python tools/test.py CONFIG CHECKPOINT [--data DIR] [--out FILE.pkl] [--show-dir DIR] [--tta]."""
+"""Test a detector: python tools/test.py CONFIG CHECKPOINT [--data DIR] [--show-dir DIR] [--tta] [--amp]."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ from typing import Any
 from mmdet.engine.hooks.utils import trigger_visualization_hook
 from mmdet.evaluation import DumpDetResults
 from mmengine.config import Config, ConfigDict
+from mmengine.device import get_device
 from mmengine.fileio import dump
 
+from centermask.engine.amp import use_half_precision
 from centermask.engine.launch import (
     add_run_arguments,
     build_runner,
@@ -34,6 +36,9 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument('--show-dir', help='draw predictions into this folder, under WORK_DIR/TIMESTAMP')
     parser.add_argument('--wait-time', type=float, default=2, help='seconds that --show shows each (default 2)')
     parser.add_argument('--tta', action='store_true', help="test-time augmentation, by the config's tta_model")
+    parser.add_argument(
+        '--amp', action='store_true', help='compute in half precision: bfloat16 on a CPU, float16 on a GPU'
+    )
     add_run_arguments(parser)
     return parser.parse_args(argv)
 
@@ -70,6 +75,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         if not cfg.default_hooks.get('visualization'):
             raise InputError(f'--show: the config {args.config} has no default_hooks.visualization.')
         trigger_visualization_hook(cfg, args)
+    if args.amp:
+        use_half_precision(cfg, get_device())
     if args.tta:
         use_tta(cfg)
     if args.out:

@@ -80,7 +80,7 @@ def prepare(model: Any, dtype: torch.dtype | None = None) -> Any:
         return _replace(model, dtype is not None)
 
 
-def half_precision(device: torch.device) -> torch.dtype:
+def half_type(device: torch.device) -> torch.dtype:
     """The half precision that a device computes fast: bfloat16 on a CPU, float16 on a GPU."""
     return torch.bfloat16 if device.type == 'cpu' else torch.float16
 
@@ -286,7 +286,7 @@ class Folded:
             return detector
         tensors = _tensors(modules)
         if self._twin is None or self._watch is None or self._half != half or self._watch.changed(tensors):
-            self._twin = prepare(_twin(detector), half_precision(tensors[0].device) if half else None)
+            self._twin = prepare(_twin(detector), half_type(tensors[0].device) if half else None)
             self._watch, self._half = _Watch(tensors), half
         _share_settings(detector, self._twin)
         return self._twin

@@ -1,4 +1,4 @@
-"""Mixed precision wherever the model trains."""
+"""Mixed precision wherever the model trains, half precision where it is tested."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from mmdet.registry import OPTIM_WRAPPERS
+from mmengine.config import Config
 from mmengine.device import is_cuda_available
 from mmengine.optim import AmpOptimWrapper, OptimWrapper
 
@@ -43,3 +44,20 @@ class MixedPrecisionOptimWrapper(FiniteSteps, AmpOptimWrapper):
     def _overflow_is_handled(self) -> bool:
         # At 1 it's the gradients themselves that overflow.
         return self.loss_scaler.is_enabled() and self._scale_update_param is None and self.loss_scaler.get_scale() > 1
+
+
+def use_half_precision(cfg: Config, device: str) -> None:
+    """Have a config's detector compute in half precision when it is tested: ``--amp`` of the command lines.
+
+    Args:
+        cfg: config of a CenterMask.
+        device: torch's name of the device that it will be tested on.
+
+    Raises:
+        InputError: the config's detector can't do so, or the device would be slower for it.
+    """
+    if cfg.model.type != 'CenterMask':
+        raise InputError(f'--amp: the model of {cfg.filename} is a {cfg.model.type}, and only a CenterMask takes it.')
+    if device == 'cpu' and not torch.cpu._is_avx512_bf16_supported():
+        raise InputError('--amp: this CPU has no bfloat16 (avx512_bf16) and would be slower: leave --amp out.')
+    cfg.model.half_precision = True
