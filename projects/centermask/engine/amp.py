@@ -11,6 +11,7 @@ from mmengine.device import is_cuda_available
 from mmengine.optim import AmpOptimWrapper, OptimWrapper
 
 from centermask.engine.finite import FiniteSteps
+from centermask.errors import InputError
 
 
 # The second name is MMEngine's, which `mim train --amp` gives.
