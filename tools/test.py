@@ -15,6 +15,8 @@ from mmengine.config import Config, ConfigDict
 from mmengine.device import get_device
 from mmengine.fileio import dump
 
+from centermask.deploy.detector import put_in_place, require_no_model_options
+from centermask.deploy.runtime import is_exported
 from centermask.engine.amp import use_half_precision
 from centermask.engine.launch import (
     add_run_arguments,
@@ -30,7 +32,7 @@ from centermask.errors import InputError
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.partition(':')[0])
     parser.add_argument('config', help='config file')
-    parser.add_argument('checkpoint', help='checkpoint file')
+    parser.add_argument('checkpoint', help='checkpoint file, or a file that tools/export.py made of it')
     parser.add_argument('--out', help='write all predictions to this file (.pkl or .pickle)')
     parser.add_argument('--show', action='store_true', help='show predictions in a window')
     parser.add_argument('--show-dir', help='draw predictions into this folder, under WORK_DIR/TIMESTAMP')
@@ -71,12 +73,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     require_file(args.checkpoint, 'checkpoint')
     cfg.load_from = args.checkpoint
     cfg.resume = False
+    if args.amp:
+        use_half_precision(cfg, get_device(), is_exported(args.checkpoint))
+    if is_exported(args.checkpoint):
+        if args.tta:
+            raise InputError('--tta: an exported file looks at an image as it is; test the checkpoint.')
+        require_no_model_options(args.cfg_options)
+        put_in_place(cfg, args.checkpoint)
     if args.show or args.show_dir:
         if not cfg.default_hooks.get('visualization'):
             raise InputError(f'--show: the config {args.config} has no default_hooks.visualization.')
         trigger_visualization_hook(cfg, args)
-    if args.amp:
-        use_half_precision(cfg, get_device())
     if args.tta:
         use_tta(cfg)
     if args.out:

@@ -48,3 +48,5 @@ def test_half_precision_is_for_a_centermask_on_a_device_that_has_it(monkeypatch:
     assert config.model.half_precision
     with pytest.raises(InputError, match='is a MaskRCNN, and only a CenterMask takes it'):
         use_half_precision(Config(dict(model=dict(type='MaskRCNN'))), 'cuda')
+    with pytest.raises(InputError, match='an exported file has its precision'):
+        use_half_precision(config, 'cuda', exported=True)

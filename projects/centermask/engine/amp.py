@@ -47,16 +47,19 @@ class MixedPrecisionOptimWrapper(FiniteSteps, AmpOptimWrapper):
         return self.loss_scaler.is_enabled() and self._scale_update_param is None and self.loss_scaler.get_scale() > 1
 
 
-def use_half_precision(cfg: Config, device: str) -> None:
+def use_half_precision(cfg: Config, device: str, exported: bool = False) -> None:
     """Have a config's detector compute in half precision when it is tested: ``--amp`` of the command lines.
 
     Args:
         cfg: config of a CenterMask.
         device: torch's name of the device that it will be tested on.
+        exported: whether it is an exported file that will be tested.
 
     Raises:
         InputError: the config's detector can't do so, or the device would be slower for it.
     """
+    if exported:
+        raise InputError('--amp: an exported file has its precision: export the checkpoint with --half.')
     if cfg.model.type != 'CenterMask':
         raise InputError(f'--amp: the model of {cfg.filename} is a {cfg.model.type}, and only a CenterMask takes it.')
     if device == 'cpu' and not torch.cpu._is_avx512_bf16_supported():
