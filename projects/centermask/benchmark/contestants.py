@@ -60,7 +60,8 @@ class Contestant:
         batch = self.batches[number % len(self.batches)]
         samples = [DetDataSample(metainfo=sample.metainfo) for sample in batch['data_samples']]
         device = next(self.model.parameters()).device.type
-        precision = torch.autocast(device, self.autocast) if self.autocast else nullcontext()
+        own = isinstance(self.model, CenterMask)  # which computes in half precision without autocast
+        precision = torch.autocast(device, self.autocast) if self.autocast and not own else nullcontext()
         with torch.no_grad(), precision:
             results = self.model.test_step(dict(inputs=batch['inputs'], data_samples=samples))
         if self.masks == 'rle':
@@ -154,7 +155,11 @@ def other_ways(
     if equal and not isinstance(contestant.model, CenterMask):
         yield other('equal', prepare(copy.deepcopy(contestant.model)))
     if amp:
-        yield other('bfloat16', contestant.model, torch.bfloat16)
+        half: Any = contestant.model
+        if isinstance(half, CenterMask):
+            half = copy.deepcopy(half)
+            half.half_precision = True
+        yield other('bfloat16', half, torch.bfloat16)
     if channels_last:
         yield other('channels-last', copy.deepcopy(contestant.model).to(memory_format=torch.channels_last))
     if compiled:
