@@ -47,7 +47,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument('--threads', type=int, help="on a CPU (default torch's)")
     parser.add_argument('--device', default=get_device(), help='cpu, cuda, cuda:1 ... (default %(default)s)')
     parser.add_argument('--equal', action='store_true', help="MMDetection's models also with our folding and memory")
-    parser.add_argument('--amp', action='store_true', help='each model also in bfloat16')
+    parser.add_argument('--amp', action='store_true', help='each model also in bfloat16, on a GPU float16')
     parser.add_argument('--channels-last', action='store_true', help='each model also in channels-last memory')
     parser.add_argument('--compile', action='store_true', help='each model also with torch.compile')
     parser.add_argument(

@@ -23,7 +23,7 @@ from centermask.detector import CenterMask
 from centermask.engine.launch import load_config
 from centermask.errors import InputError
 from centermask.figures.tradeoff import SHIPPED
-from centermask.inference import kept_memory, prepare
+from centermask.inference import half_precision, kept_memory, prepare
 from centermask.tables.measure import build
 
 EQUAL = 'equal'
@@ -77,8 +77,9 @@ class Contestant:
         """Return the result of the picture of a round, from its pixels to full-size masks."""
         batch = self.batches[number % len(self.batches)]
         samples = [DetDataSample(metainfo=sample.metainfo) for sample in batch['data_samples']]
-        autocast = self.backend == 'eager' and self.precision != 'float32'
-        with torch.no_grad(), torch.autocast(self.device, torch.bfloat16) if autocast else nullcontext():
+        # A CenterMask computes in half precision without autocast.
+        plain = self.backend != 'eager' or self.precision == 'float32' or isinstance(self.model, CenterMask)
+        with torch.no_grad(), nullcontext() if plain else torch.autocast(self.device, getattr(torch, self.precision)):
             results = self.model.test_step(dict(inputs=batch['inputs'], data_samples=samples))
         if self.masks == 'rle':
             for result in results:
@@ -161,7 +162,7 @@ def other_ways(
         contestant: as shipped.
         equal: with BN folded, in channels-last memory and in memory that the process keeps, as CenterMask tests; only
             models that don't do so themselves.
-        amp: with the network in bfloat16.
+        amp: with the network in half precision, bfloat16 on a CPU and float16 on a GPU.
         channels_last: in channels-last memory.
         compiled: with the network's parts compiled by ``torch.compile``.
     """
@@ -172,7 +173,12 @@ def other_ways(
     if equal and not isinstance(contestant.model, CenterMask):
         yield other(EQUAL, prepare(copy.deepcopy(contestant.model)))
     if amp:
-        yield other('bfloat16', contestant.model, 'bfloat16')
+        half: Any = contestant.model
+        if isinstance(half, CenterMask):
+            half = copy.deepcopy(half)
+            half.half_precision = True
+        precision = str(half_precision(torch.device(contestant.device))).removeprefix('torch.')
+        yield other(precision, half, precision)
     if channels_last:
         yield other('channels-last', copy.deepcopy(contestant.model).to(memory_format=torch.channels_last))
     if compiled:
