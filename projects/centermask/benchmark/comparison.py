@@ -23,7 +23,7 @@ from centermask.benchmark.pictures import make_picture
 from centermask.benchmark.rounds import interleaved, measure, summary, timed_on
 from centermask.benchmark.stages import NETWORK, STAGES, Stopwatch, timed_by_stage
 from centermask.benchmark.training import Step, prepare_training
-from centermask.inference import half_precision
+from centermask.inference import half_type
 from centermask.tables.measure import count_parameters
 
 STAGE_ROUNDS = 5
@@ -167,7 +167,7 @@ def _facts(contestant: Contestant, shipped: Contestant) -> dict[str, Any]:
 
 
 def _peaks(device: str) -> dict[str, float]:
-    dtypes = (torch.float32, half_precision(torch.device(device)))
+    dtypes = (torch.float32, half_type(torch.device(device)))
     return {str(dtype).removeprefix('torch.'): peak(device, dtype) for dtype in dtypes}
 
 

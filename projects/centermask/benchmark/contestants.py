@@ -23,7 +23,7 @@ from centermask.detector import CenterMask
 from centermask.engine.launch import load_config
 from centermask.errors import InputError
 from centermask.figures.tradeoff import SHIPPED
-from centermask.inference import half_precision, kept_memory, prepare
+from centermask.inference import half_type, kept_memory, prepare
 from centermask.tables.measure import build
 
 EQUAL = 'equal'
@@ -177,7 +177,7 @@ def other_ways(
         if isinstance(half, CenterMask):
             half = copy.deepcopy(half)
             half.half_precision = True
-        precision = str(half_precision(torch.device(contestant.device))).removeprefix('torch.')
+        precision = str(half_type(torch.device(contestant.device))).removeprefix('torch.')
         yield other(precision, half, precision)
     if channels_last:
         yield other('channels-last', copy.deepcopy(contestant.model).to(memory_format=torch.channels_last))
