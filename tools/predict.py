@@ -11,6 +11,7 @@ from mmengine.device import get_device
 
 from centermask.deploy.detector import require_no_model_options
 from centermask.deploy.runtime import is_exported
+from centermask.engine.amp import use_half_precision
 from centermask.engine.inferencer import CenterMaskInferencer, find_images, predict, require_device
 from centermask.engine.launch import add_config_options, load_config, require_writable, run
 
@@ -30,6 +31,9 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         '--score-thr', type=float, default=0.3, help='least score of what is drawn (default 0.3); JSON holds all'
     )
     parser.add_argument('--device', default=get_device(), help='cpu, cuda, cuda:1 ... (default %(default)s)')
+    parser.add_argument(
+        '--amp', action='store_true', help='compute in half precision: bfloat16 on a CPU, float16 on a GPU'
+    )
     add_config_options(parser)
     return parser.parse_args(argv)
 
@@ -41,6 +45,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     require_device(args.device)
     if is_exported(args.checkpoint):
         require_no_model_options(args.cfg_options)
+    if args.amp:
+        use_half_precision(cfg, args.device, is_exported(args.checkpoint))
     require_writable(args.out_dir, '--out-dir')
     inferencer = CenterMaskInferencer(cfg, args.checkpoint, args.device)
     print(f'{len(images)} images, detections above {args.score_thr} are drawn into {args.out_dir / "vis"}')
