@@ -197,8 +197,9 @@ class FusedConv(nn.Module):
         """
         x = x.to(self.weight.dtype, memory_format=torch.channels_last)
         if not self.packed:
-            # For the input's size, which is then the best order for it and a right one for all others.
-            size = list(x.shape)
+            # Any order is right for any input. Of 1×1 convs the best one depends on its size, and of others oneDNN takes
+            # a slower one in bfloat16 when it knows the size.
+            size = list(x.shape) if self.weight.shape[2:] == (1, 1) else None
             self.weight = torch.ops.mkldnn._reorder_convolution_weight(self.weight, *self.geometry, size)
             self.packed = True
         name, arguments = self.activation
