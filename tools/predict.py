@@ -9,6 +9,7 @@ from pathlib import Path
 
 from mmengine.device import get_device
 
+from centermask.datasets.images import MAX_PIXELS, check_image
 from centermask.engine.inferencer import CenterMaskInferencer, find_images, predict, require_device
 from centermask.engine.launch import add_config_options, load_config, require_writable, run
 
@@ -28,6 +29,9 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         '--score-thr', type=float, default=0.3, help='least score of what is drawn (default 0.3); JSON holds all'
     )
     parser.add_argument('--device', default=get_device(), help='cpu, cuda, cuda:1 ... (default %(default)s)')
+    parser.add_argument(
+        '--max-pixels', type=int, default=MAX_PIXELS, help='refuse larger images undecoded (default %(default)s)'
+    )
     add_config_options(parser)
     return parser.parse_args(argv)
 
@@ -35,6 +39,8 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
     images = find_images(args.images)
+    for image in images:
+        check_image(image, args.max_pixels, to_its_end=True)
     cfg = load_config(args.config, args.cfg_options)
     require_device(args.device)
     require_writable(args.out_dir, '--out-dir')
