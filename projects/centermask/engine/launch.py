@@ -89,7 +89,8 @@ def load_config(path: str, options: dict, change: Callable[[Config], None] = lam
         cfg = Config.fromfile(path)
     except (Exception, SystemExit) as error:  # a config is a program: it may fail in any way
         known = _find_known(error)  # a config may read its data's classes
-        raise known or InputError(f"The config {path} can't be read, {type(error).__name__}: {error}.") from error
+        why = ' '.join(str(error).split()).rstrip('.')
+        raise known or InputError(f"The config {path} can't be read, {type(error).__name__}: {why}.") from error
     change(cfg)
     check_options(cfg, options)
     cfg.merge_from_dict(options)

@@ -73,11 +73,11 @@ class CenterMaskRunner(Runner):
         return super().wrap_model(model_wrapper_cfg, model)
 
     def build_train_loop(self, loop: BaseLoop | dict) -> BaseLoop:
-        if isinstance(self._train_dataloader, dict):
-            apart = self._randomness_cfg.get('diff_rank_seed', False)
-            built = self.build_dataloader(self._train_dataloader, seed=self.seed, diff_rank_seed=apart)
-            self._train_dataloader = TrainingLoader(built, self.seed)
         with explained_model_errors('train_dataloader or train_cfg'):
+            if isinstance(self._train_dataloader, dict):
+                apart = self._randomness_cfg.get('diff_rank_seed', False)
+                built = self.build_dataloader(self._train_dataloader, seed=self.seed, diff_rank_seed=apart)
+                self._train_dataloader = TrainingLoader(built, self.seed)
             return self._with_its_classes(super().build_train_loop(loop))
 
     def build_val_loop(self, loop: BaseLoop | dict) -> BaseLoop:
