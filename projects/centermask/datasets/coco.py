@@ -6,6 +6,7 @@ import json
 import os
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from mmdet.registry import DATASETS
 from mmengine.fileio import get_local_path
 from mmengine.logging import MMLogger
 
-from centermask.datasets.images import MAX_PIXELS, check_image
+from centermask.datasets.images import MAX_PIXELS, UnreadableError, check_image
 from centermask.datasets.rle import rle_to_polygons, run_lengths
 from centermask.errors import InputError, RunError
 
@@ -197,7 +198,8 @@ class CenterMaskCocoDataset(CocoDataset):
                 instance['mask'] = rle_to_polygons(instance['mask'])
         path, expected = info['img_path'], (info['height'], info['width'])
         if self.backend_args is None:
-            check_image(path, self.max_pixels)
+            with suppress(UnreadableError):  # of which the pipeline speaks
+                check_image(path, self.max_pixels)
         try:
             data = self.pipeline(info)
         except Exception:

@@ -13,6 +13,10 @@ MAX_PIXELS = 100_000_000
 FORMATS = ('BMP', 'GIF', 'JPEG', 'PNG', 'PPM', 'TIFF', 'WEBP')
 
 
+class UnreadableError(InputError):
+    """A file that is damaged, no image or not there."""
+
+
 def check_image(path: str | Path, max_pixels: int = MAX_PIXELS, to_its_end: bool = False) -> None:
     """Refuse a file that is no image, or one that would be too large or not what it looks like once decoded.
 
@@ -23,11 +27,12 @@ def check_image(path: str | Path, max_pixels: int = MAX_PIXELS, to_its_end: bool
             lacks with gray and says nothing.
 
     Raises:
-        InputError: it isn't an image, has more pixels, is in CMYK (which OpenCV guesses the colours of) or holds more
+        UnreadableError: it isn't an image.
+        InputError: it has more pixels, is in CMYK (which OpenCV guesses the colours of) or holds more
             than one picture.
     """
     if not Path(path).is_file():
-        raise InputError(f"The image {path} is no file or doesn't exist: take it away.")
+        raise UnreadableError(f"The image {path} is no file or doesn't exist: take it away.")
     Image.init()  # PIL knows half of its formats until then
     limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None  # PIL's is of its own size, and warns
     try:
@@ -48,6 +53,8 @@ def check_image(path: str | Path, max_pixels: int = MAX_PIXELS, to_its_end: bool
     except InputError:
         raise
     except Exception as error:  # a damaged file raises whatever its first wrong byte leads to
-        raise InputError(f'The image {path} could not be read, it is damaged or no image: take it away.') from error
+        raise UnreadableError(
+            f'The image {path} could not be read, it is damaged or no image: take it away.'
+        ) from error
     finally:
         Image.MAX_IMAGE_PIXELS = limit
