@@ -2,6 +2,7 @@
 # make test    set up what is missing, then lint, type-check and test
 # make lint    the first two alone
 # make setup   only set up
+# make soak    kill and interrupt small trainings and watch their memory for half an hour
 # make clean   remove the environments and what was built for them
 #
 # PYTHON=python    use an environment of your own as it is, if it satisfies setup.cfg
@@ -33,10 +34,13 @@ endif
 # mim starts `python` by its name.
 export PATH := $(if $(BIN),$(BIN):)$(PATH)
 
-.PHONY: demo test lint setup setup-test clean
+.PHONY: demo test lint soak setup setup-test clean
 
 demo: setup
 	$(PY) tools/demo.py
+
+soak: setup
+	$(PY) tools/soak.py
 
 test: lint
 	$(PY) -m pytest -n auto --dist loadfile --no-loadscope-reorder --cov=centermask --cov-report=term

@@ -16,6 +16,8 @@ import pytest
 from mmdet.visualization import DetLocalVisualizer
 from mmengine.registry import DefaultScope
 
+from centermask import CenterMaskVisualizer
+
 REPOSITORY = Path(__file__).resolve().parents[1]
 SHARED = REPOSITORY.parent / 'shared'
 
@@ -63,7 +65,8 @@ def mmdet_scope() -> None:
 def own_visualizer() -> Iterator[None]:
     """Each test has its own: MMEngine keeps one in a process, which writes to its first run's folder, gone by then."""
     yield
-    DetLocalVisualizer._instance_dict.clear()
+    for visualizer in (CenterMaskVisualizer, DetLocalVisualizer):
+        visualizer._instance_dict.clear()
 
 
 @pytest.fixture(scope='session')

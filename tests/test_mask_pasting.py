@@ -1,14 +1,31 @@
 """Masks of 28×28 cells in an image: which pixels they cover."""
 
-from collections.abc import Callable
+import subprocess
+import sys
 
+import numpy as np
+import pycocotools.mask as coco_mask
 import pytest
 import torch
+import torch.nn.functional as F
+from mmdet.models.roi_heads.mask_heads.fcn_mask_head import _do_paste_mask
 from torch import Tensor
 
-from centermask.mask_pasting import paste_exact, paste_rounded
+from centermask import mask_pasting
+from centermask.mask_pasting import encode, paste
 
 FULL = torch.ones(1, 28, 28)
+
+
+def _paste(probabilities: Tensor, boxes: Tensor, image_size: tuple[int, int], threshold: float, how: str) -> Tensor:
+    """Masks as bool and as RLE, which must be the same."""
+    settings = (probabilities.numpy(), boxes.numpy(), image_size, threshold, how)
+    masks = paste(*settings)
+    rles = encode(*settings)
+    assert masks.shape == rles.shape and masks.dtype == bool
+    for mask, rle in zip(masks, rles, strict=True):
+        assert rle == coco_mask.encode(np.asfortranarray(mask, np.uint8))
+    return torch.from_numpy(masks)
 
 
 def _rows_and_columns(mask: Tensor) -> tuple[list[int], list[int]]:
@@ -31,8 +48,8 @@ def _rows_and_columns(mask: Tensor) -> tuple[list[int], list[int]]:
     ],
 )
 def test_exact(box: tuple[float, ...], rows: list[int], columns: list[int]) -> None:
-    masks = paste_exact(FULL, torch.tensor([box]), (10, 12), 0.5)
-    assert masks.shape == (1, 10, 12) and masks.dtype == torch.bool
+    masks = _paste(FULL, torch.tensor([box], dtype=torch.float32), (10, 12), 0.5, 'exact')
+    assert masks.shape == (1, 10, 12)
     assert _rows_and_columns(masks[0]) == (rows, columns)
 
 
@@ -46,42 +63,110 @@ def test_exact(box: tuple[float, ...], rows: list[int], columns: list[int]) -> N
     ],
 )
 def test_rounded(box: tuple[float, ...], rows: list[int], columns: list[int]) -> None:
-    masks = paste_rounded(FULL, torch.tensor([box], dtype=torch.float32), (10, 12), 0.5)
-    assert masks.shape == (1, 10, 12) and masks.dtype == torch.bool
+    masks = _paste(FULL, torch.tensor([box], dtype=torch.float32), (10, 12), 0.5, 'rounded')
+    assert masks.shape == (1, 10, 12)
     assert _rows_and_columns(masks[0]) == (rows, columns)
 
 
 def test_a_pixel_at_the_threshold() -> None:
     """It belongs to the object in the star recipe and doesn't in the paper recipe."""
     half, box = FULL / 2, torch.tensor([[2.0, 3, 6, 8]])
-    assert paste_exact(half, box, (10, 12), 0.5).any()
-    assert not paste_rounded(half, box, (10, 12), 0.5).any()
-    assert paste_rounded(half, box, (10, 12), 0.49).any()
+    assert _paste(half, box, (10, 12), 0.5, 'exact').any()
+    assert not _paste(half, box, (10, 12), 0.5, 'rounded').any()
+    assert _paste(half, box, (10, 12), 0.49, 'rounded').any()
 
 
-@pytest.mark.parametrize('paste', [paste_exact, paste_rounded])
-def test_mask_is_the_right_way_round(paste: Callable) -> None:
+@pytest.mark.parametrize('how', ['exact', 'rounded'])
+def test_mask_is_the_right_way_round(how: str) -> None:
     """Probability in the upper left quarter only."""
     quarter = torch.zeros(1, 28, 28)
     quarter[:, :14, :14] = 1
-    mask = paste(quarter, torch.tensor([[4.0, 6, 44, 66]]), (80, 50), 0.5)[0]
+    mask = _paste(quarter, torch.tensor([[4.0, 6, 44, 66]]), (80, 50), 0.5, how)[0]
     assert mask[8:34, 6:22].all()
     assert not mask[40:].any() and not mask[:, 28:].any()
 
 
-@pytest.mark.parametrize('paste', [paste_exact, paste_rounded])
-def test_several_masks(paste: Callable) -> None:
+@pytest.mark.parametrize('how', ['exact', 'rounded'])
+def test_several_masks(how: str) -> None:
     boxes = torch.tensor([[2.0, 2, 10, 10], [20, 20, 30, 40]])
-    both = paste(torch.stack([FULL[0], FULL[0] * 0.7]), boxes, (50, 50), 0.5)
+    both = _paste(torch.stack([FULL[0], FULL[0] * 0.7]), boxes, (50, 50), 0.5, how)
     for mask, box in zip(both, boxes, strict=True):
-        assert torch.equal(mask, paste(FULL, box[None], (50, 50), 0.5)[0])
+        assert torch.equal(mask, _paste(FULL, box[None], (50, 50), 0.5, how)[0])
 
 
-@pytest.mark.parametrize('paste', [paste_exact, paste_rounded])
-def test_no_masks(paste: Callable) -> None:
-    assert paste(torch.zeros(0, 28, 28), torch.zeros(0, 4), (10, 12), 0.5).shape == (0, 10, 12)
+@pytest.mark.parametrize('how', ['exact', 'rounded'])
+def test_no_masks(how: str) -> None:
+    assert _paste(torch.zeros(0, 28, 28), torch.zeros(0, 4), (10, 12), 0.5, how).shape == (0, 10, 12)
 
 
 def test_rounded_box_without_area() -> None:
     """It covers the pixel in which it lies at most."""
-    assert paste_rounded(FULL, torch.tensor([[3.2, 4.2, 3.2, 4.2]]), (10, 12), 0.5).sum().item() <= 1
+    assert _paste(FULL, torch.tensor([[3.2, 4.2, 3.2, 4.2]]), (10, 12), 0.5, 'rounded').sum().item() <= 1
+
+
+@pytest.mark.parametrize('how', ['exact', 'rounded'])
+def test_box_outside_the_image(how: str) -> None:
+    boxes = torch.tensor([[-20.0, 2, -10, 8], [3, 40, 8, 50], [-50, -50, -40, 60]])
+    assert not _paste(FULL.repeat(3, 1, 1), boxes, (10, 12), 0.5, how).any()
+
+
+def _by_torch(probability: Tensor, box: Tensor, image_size: tuple[int, int], how: str) -> Tensor:
+    """The pixels' probabilities as both releases compute them."""
+    pixels = torch.zeros(image_size)
+    if how == 'exact':
+        pasted, where = _do_paste_mask(probability[None, None], box[None], *image_size, skip_empty=True)
+        pixels[where] = pasted[0]
+        return pixels
+    centre, half = (box[:2] + box[2:]) / 2, (box[2:] - box[:2]) / 2 * 30 / 28
+    (x1, y1), (x2, y2) = (centre - half).int().tolist(), (centre + half).int().tolist()
+    size = max(y2 - y1 + 1, 1), max(x2 - x1 + 1, 1)
+    resized = F.interpolate(F.pad(probability, (1, 1, 1, 1))[None, None], size, mode='bilinear')[0, 0]
+    left, top = max(x1, 0), max(y1, 0)
+    inside = resized[top - y1 :, left - x1 :][: image_size[0] - top, : image_size[1] - left]
+    pixels[top : top + inside.shape[0], left : left + inside.shape[1]] = inside
+    return pixels
+
+
+@pytest.mark.parametrize('how', ['exact', 'rounded'])
+def test_is_what_the_releases_compute(how: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Boxes of all sizes, some beyond the image's edges, in several stripes; pixels at the threshold may differ."""
+    monkeypatch.setattr(mask_pasting, 'STRIPE', 5000)
+    generator = torch.Generator().manual_seed(0)
+    image_size = (120, 161)
+    probabilities = torch.rand(40, 28, 28, generator=generator)
+    probabilities[20:] = F.avg_pool2d(probabilities[20:], 9, 1, 4)  # smooth ones
+    corners = torch.rand(40, 2, generator=generator) * torch.tensor([170.0, 130]) - 20
+    boxes = torch.cat([corners, corners + torch.rand(40, 2, generator=generator) ** 3 * 300 + 0.5], dim=1)
+    boxes[:, 2:] = boxes[:, 2:].clamp(min=1)  # the reference fails left of the image
+    boxes[-1] = torch.tensor([0.0, 0, 161, 120])
+    boxes[-2] = torch.tensor([-10.0, -10, 180, 150])  # runs go on from column to column
+    probabilities[-2] = 1
+    masks = _paste(probabilities, boxes, image_size, 0.5, how)
+    assert masks[-2].all()
+    for mask, probability, box in zip(masks, probabilities, boxes, strict=True):
+        expected = _by_torch(probability, box, image_size, how)
+        different = mask != (expected >= 0.5 if how == 'exact' else expected > 0.5)
+        assert ((expected[different] - 0.5).abs() < 1e-4).all()
+
+
+MEMORY = """
+import resource, sys
+import numpy as np
+from centermask.mask_pasting import encode
+how = sys.argv[1]
+rng = np.random.default_rng(0)
+cells = rng.random((100, 28, 28), np.float32)
+boxes = np.tile(np.float32([[0, 0, 6000, 4000]]), (100, 1))
+encode(cells[:1], np.float32([[0, 0, 50, 50]]), (4000, 6000), 0.5, how)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+found = encode(cells[:3], boxes[:3], (4000, 6000), 0.5, how)  # one more of this size takes no more
+found = [*found] + [found[0]] * 97
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
+"""
+
+
+@pytest.mark.parametrize('how', ['exact', 'rounded'])
+def test_memory(how: str) -> None:
+    """Masks over the whole of a picture of 24 megapixels."""
+    done = subprocess.run([sys.executable, '-c', MEMORY, how], capture_output=True, text=True, check=True)
+    assert float(done.stdout) < 100

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from mmdet.models.roi_heads.mask_heads import MaskIoUHead
 
 from centermask import MaskScoringHead
 
@@ -40,12 +41,24 @@ def test_last_conv_halves_the_size() -> None:
 
 
 def test_own_class() -> None:
-    ious = torch.arange(4.0).expand(3, 4)  # an output's value is its number
-    labels = torch.tensor([2, 0, 1])
-    assert _head().of_class(ious, labels).tolist() == [2, 0, 1]
-    with_background = _head(background_channel=True)
-    assert with_background.fc_mask_iou.out_features == 4
-    assert with_background.of_class(ious, labels).tolist() == [3, 1, 2]
+    """One output of those of all classes, with background one further on; its gradients too."""
+    x, masks, labels = torch.randn(3, 8, 14, 14), torch.randn(3, 28, 28), torch.tensor([2, 0, 2])
+    for background in (False, True):
+        head = _head(background_channel=background)
+        assert head.fc_mask_iou.out_features == 3 + background
+        torch.nn.init.normal_(head.fc_mask_iou.bias)
+        gradients = []
+        for ious in (head(x, masks)[torch.arange(3), labels + background], head(x, masks, labels)):
+            head.zero_grad()
+            ious.square().sum().backward()
+            gradients.append([ious, *(p.grad for p in head.parameters())])
+        torch.testing.assert_close(*gradients)
+
+
+def test_is_mmdetections_head() -> None:
+    """But for the own class."""
+    head, x, masks = _head(), torch.randn(3, 8, 14, 14), torch.randn(3, 28, 28)
+    torch.testing.assert_close(head(x, masks), MaskIoUHead.forward(head, x, masks))
 
 
 def _masks(*areas: int) -> torch.Tensor:

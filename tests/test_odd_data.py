@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import pycocotools.mask as mask_utils
 import pytest
-from mmdet.registry import DATASETS
+import torch
+from mmdet.registry import DATASETS, METRICS
 from mmdet.structures import DetDataSample
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
@@ -16,6 +17,7 @@ from PIL import Image
 from small_model import small_model, without_gradient
 
 from centermask import CenterMask
+from centermask.mask_pasting import paste
 
 DATASETS_FOLDER = Path(__file__).resolve().parents[1] / 'configs/_base_/datasets'
 RECIPES = pytest.mark.parametrize('recipe', ['star', 'paper'])
@@ -132,8 +134,8 @@ def test_boxes_under_a_pixel_after_resizing(tmp_path: Path, recipe: str) -> None
 
 @RECIPES
 def test_1000_objects_in_an_image(tmp_path: Path, recipe: str) -> None:
-    objects = [box(12 * (i % 40), 12 * (i // 40), 10, 11, label=i % 3) for i in range(1000)]
-    data = load(tmp_path, recipe, [objects], size=(480, 300), scale=(480, 300))
+    objects = [box(8 * (i % 40), 8 * (i // 40), 6, 7, label=i % 3) for i in range(1000)]
+    data = load(tmp_path, recipe, [objects], size=(320, 200), scale=(320, 200))
     assert len(truth(data)[0]) == 1000
     losses = learn(small_model(recipe), data)
     assert losses['loss_mask'] > 0 and losses['loss_bbox'] > 0
@@ -144,8 +146,9 @@ def test_1000_objects_in_an_image(tmp_path: Path, recipe: str) -> None:
 def test_image_of_one_pixel_by_4000(tmp_path: Path, recipe: str, size: tuple[int, int]) -> None:
     width, height = size
     thing = box(1000 * (width > 1), 1000 * (height > 1), min(width, 2000), min(height, 2000))
-    data = load(tmp_path, recipe, [[thing]], size, scale=None)
-    assert min(data['inputs'][0].shape[1:]) == 1 and max(data['inputs'][0].shape[1:]) == 1333
+    for _ in range(4):  # flipped or not
+        data = load(tmp_path, recipe, [[thing]], size, scale=None)
+        assert sorted(data['inputs'][0].shape) == [2, 3, 1333]
     learn(small_model(recipe), data)
     find(small_model(recipe), load(tmp_path, recipe, [[thing]], size, scale=None, test=True))
 
@@ -181,13 +184,37 @@ def test_object_with_holes_by_rle(tmp_path: Path, recipe: str) -> None:
     mask[30:70, 30:50] = mask[30:70, 60:90] = 0
     mask[40:60, 65:85] = 1  # an island
     data = load(tmp_path, recipe, [[box(20, 20, 80, 60, segmentation=rle(mask))]])
+    (learned,) = truth(data)[0].masks.to_ndarray()
+    assert abs(int(learned.sum()) - int(mask.sum())) < 100  # of 3600 pixels; 1800 are holes
     assert learn(small_model(recipe), data)['loss_mask'] > 0
 
 
 @RECIPES
 def test_all_objects_of_one_class(tmp_path: Path, recipe: str) -> None:
-    objects = [[box(20 * i, 15 * i, 40, 35, label=2) for i in range(4)]] * 2
-    assert learn(small_model(recipe), load(tmp_path, recipe, objects))['loss_mask'] > 0
+    """Then the two others never occur: they learn that they don't, and AP leaves them out."""
+    objects = [[box(20 * i, 15 * i, 40, 35, label=1, iscrowd=0) for i in range(4)]] * 2
+    model, data = small_model(recipe), load(tmp_path, recipe, objects)
+    assert learn(model, data)['loss_mask'] > 0
+    gradient = model.bbox_head.conv_cls.bias.grad
+    assert gradient[0] > 0 and gradient[2] > 0  # towards lower scores
+
+    metric = METRICS.build(
+        dict(
+            type='CenterMaskCocoMetric',
+            ann_file=str(tmp_path / 'annotations.json'),
+            metric=['bbox', 'segm'],
+            classwise=True,
+        )
+    )
+    metric.dataset_meta = {'classes': ['class 0', 'class 1', 'class 2']}
+    for sample in load(tmp_path, recipe, objects, scale=(128, 96), test=True)['data_samples']:
+        boxes = torch.tensor([[20.0 * i, 15 * i, 20 * i + 40, 15 * i + 35] for i in range(4)])
+        masks = torch.from_numpy(paste(np.ones((4, 28, 28), np.float32), boxes.numpy(), (96, 128), 0.5, 'exact'))
+        found = dict(bboxes=boxes, scores=torch.ones(4), labels=torch.ones(4, dtype=torch.long), masks=masks)
+        metric.process({}, [dict(pred_instances=found, img_id=sample.img_id, ori_shape=(96, 128))])
+    scores = metric.evaluate(2)
+    assert scores['coco/bbox_mAP'] > 0.99 and scores['coco/segm_mAP'] > 0.9
+    assert np.isnan(scores['coco/class 0_precision']) and scores['coco/class 1_precision'] > 0.9
 
 
 @RECIPES

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from centermask import SAGMaskHead
 from centermask.sag_mask_head import SpatialAttention
@@ -58,13 +59,50 @@ def test_without_attention() -> None:
 
 
 def test_own_class() -> None:
-    logits = torch.arange(4.0)[None, :, None, None].expand(3, 4, 28, 28)  # a channel's value is its number
-    labels = torch.tensor([2, 0, 1])
-    assert _head().of_class(logits, labels).mean((1, 2)).tolist() == [2, 0, 1]
-    with_background = _head(background_channel=True)
-    assert with_background.conv_logits.out_channels == 4
-    assert with_background.of_class(logits, labels).mean((1, 2)).tolist() == [3, 1, 2]
+    """One channel of what the conv gives for all, with background one further on; its gradients too."""
+    x, labels = torch.randn(3, 8, 14, 14), torch.tensor([2, 0, 2])
+    for background in (False, True):
+        head = _head(background_channel=background)
+        assert head.conv_logits.out_channels == 3 + background
+        torch.nn.init.normal_(head.conv_logits.bias)
+        gradients = []
+        for logits in (head(x)[torch.arange(3), labels + background], head(x, labels)):
+            head.zero_grad()
+            logits.square().sum().backward()
+            gradients.append([logits, *(p.grad for p in head.parameters())])
+        torch.testing.assert_close(*gradients)
+
+
+@pytest.mark.parametrize('memory_format', [torch.contiguous_format, torch.channels_last])
+def test_own_class_in_any_memory_format(memory_format: torch.memory_format) -> None:
+    head, x, labels = _head(), torch.randn(3, 8, 14, 14), torch.tensor([2, 0, 2])
+    expected = head(x, labels)
+    head = head.to(memory_format=memory_format)
+    torch.testing.assert_close(head(x.contiguous(memory_format=memory_format), labels), expected)
 
 
 def test_own_class_of_no_rois() -> None:
-    assert _head().of_class(torch.zeros(0, 3, 28, 28), torch.zeros(0, dtype=torch.long)).shape == (0, 28, 28)
+    """Every parameter has its gradient of 0."""
+    head = _head()
+    logits = head(torch.zeros(0, 8, 14, 14), torch.zeros(0, dtype=torch.long))
+    assert logits.shape == (0, 28, 28)
+    logits.sum().backward()
+    assert all(not p.grad.any() for p in head.parameters())
+
+
+def test_memory_for_1200_classes() -> None:
+    """No tensor of 1200 channels is made: 100 RoIs of them would take 376 MB."""
+    sizes = []
+
+    class Sizes(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            result = func(*args, **(kwargs or {}))
+            sizes.append(result.numel() if isinstance(result, torch.Tensor) else 0)
+            return result
+
+    with torch.device('meta'):
+        head = SAGMaskHead(num_classes=1200, num_convs=1, in_channels=64, conv_out_channels=64)
+        x, labels = torch.empty(100, 64, 14, 14), torch.empty(100, dtype=torch.long)
+        with Sizes():
+            head(x, labels).sum().backward()
+    assert max(sizes) == 100 * 64 * 28 * 28

@@ -49,8 +49,17 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument('--amp', action='store_true', help='each model also in bfloat16')
     parser.add_argument('--channels-last', action='store_true', help='each model also in channels-last memory')
     parser.add_argument('--compile', action='store_true', help='each model also with torch.compile')
+    parser.add_argument(
+        '--train',
+        type=int,
+        default=0,
+        metavar='IMAGES',
+        help='also a training step of this many images, and the loader',
+    )
     parser.add_argument('--no-stages', action='store_true', help='times alone: no stages, counts and memory')
-    parser.add_argument('--out', type=Path, default=Path('work_dirs/benchmark'), help='folder (default %(default)s)')
+    parser.add_argument(
+        '--out', type=Path, default=Path('work_dirs/benchmark'), help='folder of the results (default %(default)s)'
+    )
     return parser.parse_args(argv)
 
 
@@ -59,6 +68,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     for option in ('rounds', 'detections', 'threads'):
         if getattr(args, option) is not None and getattr(args, option) < 1:
             raise InputError(f'--{option} {getattr(args, option)}: give 1 or more.')
+    if args.train < 0:
+        raise InputError(f'--train {args.train}: give the images of a training step, 1 or more.')
     if args.size and not 32 <= args.size[0] <= args.size[1]:
         raise InputError(f'--size {args.size[0]} {args.size[1]}: give the shorter side first, 32 or more.')
     require_device(args.device)
@@ -74,6 +85,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         masks=args.masks,
         ways=dict(equal=args.equal, amp=args.amp, channels_last=args.channels_last, compiled=args.compile),
         stages=not args.no_stages,
+        batch_size=args.train,
     )
     measured = compare(args.configs, pictures, wishes, partial(print, flush=True))
     text = tables(measured)

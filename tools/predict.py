@@ -10,6 +10,8 @@ from pathlib import Path
 from mmengine.device import get_device
 
 from centermask.datasets.images import MAX_PIXELS, check_image
+from centermask.deploy.detector import require_no_model_options
+from centermask.deploy.runtime import is_exported
 from centermask.engine.inferencer import CenterMaskInferencer, find_images, predict, require_device
 from centermask.engine.launch import add_config_options, load_config, require_writable, run
 
@@ -18,7 +20,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.partition(':')[0])
     parser.add_argument('images', metavar='IMAGE_OR_FOLDER', help='a picture, or a folder of them')
     parser.add_argument('config', help='config file')
-    parser.add_argument('checkpoint', help='checkpoint file')
+    parser.add_argument('checkpoint', help='checkpoint file, or a file that tools/export.py made of it')
     parser.add_argument(
         '--out-dir',
         type=Path,
@@ -43,6 +45,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         check_image(image, args.max_pixels, to_its_end=True)
     cfg = load_config(args.config, args.cfg_options)
     require_device(args.device)
+    if is_exported(args.checkpoint):
+        require_no_model_options(args.cfg_options)
     require_writable(args.out_dir, '--out-dir')
     inferencer = CenterMaskInferencer(cfg, args.checkpoint, args.device)
     print(f'{len(images)} images, detections above {args.score_thr} are drawn into {args.out_dir / "vis"}')

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import torch
 
+from centermask.benchmark.comparison import latency
+from centermask.benchmark.machine import name_of_machine
 from centermask.engine.launch import load_config, run
 from centermask.errors import InputError
 from centermask.tables.check import check
@@ -20,9 +22,6 @@ from centermask.tables.measure import (
     build,
     count_flops,
     count_parameters,
-    input_size,
-    machine,
-    measure_latency,
 )
 from centermask.tables.pages import as_csv, markdown, update_readme
 
@@ -118,11 +117,11 @@ def _measure(what: str, names: Sequence[str]) -> None:
             figures = dict(Parameters=str(parameters), FLOPs=str(flops))
             found = f'{parameters / 1e6:.2f} M parameters, {flops / 1e9:.1f} GFLOPs'
         else:
-            latency, hardware = measure_latency(config, device), machine(device)
-            value = dict(value=round(latency), hardware=hardware, backend='PyTorch', mode='FP32')
-            value |= {'batch size': 1, 'resolution': str(input_size(config))}
+            (ms, size), hardware = latency(config, device), name_of_machine(device)
+            value = dict(value=round(ms), hardware=hardware, backend='PyTorch', mode='FP32')
+            value |= {'batch size': 1, 'resolution': str(size)}
             figures = {LATENCY: json.dumps([value])}  # JSON is YAML in one line
-            found = f'{latency:.0f} ms on {hardware}'
+            found = f'{ms:.0f} ms on {hardware}'
         write_figures(CONFIGS, name, figures)
         left = (time.monotonic() - start) / done * (len(names) - done)
         print(f'{found}; {left:.0f} s left', flush=True)

@@ -14,6 +14,8 @@ from mmdet.evaluation import DumpDetResults
 from mmengine.config import Config, ConfigDict
 from mmengine.fileio import dump
 
+from centermask.deploy.detector import put_in_place, require_no_model_options
+from centermask.deploy.runtime import is_exported
 from centermask.engine.launch import (
     add_run_arguments,
     build_runner,
@@ -28,7 +30,7 @@ from centermask.errors import InputError
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.partition(':')[0])
     parser.add_argument('config', help='config file')
-    parser.add_argument('checkpoint', help='checkpoint file')
+    parser.add_argument('checkpoint', help='checkpoint file, or a file that tools/export.py made of it')
     parser.add_argument('--out', help='write all predictions to this file (.pkl or .pickle)')
     parser.add_argument('--show', action='store_true', help='show predictions in a window')
     parser.add_argument('--show-dir', help='draw predictions into this folder, under WORK_DIR/TIMESTAMP')
@@ -66,6 +68,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     require_file(args.checkpoint, 'checkpoint')
     cfg.load_from = args.checkpoint
     cfg.resume = False
+    if is_exported(args.checkpoint):
+        if args.tta:
+            raise InputError('--tta: an exported file looks at an image as it is; test the checkpoint.')
+        require_no_model_options(args.cfg_options)
+        put_in_place(cfg, args.checkpoint)
     if args.show or args.show_dir:
         if not cfg.default_hooks.get('visualization'):
             raise InputError(f'--show: the config {args.config} has no default_hooks.visualization.')

@@ -7,7 +7,9 @@ import shlex
 import sys
 from collections.abc import Sequence
 
+from centermask.datasets.checking import check_training_data
 from centermask.engine.launch import add_run_arguments, build_runner, load_run_config, require_file, run
+from centermask.engine.own_config import is_first_process
 from centermask.errors import InputError
 from centermask.report.after_training import report_training
 
@@ -24,7 +26,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         nargs='?',
         const='auto',
         metavar='CHECKPOINT',
-        help='go on from a checkpoint; without one, from the last in the work folder',
+        help='go on from a checkpoint; without one, from the newest in the work folder that is whole',
     )
     add_run_arguments(parser)
     return parser.parse_args(argv)
@@ -46,6 +48,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         cfg.load_from = None if args.resume == 'auto' else args.resume
     if cfg.get('load_from'):
         require_file(cfg.load_from, 'checkpoint')
+    if is_first_process() and (found := check_training_data(cfg, with_tables=bool(args.data))):
+        print(found, flush=True)
     build_runner(cfg).train()
     if args.data:
         report_training(cfg, shlex.join(sys.argv))

@@ -21,7 +21,7 @@ env_cfg = dict(
 tta_model = dict(type='CenterMaskTTA')
 
 vis_backends = [dict(type='LocalVisBackend')]
-visualizer = dict(type='DetLocalVisualizer', vis_backends=vis_backends, name='visualizer')
+visualizer = dict(type='CenterMaskVisualizer', vis_backends=vis_backends, name='visualizer')
 
 load_from = None
 resume = False

@@ -16,6 +16,7 @@ from .sag_mask_head import SAGMaskHead
 from .scale_adaptive_roi_extractor import ScaleAdaptiveRoIExtractor
 from .self_adjusting_smooth_l1_loss import SelfAdjustingSmoothL1Loss
 from .tta import CenterMaskTTA
+from .visualizer import CenterMaskVisualizer
 from .vovnet import VoVNet
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     'CenterMaskFCOSHead',
     'CenterMaskRoIHead',
     'CenterMaskTTA',
+    'CenterMaskVisualizer',
     'InclusiveOverlaps2D',
     'MaskScoringHead',
     'MobileNetV2Features',

@@ -13,7 +13,7 @@ from mmengine.config import ConfigDict
 from mmengine.structures import InstanceData
 from torch import Tensor
 
-from .inference import Folded
+from .inference import Folded, kept_memory
 from .roi_head import clip_to_image
 
 
@@ -84,6 +84,7 @@ class CenterMask(SingleStageDetector):
         losses.update(self.roi_head.loss(x, detections, batch_data_samples))
         return losses
 
+    @kept_memory()
     def predict(self, batch_inputs: Tensor, batch_data_samples: SampleList, rescale: bool = True) -> SampleList:
         """Return the samples with ``pred_instances``: bboxes, scores, labels, masks and mask_scores."""
         fast = self.for_testing()

@@ -1,47 +1,117 @@
-"""From 28×28 masks in their boxes to masks of the image, in the two ways of the releases."""
+"""From 28×28 masks in their boxes to masks of the image, in the two ways of the releases.
+
+Both sample a mask bilinearly on a grid along the axes, so what an image's pixels get is a product of three matrices:
+weights of the cells for each row, the cells, weights of the cells for each column. It is computed in NumPy, for the
+pixels of the box alone, in stripes: the memory needed doesn't grow with image or box.
+"""
 
 from __future__ import annotations
 
-import torch
-import torch.nn.functional as F
-from mmdet.models.roi_heads.mask_heads.fcn_mask_head import _do_paste_mask
-from torch import Tensor
+import math
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import pycocotools.mask as coco_mask
+
+from .encoded_masks import EncodedMasks
+
+STRIPE = 1 << 20  # pixels computed at once
+Grid = tuple[int, np.ndarray]
+"""The first pixel along an axis, and where it and the next ones lie in the mask, in cells, the first cell at 0."""
 
 
-def paste_exact(probabilities: Tensor, boxes: Tensor, image_size: tuple[int, int], threshold: float) -> Tensor:
-    """Sample each mask bilinearly at the centres of the image's pixels (star recipe).
+def _exact(low: np.float32, high: np.float32, pixels: int, cells: int) -> Grid:
+    """Centres of pixels in the exact box (star recipe)."""
+    first, last = max(math.floor(low) - 1, 0), min(math.ceil(high) + 1, pixels)
+    centres = np.arange(first, last, dtype=np.float32) + np.float32(0.5)
+    return first, (centres - low) / (high - low) * cells - np.float32(0.5)
+
+
+def _rounded(low: np.float32, high: np.float32, pixels: int, cells: int) -> Grid:
+    """Mask and a margin of one cell resized to whole pixels (paper recipe)."""
+    centre, half = (low + high) / 2, (high - low) / 2 * (cells + 2) / cells
+    start, stop = int(centre - half), int(centre + half)
+    size = max(stop - start + 1, 1)
+    first, last = max(start, 0), min(start + size, pixels)
+    centres = np.arange(first - start, last - start, dtype=np.float32) + np.float32(0.5)
+    return first, centres * np.float32((cells + 2) / size) - np.float32(1.5)
+
+
+# Where the pixels are, and whether one that has just the threshold belongs to the object.
+PASTINGS: dict[str, tuple[Callable[..., Grid], Callable]] = {
+    'exact': (_exact, np.greater_equal),
+    'rounded': (_rounded, np.greater),
+}
+
+
+def _weights(places: np.ndarray, cells: int) -> np.ndarray:
+    """Return the weight of each cell for each place (P,), shape (P, cells): bilinear along an axis, 0 outside."""
+    return np.maximum(1 - np.abs(places[:, None] - np.arange(cells, dtype=np.float32)), 0)
+
+
+def _stripes(
+    probability: np.ndarray, box: np.ndarray, image_size: tuple[int, int], threshold: float, pasting: str
+) -> Iterator[tuple[int, int, np.ndarray]]:
+    """Yield the mask in the image from left to right: left and top pixel of a stripe, and its columns (w, h) of bool.
+
+    Nothing outside the stripes belongs to the object.
+    """
+    (height, width), cells = image_size, len(probability)
+    grid, belongs = PASTINGS[pasting]
+    (left, across), (top, down) = grid(box[0], box[2], width, cells), grid(box[1], box[3], height, cells)
+    if len(across) and len(down):
+        columns, rows = _weights(across, cells) @ probability.T, _weights(down, cells).T  # (w, 28), (28, h)
+        step = max(STRIPE // len(down), 1)
+        for i in range(0, len(across), step):
+            yield left + i, top, belongs(columns[i : i + step] @ rows, threshold)
+
+
+def paste(
+    probabilities: np.ndarray, boxes: np.ndarray, image_size: tuple[int, int], threshold: float, pasting: str
+) -> np.ndarray:
+    """Return masks of the image, bool, shape (N, height, width).
 
     Args:
-        probabilities: shape (N, 28, 28).
-        boxes: x1, y1, x2, y2 in pixels, shape (N, 4).
+        probabilities: masks in their boxes, float32, shape (N, 28, 28).
+        boxes: x1, y1, x2, y2 in pixels, float32, shape (N, 4).
         image_size: height and width in pixels.
-        threshold: a pixel belongs to the object from this probability on.
-
-    Returns:
-        Boolean masks, shape (N, height, width).
+        threshold: a pixel belongs to the object above this probability, ``'exact'`` also at it.
+        pasting: ``'exact'`` samples at the centres of the image's pixels (star recipe), ``'rounded'`` resizes mask and
+            a margin of one cell to whole pixels (paper recipe).
     """
-    masks = torch.zeros((len(boxes), *image_size), dtype=torch.bool, device=boxes.device)
-    for i in range(len(boxes)):
-        pasted, where = _do_paste_mask(probabilities[i][None, None], boxes[i : i + 1], *image_size, skip_empty=True)
-        masks[i][where] = pasted[0] >= threshold
+    masks = np.zeros((len(boxes), *image_size), bool)
+    for mask, probability, box in zip(masks, probabilities, boxes, strict=True):
+        for left, top, columns in _stripes(probability, box, image_size, threshold, pasting):
+            width, height = columns.shape
+            mask[top : top + height, left : left + width] = columns.T
     return masks
 
 
-def paste_rounded(probabilities: Tensor, boxes: Tensor, image_size: tuple[int, int], threshold: float) -> Tensor:
-    """Resize each mask, with a margin of one cell, to its box rounded to whole pixels (paper recipe).
+def encode(
+    probabilities: np.ndarray, boxes: np.ndarray, image_size: tuple[int, int], threshold: float, pasting: str
+) -> EncodedMasks:
+    """Return what :func:`paste` returns in COCO's run-length encoding, without a mask of the image in between."""
+    rles = []
+    for probability, box in zip(probabilities, boxes, strict=True):
+        stripes = _stripes(probability, box, image_size, threshold, pasting)
+        changes = [_changes(columns, left, top, image_size[0]) for left, top, columns in stripes]
+        rles.append(_rle(np.concatenate([np.zeros(0, int), *changes]), image_size))
+    return EncodedMasks(rles, image_size)
 
-    Arguments and result as :func:`paste_exact`, but for a pixel that has just the threshold: here it doesn't belong.
-    """
-    height, width = image_size
-    masks = torch.zeros((len(boxes), height, width), dtype=torch.bool, device=boxes.device)
-    size = probabilities.shape[-1]
-    padded = F.pad(probabilities, (1, 1, 1, 1))  # (N, 30, 30)
-    centers, half_sizes = (boxes[:, :2] + boxes[:, 2:]) / 2, (boxes[:, 2:] - boxes[:, :2]) / 2 * (size + 2) / size
-    corners = torch.cat([centers - half_sizes, centers + half_sizes], dim=1).int().tolist()
-    for mask, probability, (x1, y1, x2, y2) in zip(masks, padded, corners, strict=True):
-        box_size = (max(y2 - y1 + 1, 1), max(x2 - x1 + 1, 1))
-        resized = F.interpolate(probability[None, None], box_size, mode='bilinear', align_corners=False)[0, 0]
-        left, top, right, bottom = max(x1, 0), max(y1, 0), min(x1 + box_size[1], width), min(y1 + box_size[0], height)
-        if left < right and top < bottom:
-            mask[top:bottom, left:right] = resized[top - y1 : bottom - y1, left - x1 : right - x1] > threshold
-    return masks
+
+def _changes(columns: np.ndarray, left: int, top: int, height: int) -> np.ndarray:
+    """Return where the columns' runs of object begin and end, in turn, in pixels down the columns of the image."""
+    framed = np.zeros((columns.shape[0], columns.shape[1] + 2), bool)
+    framed[:, 1:-1] = columns
+    column, row = np.divmod(np.flatnonzero(framed.ravel()[1:] != framed.ravel()[:-1]), framed.shape[1])
+    return (left + column) * height + top + row
+
+
+def _rle(changes: np.ndarray, image_size: tuple[int, int]) -> dict:
+    goes_on = np.zeros(len(changes), bool)  # at the bottom of a column, on top of the next
+    goes_on[1:-1:2] = goes_on[2::2] = changes[1:-1:2] == changes[2::2]
+    ends = np.concatenate([changes[~goes_on], [image_size[0] * image_size[1]]])
+    lengths = np.diff(ends, prepend=0)
+    return coco_mask.frPyObjects(
+        {'size': list(image_size), 'counts': lengths if lengths[-1] else lengths[:-1]}, *image_size
+    )

@@ -42,9 +42,24 @@ class MaskScoringHead(MaskIoUHead):
         self.first_class = int(background_channel)
         self.share = share
 
-    def of_class(self, mask_ious: Tensor, labels: Tensor) -> Tensor:
-        """Return the IoU predicted for each RoI's own class, shape (R,)."""
-        return mask_ious[torch.arange(len(labels), device=labels.device), labels + self.first_class]
+    def forward(self, mask_feat: Tensor, mask_preds: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Return the IoU predicted for each RoI's mask, shape (R,).
+
+        Args:
+            mask_feat: RoI features, shape (R, C, 14, 14).
+            mask_preds: mask logits of the RoIs' classes, shape (R, 28, 28).
+            labels: the classes, shape (R,). Without them the outputs of all, (R, channels).
+        """
+        x = torch.cat([mask_feat, self.max_pool(mask_preds.sigmoid()[:, None])], dim=1)  # (R, C + 1, 14, 14)
+        for conv in self.convs:
+            x = self.relu(conv(x))
+        x = x.flatten(1)
+        for fc in self.fcs:
+            x = self.relu(fc(x))
+        if labels is None:
+            return self.fc_mask_iou(x)
+        outputs = labels + self.first_class
+        return (x * self.fc_mask_iou.weight[outputs]).sum(1) + self.fc_mask_iou.bias[outputs]
 
     def shares(self, objects: list[Polygons], rois: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:
         """Return the part of each RoI's object that lies inside it, shape (R,); RoIs (R, 4) of one image."""

@@ -16,7 +16,7 @@ from mmdet.structures.bbox import bbox2roi
 from mmengine.structures import InstanceData
 from torch import Tensor
 
-from .mask_pasting import paste_exact, paste_rounded
+from .mask_pasting import PASTINGS, encode, paste
 from .mask_targets import rasterise_in_rois
 from .normalizers import weight_among_processes
 
@@ -36,11 +36,11 @@ def _image_areas(img_metas: Sequence[dict], like: Tensor) -> Tensor:
 
 
 def clip_to_image(detected: InstanceData, image_size: tuple[int, int]) -> tuple[InstanceData, Tensor]:
-    """Clip boxes to an image of this height and width; return those that aren't empty then, and which they are (N,)."""
+    """Clip boxes to an image of this height and width; return those that aren't empty then, and which they are."""
     height, width = image_size
     limits = detected.bboxes.new_tensor([width, height, width, height])
     detected.bboxes = torch.minimum(detected.bboxes.clamp(min=0), limits)
-    kept = (detected.bboxes[:, 2:] > detected.bboxes[:, :2]).all(1)
+    kept = (detected.bboxes[:, 2:] > detected.bboxes[:, :2]).all(1).nonzero().squeeze(1)
     return detected[kept], kept
 
 
@@ -60,10 +60,11 @@ class CenterMaskRoIHead(StandardRoIHead):
         average_normalizers: whether losses are means over the RoIs of all processes, so that any number of processes
             learns the same from the same images, or over each one's own (both releases).
         train_cfg: with ``assigner``, ``sampler`` and ``mask_size``.
-        test_cfg: with ``mask_thr_binary``.
+        test_cfg: with ``mask_thr_binary`` and ``mask_format``: ``'tensor'`` (default), bool masks (N, H, W), or
+            ``'rle'``, an :class:`EncodedMasks`.
 
     Raises:
-        ValueError: for an unknown ``pasting``.
+        ValueError: for an unknown ``pasting`` or ``mask_format``.
     """
 
     def __init__(
@@ -84,8 +85,11 @@ class CenterMaskRoIHead(StandardRoIHead):
             test_cfg=test_cfg,
             init_cfg=init_cfg,
         )
-        if pasting not in ('exact', 'rounded'):
+        if pasting not in PASTINGS:
             raise ValueError(f"pasting is 'exact' or 'rounded', not {pasting!r}")
+        mask_format = (test_cfg or {}).get('mask_format', 'tensor')
+        if mask_format not in ('tensor', 'rle'):
+            raise ValueError(f"mask_format is 'tensor' or 'rle', not {mask_format!r}")
         self.pasting = pasting
         self.average_normalizers = average_normalizers
         self.mask_iou_head = MODELS.build(mask_iou_head) if mask_iou_head is not None else None
@@ -96,10 +100,8 @@ class CenterMaskRoIHead(StandardRoIHead):
     def mask_forward(self, x: Sequence[Tensor], rois: Tensor, labels: Tensor, img_metas: Sequence[dict]) -> Masks:
         """Return masks and their predicted IoU for RoIs (R, 5) of classes ``labels`` (R,)."""
         features = self._features(x, rois, img_metas)  # (R, C, 14, 14)
-        logits = self.mask_head.of_class(self.mask_head(features), labels)  # (R, 28, 28)
-        if self.mask_iou_head is None:
-            return Masks(logits, None)
-        return Masks(logits, self.mask_iou_head.of_class(self.mask_iou_head(features, logits), labels))
+        logits = self.mask_head(features, labels)
+        return Masks(logits, None if self.mask_iou_head is None else self.mask_iou_head(features, logits, labels))
 
     def forward(self, x: Sequence[Tensor], detections: list[InstanceData], data_samples: SampleList) -> Masks:
         """Return masks and their predicted IoU for the detections of all images, in their order."""
@@ -148,7 +150,7 @@ class CenterMaskRoIHead(StandardRoIHead):
     def predict(
         self, x: Sequence[Tensor], detections: list[InstanceData], data_samples: SampleList, rescale: bool = False
     ) -> list[InstanceData]:
-        """Return each image's detections with ``masks`` (N, H, W) and, with a mask scoring head, ``mask_scores`` (N,).
+        """Return each image's detections with ``masks`` and, with a mask scoring head, ``mask_scores`` (N,).
 
         Args:
             x: levels of the pyramid.
@@ -181,10 +183,15 @@ class CenterMaskRoIHead(StandardRoIHead):
         """
         if ious is not None:
             detected.mask_scores = detected.scores * ious
-        threshold = self.test_cfg['mask_thr_binary']
-        if self.pasting == 'rounded':
-            detected.masks = paste_rounded(probabilities, detected.bboxes, image_size, threshold)
-            return detected
-        detected, kept = clip_to_image(detected, image_size)
-        detected.masks = paste_exact(probabilities[kept], detected.bboxes, image_size, threshold)
+        if self.pasting == 'exact':
+            detected, kept = clip_to_image(detected, image_size)
+            probabilities = probabilities[kept]
+        # All that pasting needs in one transfer to the host.
+        needed = torch.cat([detected.bboxes, probabilities.flatten(1)], dim=1).detach().cpu().numpy()
+        boxes, cells = needed[:, :4], needed[:, 4:].reshape(probabilities.shape)
+        how = (image_size, self.test_cfg['mask_thr_binary'], self.pasting)
+        if self.test_cfg.get('mask_format') == 'rle':
+            detected.masks = encode(cells, boxes, *how)
+        else:
+            detected.masks = torch.from_numpy(paste(cells, boxes, *how)).to(detected.bboxes.device)
         return detected

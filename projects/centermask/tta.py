@@ -12,6 +12,7 @@ from mmengine.structures import InstanceData
 from torch import Tensor
 
 from .detector import CenterMask
+from .inference import kept_memory
 
 
 def _flip_boxes(boxes: Tensor, meta: dict) -> Tensor:
@@ -33,6 +34,7 @@ class CenterMaskTTA(DetTTAModel):
         module: the detector, or its config. Its ``test_cfg`` says how the boxes of all views are merged.
     """
 
+    @kept_memory()
     def test_step(self, data: dict) -> SampleList:
         """Return one sample an image, with ``pred_instances`` in pixels of the original image.
 

@@ -1,10 +1,13 @@
 """Operations, calls, waits and memory of a run."""
 
+import pytest
 import torch
+from small_contestants import small_config
 from torch import nn
 
-from centermask.benchmark.costs import costs_of, peak_memory
+from centermask.benchmark.costs import costs_of, flops_of, peak_memory
 from centermask.benchmark.machine import name_of_machine, peak
+from centermask.tables.measure import count_flops
 
 
 def test_costs() -> None:
@@ -16,11 +19,20 @@ def test_costs() -> None:
             return network(image).sum().item()
 
     costs = costs_of(run, 'cpu')
-    assert costs.flops == 2 * 10 * (100 * 200 + 200 * 50)
     assert costs.counted.waits == 1
     assert costs.counted.calls >= 5
     # The outputs of the first two layers are there together.
     assert costs.memory == 2 * 10 * 200 * 4
+
+
+def test_operations_are_counted_as_layers_are_written(calibrated) -> None:
+    """Also of a model that tests with fused convs, which stays as it is."""
+    contestant, _ = calibrated('star', 5)
+    contestant.run(0)
+    flops = flops_of(contestant)
+    assert contestant.model.fold
+    # Of mask logits only those of the predicted class may be computed.
+    assert flops == pytest.approx(count_flops(small_config('star', 5)), rel=0.1)
 
 
 def test_memory_that_is_freed_counts_once() -> None:

@@ -414,6 +414,16 @@ def test_ap_does_not_depend_on_the_order_of_classes(build, tmp_path: Path, class
     assert half['coco/dog_precision'] == 0
 
 
+@pytest.mark.parametrize('ids', [(0, 1), ('a', 'b')])
+def test_ap_of_annotations_with_any_ids(build, content: dict, tmp_path: Path, ids: tuple) -> None:
+    """COCO's own evaluation never finds an object with the id 0, and knows numbers only."""
+    for fields, number in zip(content['annotations'], ids, strict=True):
+        fields['id'] = number
+    build()
+    scores = evaluate(tmp_path / 'annotations.json', ('cat', 'dog'), {'cat': 'cat', 'dog': 'dog'})
+    assert scores['coco/bbox_mAP'] == scores['coco/segm_mAP'] == 1
+
+
 def test_ids_written_are_the_files(build, tmp_path: Path) -> None:
     build()
     prefix = str(tmp_path / 'out')

@@ -50,6 +50,21 @@ def test_benchmark(benchmark: Path) -> None:
     ]
 
 
+def test_ways_of_running_and_unknown_ap(tmp_path: Path) -> None:
+    """What tools/benchmark.py writes: a model in several ways, and models that the paper has no AP of."""
+    path = tmp_path / 'benchmark.json'
+    models = [
+        {'config': 'configs/yolact-550_r50_coco.py', 'way': 'as shipped', 'ms': 20, 'mask AP': None},
+        {'config': 'configs/yolact-550_r50_coco.py', 'way': 'bfloat16', 'ms': 10, 'mask AP': None},
+        {'config': 'mmdet::solo/solo_r50_fpn_1x_coco.py', 'way': 'as shipped', 'ms': 30, 'mask AP': None},
+    ]
+    path.write_text(json.dumps(dict(machine='abacus', models=models)))
+    assert [(point.label, point.ms, point.ap) for point in read_benchmark(path, ROWS)[1]] == [
+        ('yolact-550_r50', 20, 28.2),
+        ('yolact-550_r50, bfloat16', 10, 28.2),
+    ]
+
+
 def test_pictures(benchmark: Path, tmp_path: Path) -> None:
     draw_tradeoff(ROWS, tmp_path / 'paper.png')
     draw_tradeoff(ROWS, tmp_path / 'own.png', benchmark)

@@ -1,15 +1,14 @@
-"""Parameters, operations and latency of models."""
+"""Parameters and operations of models."""
 
 from pathlib import Path
 
 import pytest
-import torch
 from mmengine.config import Config
 from torch import nn
 
 from centermask.errors import InputError
 from centermask.tables.index import Index
-from centermask.tables.measure import build, count_flops, count_parameters, input_size, machine, measure_latency
+from centermask.tables.measure import build, count_flops, count_parameters, input_size
 
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
 
@@ -85,30 +84,6 @@ def test_operations_of_deformable_convs() -> None:
 )
 def test_input_size(name: str, size: tuple[int, int]) -> None:
     assert input_size(_config(name)) == size
-
-
-def test_latency_reaches_the_mask_branch() -> None:
-    """With random weights too: the threshold of scores is taken away, in a copy of the config."""
-    config = _config(SLIM)
-    for loader in (config.val_dataloader, config.test_dataloader):
-        loader.dataset.pipeline[1].scale = (96, 64)
-    before = config.to_dict()
-    calls = []
-    hook = nn.modules.module.register_module_forward_hook(
-        lambda module, arguments, output: calls.append(len(output)) if type(module).__name__ == 'SAGMaskHead' else None
-    )
-    try:
-        assert measure_latency(config, 'cpu') > 0
-    finally:
-        hook.remove()
-    assert len(calls) == 6
-    assert min(calls) > 0
-    assert config.to_dict() == before
-
-
-def test_machine() -> None:
-    threads = torch.get_num_threads()
-    assert machine('cpu').endswith(f', {threads} thread' + 's' * (threads > 1))
 
 
 def test_a_model_that_cant_be_built(tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ def test_two_models(tools: Callable, tmp_path: Path, capsys: pytest.CaptureFixtu
     arguments = ['--size', '64', '96', '--detections', '5', '--rounds', '2', '--amp', '--out', str(out)]
     tools('benchmark')([SLIM, LITE, *arguments])
     measured = json.loads((out / 'benchmark.json').read_text())
-    assert {'machine', 'date', 'command', 'torch', 'peak', 'rounds', 'pictures', 'models'} <= set(measured)
+    assert {'machine', 'date', 'command', 'torch', 'peak', 'rounds', 'pictures', 'models', 'training'} <= set(measured)
     assert [(Path(m['config']).name, m['way']) for m in measured['models']] == [
         (Path(config).name, way) for config in (SLIM, LITE) for way in ('as shipped', 'bfloat16')
     ]

@@ -83,7 +83,7 @@ def test_measures(main: Callable, copied: Path, capsys: pytest.CaptureFixture) -
 def test_measures_latency(
     main: Callable, copied: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(main.__globals__, 'measure_latency', lambda config, device: 812.4)
+    monkeypatch.setitem(main.__globals__, 'latency', lambda config, device: (812.4, (800, 1066)))
     main(['1', '--measure', 'latency', '--only', 'fcos_r50_fpn_1x_coco'])
     capsys.readouterr()
     main(['1', '--csv'])

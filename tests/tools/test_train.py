@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from mmdet.visualization import DetLocalVisualizer
 
+from centermask import CenterMaskVisualizer
 from centermask.engine.launch import run
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -23,7 +23,7 @@ def train(tools: Callable, tiny_config: Path, tmp_path: Path, capsys: pytest.Cap
     """Train the tiny config in ``tmp_path/run`` and return the exit code and what is on stderr."""
 
     def call(*args: str, config: Path = tiny_config, work_dir: Path = tmp_path / 'run') -> tuple[int, str]:
-        DetLocalVisualizer._instance_dict.clear()  # it would go on recording into the folder of an earlier run
+        CenterMaskVisualizer._instance_dict.clear()  # it would go on recording into the folder of an earlier run
         code = run(lambda: tools('train')([str(config), '--work-dir', str(work_dir), *args]))
         return code, capsys.readouterr().err
 

@@ -32,6 +32,7 @@ def test_one_command_to_the_report(
     assert done.returncode == 0, done.stderr
     assert 'Data: 5 classes, ' in done.stdout and 'is split by image: ' in done.stdout
     assert 'Schedule: 2 iterations of 2 images' in done.stdout
+    assert 'A training would lose no object.' in done.stdout and 'disc ' in done.stdout
     page = (tmp_path / 'report/report.html').read_text()
     assert 'disc' in page and str(tmp_path / 'data/val.json') in page
     # The resolved config is that of a run without --data.

@@ -12,12 +12,15 @@ from typing import Any
 
 import numpy as np
 import torch
+from mmengine.config import Config
 
-from centermask.benchmark.contestants import Contestant, other_ways, shipped, short_name
-from centermask.benchmark.costs import costs_of
+from centermask.benchmark.contestants import SHIPPED, Contestant, other_ways, read_config, shipped, short_name
+from centermask.benchmark.costs import costs_of, flops_of
 from centermask.benchmark.machine import name_of_machine, peak
+from centermask.benchmark.pictures import make_picture
 from centermask.benchmark.rounds import interleaved, measure, summary, timed_on
 from centermask.benchmark.stages import NETWORK, STAGES, Stopwatch, timed_by_stage
+from centermask.benchmark.training import Step, prepare_training
 from centermask.tables.measure import count_parameters
 
 STAGE_ROUNDS = 5
@@ -35,6 +38,7 @@ class Wishes:
         masks: ``'tensor'`` or ``'rle'``.
         ways: what :func:`other_ways` takes.
         stages: whether to time stages and count costs too.
+        batch_size: of a training step, which is timed too if this isn't 0.
     """
 
     detections: int = 50
@@ -44,6 +48,7 @@ class Wishes:
     masks: str = 'tensor'
     ways: Mapping[str, bool] | None = None
     stages: bool = True
+    batch_size: int = 0
 
 
 def compare(
@@ -59,8 +64,11 @@ def compare(
     """
     contestants: list[Contestant] = []
     measured: list[dict[str, Any]] = []
+    steps: dict[str, Step] = {}
+    training: list[dict[str, Any]] = []
     for number, name in enumerate(configs, 1):
-        contestant, found = shipped(name, pictures, wishes.detections, wishes.device, wishes.size, wishes.masks)
+        config = read_config(name)
+        contestant, found = shipped(name, config, pictures, wishes.detections, wishes.device, wishes.size, wishes.masks)
         say(
             f'{number}/{len(configs)} {short_name(name)}: {found.candidates:.0f} scores pass, '
             f'{found.into_nms:.0f} boxes into NMS, {found.detections:.0f} detections of {found.object_size:.0f} pixels'
@@ -68,6 +76,10 @@ def compare(
         others = [one for one in other_ways(contestant, **(wishes.ways or {})) if _runs(one, say)]
         contestants += [contestant, *others]
         measured += [_facts(one) | found._asdict() for one in (contestant, *others)]
+        if wishes.batch_size:
+            timed = timed_on(wishes.device)
+            steps[name], rate = prepare_training(config, contestant.model, wishes.batch_size, wishes.size, timed)
+            training.append(dict(config=name, **{'batch size': wishes.batch_size, 'loader images/s/core': rate}))
     peaks = _peaks(wishes.device)
     runs = {str(contestant): contestant.run for contestant in contestants}
     say(f'{len(contestants)} to time in {wishes.rounds} rounds after one to warm up')
@@ -76,6 +88,13 @@ def compare(
         times = summary(seconds[str(contestant)])
         entry |= dict(ms=times.median, quartiles=[times.lower, times.upper], range=[times.least, times.most])
         entry['ratio'] = times.median / measured[0]['ms']
+    if steps:
+        say(f'training steps of {wishes.batch_size} images')
+        seconds = measure({name: step.run for name, step in steps.items()}, wishes.rounds, timed, report=say)
+        for entry in training:
+            times = summary(seconds[entry['config']])
+            entry |= dict(ms=times.median, quartiles=[times.lower, times.upper])
+            entry['ratio'] = times.median / training[0]['ms']
     if wishes.stages:
         _add_costs(contestants, measured, wishes.device, say)
         _add_stages(contestants, measured, wishes.device, say)
@@ -95,7 +114,15 @@ def compare(
         rounds=wishes.rounds,
         pictures=[list(picture.shape[:2]) for picture in pictures],
         models=measured,
+        training=training,
     )
+
+
+def latency(config: Config, device: str) -> tuple[float, tuple[int, int]]:
+    """Return the median time of one image in ms, as :func:`compare` measures it, and the image's height and width."""
+    contestant, _ = shipped('', config, [make_picture(0)], Wishes.detections, device)
+    seconds = measure({'': contestant.run}, Wishes.rounds, timed_on(device))
+    return summary(seconds['']).median, _facts(contestant)['input']
 
 
 def _runs(contestant: Contestant, say: Callable[[str], None]) -> bool:
@@ -115,7 +142,7 @@ def _facts(contestant: Contestant) -> dict[str, Any]:
         backend='eager',
         precision='bfloat16' if contestant.autocast else 'float32',
         masks=contestant.masks,
-        input=list(contestant.batches[0]['inputs'][0].shape[-2:]),
+        input=tuple(contestant.batches[0]['inputs'][0].shape[-2:]),
         parameters=count_parameters(contestant.model),
         **{'mask AP': None},  # the plot takes the paper's
     )
@@ -129,13 +156,15 @@ def _add_costs(
     contestants: Sequence[Contestant], measured: Sequence[dict], device: str, say: Callable[[str], None]
 ) -> None:
     say('counting operations, operator calls, host waits and memory')
+    flops: dict[str, int] = {}
     for contestant, entry in zip(contestants, measured, strict=True):
-        if contestant.way == 'compiled':  # its operators can't be seen, but are the same
-            entry['flops'] = next(e['flops'] for e in measured if e['config'] == entry['config'])
+        if contestant.way == SHIPPED:
+            flops[contestant.config] = flops_of(contestant)
+        entry['flops'] = flops[contestant.config]
+        if contestant.way == 'compiled':  # its operators can't be seen
             continue
         costs = costs_of(lambda contestant=contestant: contestant.run(0), device)  # type: ignore[misc]
         entry |= dict(
-            flops=costs.flops,
             calls=costs.counted.calls,
             waits=costs.counted.waits,
             waits_by_operator=dict(costs.counted.by_operator.most_common()),

@@ -22,6 +22,7 @@ from centermask.detector import CenterMask
 from centermask.engine.launch import load_config
 from centermask.errors import InputError
 from centermask.figures.tradeoff import SHIPPED
+from centermask.inference import prepare
 from centermask.tables.measure import build
 
 PARTS = ('backbone', 'neck', 'rpn_head', 'bbox_head', 'mask_head')
@@ -96,26 +97,9 @@ def read_config(name: str) -> Config:
         raise InputError(f'The config {name} is not in the package: give a path under its configs/.') from error
 
 
-def prepare_config(name: str, detections: int, size: tuple[int, int] | None, masks: str) -> Config:
-    """Read a config and set how many detections it keeps, its test size and what its masks are.
-
-    Raises:
-        InputError: it can't be read, or isn't a detector's with a test pipeline.
-    """
-    config = read_config(name)
-    settings = (config.get('model') or {}).get('test_cfg')
-    if not settings or 'test_dataloader' not in config:
-        raise InputError(f'The config {name} has no model.test_cfg or no test_dataloader: give one of a detector.')
-    settings.get('rcnn', settings)['max_per_img'] = detections
-    if masks == 'rle' and config.model.type == 'CenterMask':
-        settings['mask_format'] = 'rle'
-    if size:
-        set_size(config, *size)
-    return config
-
-
 def shipped(
     name: str,
+    config: Config,
     pictures: Sequence[np.ndarray],
     detections: int,
     device: str,
@@ -124,10 +108,26 @@ def shipped(
 ) -> tuple[Contestant, Found]:
     """Build the model of a config as it tests by default, calibrated to find things on the pictures.
 
+    Args:
+        name, config: the name under which the config was read, and what was read; it stays as it is.
+        pictures: (H, W, 3) in BGR.
+        detections: on each of them.
+        device: torch's name of it.
+        size: of the test pictures' shorter and longer side, instead of the config's own.
+        masks: ``'tensor'`` or ``'rle'``.
+
     Raises:
-        InputError: the config can't be used, or its model not be calibrated.
+        InputError: the config isn't a detector's, or its model can't be built or not be calibrated.
     """
-    config = prepare_config(name, detections, size, masks)
+    config = copy.deepcopy(config)
+    settings = (config.get('model') or {}).get('test_cfg')
+    if not settings or 'test_dataloader' not in config:
+        raise InputError(f'The config {name} has no model.test_cfg or no test_dataloader: give one of a detector.')
+    settings.get('rcnn', settings)['max_per_img'] = detections
+    if masks == 'rle' and config.model.type == 'CenterMask':
+        settings['mask_format'] = 'rle'
+    if size:
+        set_size(config, *size)
     torch.manual_seed(0)
     model: Any = build(config, 'cpu').to(device)
     batches = as_batches(config, pictures)
@@ -152,8 +152,6 @@ def other_ways(
         return Contestant(contestant.config, way, model, contestant.batches, contestant.masks, autocast)
 
     if equal and not isinstance(contestant.model, CenterMask):
-        from centermask.inference import prepare
-
         yield other('equal', prepare(copy.deepcopy(contestant.model)))
     if amp:
         yield other('bfloat16', contestant.model, torch.bfloat16)
@@ -161,6 +159,9 @@ def other_ways(
         yield other('channels-last', copy.deepcopy(contestant.model).to(memory_format=torch.channels_last))
     if compiled:
         model: Any = copy.deepcopy(contestant.model)
+        if isinstance(model, CenterMask):
+            model.fold = False
+            prepare(model)
         for name in PARTS:
             if isinstance(part := getattr(model, name, None), nn.Module):
                 part.compile()

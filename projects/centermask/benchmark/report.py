@@ -36,6 +36,9 @@ def tables(measured: Mapping[str, Any]) -> str:
     if any('stages' in model for model in models):
         of_stages = ('ms of', 'way', *STAGES, 'beside network')
         lines += [*_table(of_stages, (_stages(model) for model in models if 'stages' in model)), '']
+    if measured['training']:
+        of_training = ('a training step of', 'images', 'ms', 'quartiles', 'ratio', 'loader: images/s on a core')
+        lines += [*_table(of_training, (_training(entry) for entry in measured['training'])), '']
     return '\n'.join(lines)
 
 
@@ -48,10 +51,18 @@ def _names(model: Mapping[str, Any]) -> tuple[str, str]:
     return short_name(model['config']), model['way']
 
 
+def _training(entry: Mapping[str, Any]) -> Sequence[str]:
+    name, images, rate = short_name(entry['config']), entry['batch size'], entry['loader images/s/core']
+    return name, f'{images}', f'{entry["ms"]:.0f}', _quartiles(entry), f'{entry["ratio"]:.2f}', f'{rate:.1f}'
+
+
+def _quartiles(entry: Mapping[str, Any]) -> str:
+    return ' to '.join(f'{value:.0f}' for value in entry['quartiles'])
+
+
 def _times(model: Mapping[str, Any]) -> Sequence[str]:
     size = '×'.join(map(str, model['input']))
-    quartiles = ' to '.join(f'{value:.0f}' for value in model['quartiles'])
-    return (*_names(model), size, f'{model["ms"]:.0f}', quartiles, f'{model["ratio"]:.2f}')
+    return (*_names(model), size, f'{model["ms"]:.0f}', _quartiles(model), f'{model["ratio"]:.2f}')
 
 
 def _costs(model: Mapping[str, Any]) -> Sequence[str]:

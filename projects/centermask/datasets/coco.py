@@ -229,6 +229,13 @@ def read_classes(ann_file: str) -> tuple[str, ...]:
     return tuple(category['name'] for category in sorted(dataset['categories'], key=lambda category: category['id']))
 
 
+def innermost(dataset: dict) -> dict:
+    """The config of the data set itself within those that repeat or balance it."""
+    while 'dataset' in dataset:
+        dataset = dataset['dataset']
+    return dataset
+
+
 def check_images_exist(paths: Sequence[str], ann_file: str) -> None:
     """Look for images by listing each folder once, which takes a second where asking for 118,000 files takes minutes.
 

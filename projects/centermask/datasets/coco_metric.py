@@ -31,6 +31,10 @@ class CenterMaskCocoMetric(CocoMetric):
     def __init__(self, ann_file: str, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self._coco_api = CocoAnnotations(ann_file, annotated=not self.format_only, with_masks='segm' in self.metrics)
+        # COCOeval keeps the matched object's id in an array of numbers in which 0 says that there is none.
+        for number, annotation in enumerate(self._coco_api.dataset['annotations'], start=1):
+            annotation['id'] = number
+        self._coco_api.anns = {annotation['id']: annotation for annotation in self._coco_api.dataset['annotations']}
 
     def compute_metrics(self, results: list) -> dict[str, float]:
         """AP by MMDetection's names. Where nothing at all was detected MMDetection gives none; here it is 0."""

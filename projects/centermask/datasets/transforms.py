@@ -19,7 +19,7 @@ from mmdet.structures.mask import PolygonMasks
 class ShorterSideResize(Resize):
     """Resize to a shorter side, with a limit on the longer one; a class below says how lengths are rounded.
 
-    A line of pixels stays one: no side gets shorter than a pixel.
+    No side gets shorter than two pixels: a single line of them, flipped, is an array that torch refuses.
 
     Usable wherever a ``Resize`` is, as the ``resize_type`` of ``RandomResize`` and ``RandomChoiceResize`` too.
 
@@ -61,9 +61,9 @@ class FloorResize(ShorterSideResize):
         new_shorter = min(scale)
         if longer / shorter * new_shorter > max(scale):
             new_shorter = round(max(scale) * shorter / longer)
-        # What is thinner than a pixel then becomes one; what isn't may pass the limit by a pixel, as in the release.
-        new_longer = int(new_shorter * longer / shorter) if new_shorter else max(scale)
-        new_shorter = max(1, new_shorter)
+        # The longer side may pass its limit by a pixel, as in the release, but not because the shorter one grew.
+        new_longer = int(new_shorter * longer / shorter) if new_shorter >= 2 else max(scale)
+        new_shorter = max(2, new_shorter)
         return (new_shorter, new_longer) if width < height else (new_longer, new_shorter)
 
 
@@ -82,7 +82,7 @@ class RoundResize(ShorterSideResize):
         if max(lengths) > max(scale):
             factor = max(scale) / max(lengths)
             lengths = [length * factor for length in lengths]
-        return max(1, int(lengths[0] + 0.5)), max(1, int(lengths[1] + 0.5))
+        return max(2, int(lengths[0] + 0.5)), max(2, int(lengths[1] + 0.5))
 
 
 @TRANSFORMS.register_module()

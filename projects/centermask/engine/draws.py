@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
 import itertools
+import multiprocessing
+import os
 import signal
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -129,17 +132,40 @@ class TrainingLoader(DataLoader):
             **{name: getattr(built, name) for name in (*names, *more)},
         )
 
+    @property  # type: ignore[override]
+    def batch_size(self) -> int:
+        """What the learning rate is scaled by; torch, given batches instead of images, would say None."""
+        return self.draws.batch_size
+
+    @batch_size.setter
+    def batch_size(self, _: int | None) -> None:
+        pass
+
     def __iter__(self) -> Iterator:  # type: ignore[override]
         yield from super().__iter__()
 
 
+# Whether this program is at its end; workers see it, being other processes.
+_ending = multiprocessing.RawValue('b', 0)
+
+
+@atexit.register
+def _let_workers_end() -> None:
+    """Runs before multiprocessing's own end, which sends SIGTERM to workers and waits for them, for ever if deaf."""
+    _ending.value = 1
+
+
 def leave_signals_to_the_run(loader: DataLoader) -> None:
     """Make a loader's workers deaf to what schedulers and Ctrl-C send to all processes: the run ends them itself."""
-    loader.worker_init_fn = partial(_start_worker, loader.worker_init_fn)
+    loader.worker_init_fn = partial(_start_worker, loader.worker_init_fn, _ending)
 
 
-def _start_worker(start: Callable[[int], None] | None, worker: int) -> None:
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, signal.SIG_IGN)
+def _start_worker(start: Callable[[int], None] | None, ending: Any, worker: int) -> None:
+    def end_with_the_run(*_: object) -> None:
+        if ending.value:
+            os._exit(0)
+
+    signal.signal(signal.SIGTERM, end_with_the_run)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     if start is not None:
         start(worker)

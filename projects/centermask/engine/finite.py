@@ -83,7 +83,7 @@ class FiniteSteps(optim.OptimWrapper):
         gradients = [p.grad for group in self.optimizer.param_groups for p in group['params'] if p.grad is not None]
         here = self._losses_finite
         assert here is not None, 'update_params comes first'
-        norms = torch._foreach_norm(gradients, torch.inf)
+        norms = torch._foreach_norm(gradients)  # of gradients from 1e19 on it isn't finite either, as in clipping
         finite = torch.stack([norm.float() for norm in norms]).isfinite().all() if norms else torch.ones_like(here)
         signal = self.interruption.number if self.interruption is not None else None
         words = torch.stack([~here, ~finite, here.new_zeros(())]).int()

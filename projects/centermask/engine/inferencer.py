@@ -24,9 +24,13 @@ from mmengine.visualization import Visualizer
 from torch import nn
 
 from centermask.checkpoints.loading import load_weights, read_checkpoint, require_fit
+from centermask.deploy.detector import ExportedCenterMask
+from centermask.deploy.runtime import is_exported
+from centermask.encoded_masks import EncodedMasks
 from centermask.engine.launch import explained_model_errors, require_writable
 from centermask.errors import InputError, RunError
 from centermask.folders import write_aside
+from centermask.roi_head import CenterMaskRoIHead
 
 # COCO's ids of its 80 categories run from 1 to 90 with these left out.
 COCO_UNUSED_IDS = (12, 26, 29, 30, 45, 66, 68, 69, 71, 83)
@@ -37,7 +41,7 @@ class CenterMaskInferencer(DetInferencer):
 
     Args:
         model: config.
-        weights: checkpoint.
+        weights: checkpoint, or a file that tools/export.py made of it.
         device: torch's name of it, by default the GPU where there is one.
 
     Raises:
@@ -48,6 +52,10 @@ class CenterMaskInferencer(DetInferencer):
         super().__init__(model, weights, device, show_progress=False)
 
     def _init_model(self, cfg: Any, weights: str | None, device: str = 'cpu') -> nn.Module:
+        if is_exported(str(weights)):
+            exported = ExportedCenterMask(str(weights), test_cfg=dict(mask_format='rle'))
+            exported.cfg = cfg
+            return exported.eval()
         checkpoint = read_checkpoint(str(weights))
         with explained_model_errors():
             model = MODELS.build(cfg.model)
@@ -57,6 +65,8 @@ class CenterMaskInferencer(DetInferencer):
             metainfo = {**DATASETS.get(data.type).METAINFO, **data.get('metainfo', {})}
             checkpoint['meta'] = {**checkpoint.get('meta', {}), 'dataset_meta': metainfo}
         self._load_weights_to_model(model, checkpoint, cfg)
+        if isinstance(getattr(model, 'roi_head', None), CenterMaskRoIHead):
+            model.roi_head.test_cfg['mask_format'] = 'rle'
         model.cfg = cfg
         return model.to(device).eval()
 
@@ -74,8 +84,14 @@ class CenterMaskInferencer(DetInferencer):
         return [{'img_path': str(path), 'img_id': i} for i, path in enumerate(inputs)]
 
     def pred2dict(self, data_sample: DetDataSample, pred_out_dir: str = '') -> dict:
-        """Also write ``mask_scores``, by which masks rank."""
+        """Also write ``mask_scores``, by which masks rank. Masks that come encoded are taken as they are."""
+        masks = data_sample.pred_instances.get('masks')
+        if isinstance(masks, EncodedMasks):
+            del data_sample.pred_instances.masks
         result = super().pred2dict(data_sample, pred_out_dir)
+        if isinstance(masks, EncodedMasks):
+            data_sample.pred_instances.masks = masks
+            result['masks'] = [{**rle, 'counts': rle['counts'].decode()} for rle in masks]
         if 'mask_scores' in data_sample.pred_instances:
             result['mask_scores'] = data_sample.pred_instances.mask_scores.tolist()
         return result

@@ -74,19 +74,21 @@ class InterruptionHook(Hook):
             self._end(runner, number, runner.iter + 1)
 
     def after_val_iter(self, runner: Runner, batch_idx: int, data_batch: object = None, outputs: object = None) -> None:
-        """End a validation early only if nothing is lost: averaged weights are in the model's place meanwhile."""
+        """End a validation early only if nothing is lost: averaged weights are in the model's place meanwhile.
+
+        Of several processes none ends alone; being killed costs them nothing either, once there is that checkpoint.
+        """
         hook = _checkpoint_hook(runner)
-        if self.interruption.number and hook is not None and _saved_at(hook, runner.iter):
-            self._end(runner, self.interruption.number, runner.iter, wait=False)
+        if self.interruption.number and runner.world_size == 1 and hook is not None and _saved_at(hook, runner.iter):
+            self._end(runner, self.interruption.number, runner.iter)
 
     @staticmethod
-    def _end(runner: Runner, number: int, iterations: int, wait: bool = True) -> None:
+    def _end(runner: Runner, number: int, iterations: int) -> None:
         hook = _checkpoint_hook(runner)
         # An epoch resumes at its beginning, where there is a checkpoint already.
         if hook is not None and not hook.by_epoch and not _saved_at(hook, iterations):
             hook._save_checkpoint(runner)
-        if wait:
-            barrier()  # torchrun ends all processes when the first has ended
+        barrier()  # torchrun ends all processes when the first has ended
         saved = hook.last_ckpt if hook is not None else None
         runner.logger.info(
             f'Ended by {signal.Signals(number).name} after iteration {iterations}: '

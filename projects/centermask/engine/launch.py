@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import json
 import os
 import re
@@ -185,7 +186,7 @@ def run(command: Callable[[], None]) -> int:
         print('interrupted', file=sys.stderr)
         return 130
     except Exception as error:
-        known = _find_known(error)
+        known = _find_known(error) or _disk_full(error)
         if isinstance(known, InputError):
             _take_back()
         report = os.environ.get('TORCHELASTIC_ERROR_FILE')
@@ -210,6 +211,14 @@ def _take_back() -> None:
         begun = (f for f in folder.rglob('*') if f.suffix == '.pth' or (f.name == 'scalars.json' and f.stat().st_size))
         if not any(begun):
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _disk_full(error: Exception) -> RunError | None:
+    """A sentence for what the system says where a log or another file can't grow."""
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        name = error.filename or 'A file'
+        return RunError(f"{name} can't be written ({error.strerror}): make room there or name another place.")
+    return None
 
 
 def _find_known(error: BaseException | None) -> InputError | RunError | None:

@@ -12,7 +12,15 @@ from mmengine.config import Config
 from mmengine.model import MMDistributedDataParallel
 from mmengine.optim import OptimWrapper
 from mmengine.registry import FUNCTIONS, Registry
-from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, LogProcessor, Runner, TestLoop, ValLoop
+from mmengine.runner import (
+    EpochBasedTrainLoop,
+    FlexibleRunner,
+    IterBasedTrainLoop,
+    LogProcessor,
+    Runner,
+    TestLoop,
+    ValLoop,
+)
 from torch.nn.utils import clip_grad_norm_
 from torch.utils.data import DataLoader
 
@@ -42,13 +50,14 @@ _LOADER = (DataLoader, ('dataset', 'num_batch_per_epoch', 'disable_subprocess_wa
 
 # What dicts without a type are arguments of, by their place or by the last part of it.
 _UNTYPED: dict[str, tuple[Callable | Iterable[str], ...]] = {
-    '': (Runner, _RUNNER_EXTRAS),
+    '': (Runner, FlexibleRunner, _RUNNER_EXTRAS),
     'train_dataloader': _LOADER,
     'val_dataloader': _LOADER,
     'test_dataloader': _LOADER,
     'train_cfg': (EpochBasedTrainLoop, IterBasedTrainLoop, ('by_epoch',)),
     'val_cfg': (ValLoop,),
     'test_cfg': (TestLoop,),
+    'model.test_cfg': (('mask_format',),),
     'optim_wrapper': (OptimWrapper,),
     'optim_wrapper.clip_grad': (clip_grad_norm_,),
     'model_wrapper_cfg': (MMDistributedDataParallel,),

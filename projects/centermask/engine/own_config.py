@@ -10,6 +10,7 @@ from typing import Any
 
 from mmengine.config import Config
 
+from centermask.datasets.coco import innermost
 from centermask.datasets.own_data import OwnData, find_data
 from centermask.errors import InputError
 
@@ -45,16 +46,14 @@ def fit_config(cfg: Config, folder: Path, work_dir: Path, options: Mapping[str, 
         if absent:
             lines.append(f'No object to learn from: {", ".join(absent)}.')
         lines += _scale_schedule(cfg, len(data.train.image_ids), options)
-    if os.environ.get('RANK', os.environ.get('SLURM_PROCID', '0')) == '0':
+    if is_first_process():
         print('\n'.join(lines), flush=True)
 
 
 def _use_data(cfg: Config, data: OwnData) -> None:
     splits = {'train': data.train or data.val, 'val': data.val, 'test': data.val}
     for mode, split in splits.items():
-        dataset = cfg.get(f'{mode}_dataloader', {}).get('dataset', {})
-        while 'dataset' in dataset:
-            dataset = dataset.dataset
+        dataset = innermost(cfg.get(f'{mode}_dataloader', {}))
         if 'ann_file' not in dataset:
             raise InputError(
                 f"--data: the config {cfg.filename} has no {mode}_dataloader.dataset that reads COCO's format: "
@@ -136,6 +135,11 @@ def _scale_schedulers(schedulers: list[dict], factor: float, total: int, batch_r
         if 'milestones' in scheduler:
             scheduler['milestones'] = [max(1, round(milestone * factor)) for milestone in scheduler['milestones']]
     return max(ends.values(), default=0)
+
+
+def is_first_process() -> bool:
+    """Whether this process is the one to print, before the processes have joined."""
+    return os.environ.get('RANK', os.environ.get('SLURM_PROCID', '0')) == '0'
 
 
 def _count_processes(launcher: str) -> int:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
 
 import torch
@@ -15,6 +16,8 @@ from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 
 from centermask.errors import InputError
+
+_INTERRUPTED = (128 + signal.SIGINT, 128 + signal.SIGTERM)
 
 
 def count_processes(gpus: str) -> int:
@@ -61,9 +64,15 @@ def start(count: int, command: list[str]) -> int:
         # One process's own error makes the others' connections fail, possibly within the clock's second.
         failures = sorted(error.failures.items(), key=lambda item: (not _foreseen(item[1]), item[1].timestamp))
         rank, failure = failures[0]
+        if failure.exitcode in _INTERRUPTED:
+            print('interrupted', file=sys.stderr)
+            return failure.exitcode
         print(f'error: {failure.message}' if _foreseen(failure) else _report(rank, failure), file=sys.stderr)
         return failure.exitcode if failure.exitcode > 0 else 1
-    except (KeyboardInterrupt, SignalException):
+    except SignalException as error:
+        print('interrupted', file=sys.stderr)
+        return 128 + error.sigval
+    except KeyboardInterrupt:
         print('interrupted', file=sys.stderr)
         return 130
     return 0

@@ -12,15 +12,18 @@ from mmdet.registry import MODELS
 from mmdet.structures import DetDataSample
 from mmdet.structures.bbox import BaseBoxes
 from mmdet.structures.mask import BitmapMasks, PolygonMasks
+from mmengine.config import ConfigDict
+from mmengine.device import get_device
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
+from mmengine.optim import AmpOptimWrapper
 from mmengine.runner import Runner
-from mmengine.runner.amp import autocast
 from mmengine.structures import InstanceData
 from torch import nn
 
 from centermask.checkpoints.loading import load_weights, require_fit
 from centermask.engine.finite import FiniteSteps, NotFinite
+from centermask.engine.launch import explained_model_errors
 from centermask.engine.randomness import iteration_key, seed_all
 from centermask.errors import InputError, RunError
 from centermask.folders import write_synced
@@ -39,7 +42,7 @@ class NotFiniteHook(Hook):
     priority = 'ABOVE_NORMAL'
 
     def __init__(self) -> None:
-        self._batches: list[tuple[dict, dict[str, float]]] = []  # of this step, with their losses
+        self._batches: list[tuple[dict, dict[str, torch.Tensor]]] = []  # of this step, with their losses
         self._dumps: list[Path] = []
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
@@ -68,13 +71,16 @@ class NotFiniteHook(Hook):
             )
 
     def _report(self, runner: Runner, why: NotFinite, images: list[str]) -> None:
-        losses = '; '.join(', '.join(f'{k} {float(v):.4g}' for k, v in parts.items()) for _, parts in self._batches)
+        losses = '; '.join(', '.join(f'{k} {v.item():.4g}' for k, v in parts.items()) for _, parts in self._batches)
         where = ''
         if len(self._dumps) < LIMIT:
             path = Path(runner.work_dir, f'not_finite_iter_{runner.iter + 1}_rank_{runner.rank}.pth')
-            write_synced(path, partial(torch.save, dump_of(runner, [batch for batch, _ in self._batches])))
-            self._dumps.append(path)
-            where = f' Compute it again by: python tools/replay.py {path}'
+            try:
+                write_synced(path, partial(torch.save, dump_of(runner, [batch for batch, _ in self._batches])))
+                self._dumps.append(path)
+                where = f' Compute it again by: python tools/replay.py {path}'
+            except RunError as error:  # the training can do without it
+                where = f' {error}'
         runner.logger.error(  # MMEngine shows errors of every process
             f'Iteration {runner.iter + 1}, process {runner.rank}: a {_what(why)} is not finite and the step was left '
             f'out ({losses}), images: {", ".join(images)}.{where}'
@@ -95,8 +101,7 @@ def dump_of(runner: Runner, batches: list[dict]) -> dict:
     return {
         'model': runner.cfg.model.to_dict(),
         'weights': model.state_dict(),
-        'dtype': str(getattr(runner.optim_wrapper, 'cast_dtype', torch.float32)).removeprefix('torch.'),
-        'amp': hasattr(runner.optim_wrapper, 'cast_dtype'),
+        'autocast': _autocast(runner.optim_wrapper),
         'key': iteration_key(runner),
         'iteration': runner.iter + 1,
         'batches': [
@@ -104,6 +109,13 @@ def dump_of(runner: Runner, batches: list[dict]) -> dict:
             for batch in batches
         ],
     }
+
+
+def _autocast(wrapper: FiniteSteps) -> str | None:
+    """The type of mixed precision, None without."""
+    if not isinstance(wrapper, AmpOptimWrapper):
+        return None
+    return str(wrapper.cast_dtype or torch.get_autocast_dtype(get_device())).removeprefix('torch.')
 
 
 def _plain(value: Any) -> Any:
@@ -162,7 +174,8 @@ def replay(path: str, device: str = 'cpu', say: Callable[[str], None] = print) -
             {'inputs': batch['inputs'], 'data_samples': [_sample(sample) for sample in batch['samples']]}
             for batch in dump['batches']
         ]
-        settings = dump['model'], dump['weights'], dump['amp'], getattr(torch, dump['dtype']), dump['key']
+        config, weights, key = dump['model'], dump['weights'], dump['key']
+        dtype = getattr(torch, dump['autocast']) if dump['autocast'] else None
         say(f'iteration {dump["iteration"]}')
     except FileNotFoundError:
         raise InputError(f"The dump {path} doesn't exist: name a not_finite_*.pth of a work folder.") from None
@@ -170,19 +183,19 @@ def replay(path: str, device: str = 'cpu', say: Callable[[str], None] = print) -
         raise InputError(
             f'{path} is no dump of a step that was left out: name a not_finite_*.pth of a work folder.'
         ) from error
-    config, weights, amp, dtype, key = settings
-    model = MODELS.build(config)
+    with explained_model_errors():
+        model = MODELS.build(ConfigDict(config))
     require_fit(load_weights(model, weights), path, model)
     model = model.to(device).train()
     finite = True
     for number, batch in enumerate(batches):
         seed_all(*(key[0], key[1], key[2] - (len(batches) - 1 - number)))
         say('images ' + ', '.join(_paths(batch)))
-        with _Watch(model) as watch, autocast(device_type=torch.device(device).type, dtype=dtype, enabled=amp):
+        with _Watch(model) as watch, torch.autocast(torch.device(device).type, dtype, enabled=dtype is not None):
             data = model.data_preprocessor(batch, True)
             total, parts = model.parse_losses(model(**data, mode='loss'))
         for name, value in parts.items():
-            say(f'  {name} {float(value):.6g}')
+            say(f'  {name} {value.item():.6g}')
         if watch.first:
             say(f'the first output that is not finite is that of {watch.first}')
         finite &= bool(total.isfinite().all()) and watch.first is None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import itertools
+import logging
 import os
 import subprocess
 from collections.abc import Callable, Sequence
@@ -14,7 +15,7 @@ import torch
 from mmengine.dist import all_gather_object, broadcast_object_list, is_distributed, is_main_process
 from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.registry import RUNNERS
-from mmengine.runner import BaseLoop, IterBasedTrainLoop, Runner
+from mmengine.runner import BaseLoop, FlexibleRunner, IterBasedTrainLoop, Runner
 from torch import distributed, nn
 from torch.utils.data import DataLoader
 
@@ -27,6 +28,7 @@ from centermask.engine.randomness import IterationSeedHook
 from centermask.engine.replay import NotFiniteHook
 from centermask.errors import InputError
 from centermask.folders import write_synced
+from centermask.roi_head import CenterMaskRoIHead
 
 
 @RUNNERS.register_module()
@@ -48,7 +50,7 @@ class CenterMaskRunner(Runner):
     def setup_env(self, env_cfg: dict) -> None:
         """Join the other processes here where there is no CUDA, which MMEngine's own way needs."""
         if self.distributed and not is_distributed():
-            _join_processes(self.launcher)
+            join_processes(self.launcher)
         super().setup_env(env_cfg)
 
     def build_model(self, model: nn.Module | dict) -> nn.Module:
@@ -82,11 +84,11 @@ class CenterMaskRunner(Runner):
 
     def build_val_loop(self, loop: BaseLoop | dict) -> BaseLoop:
         with explained_model_errors('val_dataloader, val_evaluator or val_cfg'):
-            return self._with_its_classes(super().build_val_loop(loop))
+            return self._with_rle(self._with_its_classes(super().build_val_loop(loop)))
 
     def build_test_loop(self, loop: BaseLoop | dict) -> BaseLoop:
         with explained_model_errors('test_dataloader, test_evaluator or test_cfg'):
-            return self._with_its_classes(super().build_test_loop(loop))
+            return self._with_rle(self._with_its_classes(super().build_test_loop(loop)))
 
     def build_optim_wrapper(self, optim_wrapper: Any) -> Any:
         with explained_model_errors('optim_wrapper'):
@@ -95,6 +97,13 @@ class CenterMaskRunner(Runner):
     def build_param_scheduler(self, scheduler: Any) -> Any:
         with explained_model_errors('param_scheduler'):
             return super().build_param_scheduler(scheduler)
+
+    def _with_rle(self, loop: BaseLoop) -> BaseLoop:
+        """The loop; its masks come run-length encoded, as COCO's evaluation needs them, unless the config says how."""
+        head = getattr(self._detector(), 'roi_head', None)
+        if isinstance(head, CenterMaskRoIHead):
+            head.test_cfg.setdefault('mask_format', 'rle')
+        return loop
 
     def _with_its_classes(self, loop: BaseLoop) -> BaseLoop:
         """The loop, if its data have as many classes as the model."""
@@ -133,27 +142,10 @@ class CenterMaskRunner(Runner):
             InputError: there are some and none is.
         """
         if self._resume and self._load_from is None:
-            self._load_from = self._newest_checkpoint()
+            self._load_from = newest_checkpoint(self.work_dir, self.logger)
             self._resume = self._load_from is not None
         with self._interruption:
             return super().train()
-
-    def _newest_checkpoint(self) -> str | None:
-        try:
-            # Each process may see another state of the folder: the first one's view is everybody's.
-            found: list = [find_newest(Path(self.work_dir)) if is_main_process() else None]
-        except InputError as error:
-            found = [error]
-        broadcast_object_list(found)
-        if isinstance(found[0], InputError):
-            raise found[0]
-        path, passed_over = found[0]
-        if passed_over:
-            names = ', '.join(map(str, passed_over))
-            self.logger.warning(f'Passed over {names}, which is not whole: going on from {path}.')
-        elif path is None:
-            self.logger.info(f'There is no checkpoint in {self.work_dir} to resume from: the training begins.')
-        return str(path) if path else None
 
     def save_checkpoint(self, out_dir: str, filename: str, *args: Any, meta: dict | None = None, **kwargs: Any) -> None:
         """Save a checkpoint; a local file is written aside, synced and renamed, so that there is never half of one.
@@ -186,21 +178,7 @@ class CenterMaskRunner(Runner):
             *args, **kwargs: as MMEngine takes them.
         """
         super().resume(filename, *args, **kwargs)
-        loop = self.train_loop
-        if not isinstance(loop.dataloader, TrainingLoader):
-            return
-        draws, states = loop.dataloader.draws, self._draws
-        draws.seed = self.seed  # the checkpoint's
-        if isinstance(loop, IterBasedTrainLoop) and draws.endless:
-            if not draws.go_on(loop.iter, states, self.rank, self.world_size):
-                self.logger.warning(
-                    f'{filename} is not of {self.world_size} processes of this version: images come in another order '
-                    'from here on than they would have there.'
-                )
-            # MMEngine draws as many batches as were trained on and drops them.
-            loop.dataloader_iterator = itertools.chain(itertools.repeat(None, loop.iter), loop.dataloader_iterator)
-        elif not isinstance(loop, IterBasedTrainLoop):
-            draws.iteration = loop.iter
+        go_on(self, filename, self._draws)
 
     def load_checkpoint(
         self,
@@ -238,7 +216,55 @@ class CenterMaskRunner(Runner):
         return checkpoint
 
 
-def _join_processes(launcher: str) -> None:
+def newest_checkpoint(work_dir: str, logger: logging.Logger) -> str | None:
+    """The newest checkpoint of a work folder that is whole, the same in all processes; None where there is none.
+
+    Raises:
+        InputError: there are some and none is whole.
+    """
+    try:
+        # Each process may see another state of the folder: the first one's view is everybody's.
+        found: list = [find_newest(Path(work_dir)) if is_main_process() else None]
+    except InputError as error:
+        found = [error]
+    broadcast_object_list(found)
+    if isinstance(found[0], InputError):
+        raise found[0]
+    path, passed_over = found[0]
+    if passed_over:
+        names = ', '.join(map(str, passed_over))
+        logger.warning(f'Passed over {names}, which is not whole: going on from {path}.')
+    elif path is None:
+        logger.info(f'There is no checkpoint in {work_dir} to resume from: the training begins.')
+    return str(path) if path else None
+
+
+def go_on(runner: Runner | FlexibleRunner, filename: str, states: list[dict] | None) -> None:
+    """Let a runner that resumed go on with the images after those that the checkpoint was trained on.
+
+    Args:
+        runner: the runner.
+        filename: the checkpoint.
+        states: what it has of the images' order, see :meth:`Draws.state`.
+    """
+    loop = runner.train_loop
+    if not isinstance(loop.dataloader, TrainingLoader):
+        return
+    draws = loop.dataloader.draws
+    draws.seed = runner.seed  # the checkpoint's
+    if isinstance(loop, IterBasedTrainLoop) and draws.endless:
+        if not draws.go_on(loop.iter, states, runner.rank, runner.world_size):
+            runner.logger.warning(
+                f'{filename} is not of {runner.world_size} processes of this version: images come in another order '
+                'from here on than they would have there.'
+            )
+        # MMEngine draws as many batches as were trained on and drops them.
+        loop.dataloader_iterator = itertools.chain(itertools.repeat(None, loop.iter), loop.dataloader_iterator)
+    elif not isinstance(loop, IterBasedTrainLoop):
+        draws.iteration = loop.iter
+
+
+def join_processes(launcher: str) -> None:
     """On a CPU, join the processes that torchrun or Slurm started, over gloo; with CUDA leave that to MMEngine.
 
     Raises:

@@ -25,6 +25,7 @@ def report_training(cfg: Config, command: str) -> None:
         RunError: the training left no checkpoint.
     """
     work_dir = Path(cfg.work_dir)
+    barrier()  # the first process writes the checkpoint
     checkpoint = find_latest_checkpoint(str(work_dir))
     if checkpoint is None:
         raise RunError(f'{work_dir} has no last checkpoint to report on: train with default_hooks.checkpoint.')

@@ -13,7 +13,7 @@ import numpy as np
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
-from centermask.datasets.coco import CocoAnnotations
+from centermask.datasets.coco import CocoAnnotations, innermost
 from centermask.engine.launch import load_config
 from centermask.errors import InputError
 from centermask.folders import replaced_when_done
@@ -86,11 +86,9 @@ def _read_data(work_dir: Path, predictions: str) -> _Data:
     config = load_config(str(config_path), {})
     if 'test_dataloader' not in config:
         raise InputError(f'The config {config_path} has no test_dataloader: name the work dir of a training run.')
-    dataset = config.test_dataloader.dataset
-    while 'dataset' in dataset:
-        dataset = dataset.dataset
+    dataset = innermost(config.test_dataloader)
     root = Path(dataset.get('data_root') or '')
-    annotations = root / dataset.ann_file
+    annotations = root / dataset['ann_file']
     truth = CocoAnnotations(str(annotations))
     # COCOeval sorts the ids whatever order it is given.
     category_ids = sorted(truth.get_cat_ids(cat_names=dataset.get('metainfo', {}).get('classes', ())))
@@ -101,7 +99,7 @@ def _read_data(work_dir: Path, predictions: str) -> _Data:
     return _Data(
         config=config_path,
         annotations=annotations,
-        images=root / dataset.data_prefix.img,
+        images=root / dataset['data_prefix']['img'],
         truth=truth,
         category_ids=category_ids,
         boxes=read_results(Path(f'{predictions}.bbox.json'), truth, category_ids),

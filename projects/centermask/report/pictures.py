@@ -132,7 +132,7 @@ def _with_text(canvas: np.ndarray, objects: Sequence[Shown], scale: float, title
     draw.text((0, 4), title, fill='#444', font=_font(15))
     font = _font(13)
     taken: list[tuple[float, float, float, float]] = []
-    for shown in objects:
+    for shown in (one for one in objects if one.label):
         label_width = draw.textlength(shown.label, font=font) + 6
         left = min(max(shown.box[0] * scale, 0), max(width - label_width, 0))
         tops = [(shown.box[1] + share * shown.box[3]) * scale for share in (0, 0.25, 0.5, 0.75, 1)]

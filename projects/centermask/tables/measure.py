@@ -1,15 +1,8 @@
-"""Parameters, operations and latency of a config's model."""
+"""Parameters and operations of a config's model."""
 
 from __future__ import annotations
 
-import copy
-import platform
-import re
-import statistics
-import time
-from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
-from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
@@ -17,7 +10,6 @@ import torch
 import torch.nn.functional as F
 from mmcv.ops import modulated_deform_conv
 from mmdet.registry import MODELS
-from mmdet.structures import DetDataSample
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
 from torch import Tensor, nn
@@ -25,8 +17,6 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.flop_counter import FlopCounterMode
 
 from centermask.engine.launch import explained_model_errors
-
-LATENCY_RUNS = 5
 
 
 def build(config: Config, device: str = 'meta') -> nn.Module:
@@ -99,46 +89,3 @@ def plain_deformable_convs() -> AbstractContextManager:
         return F.conv2d(x, weight, bias, stride, padding, dilation, groups)
 
     return patch.object(modulated_deform_conv, 'modulated_deform_conv2d', plain)
-
-
-def measure_latency(config: Config, device: str) -> float:
-    """Return the time of one image in ms, from pixels to full-size masks, the median of several runs after one more.
-
-    Weights are random, so the score threshold is 0: as many detections as the test settings allow reach the mask
-    branch, where they are not fewer than that.
-    """
-    config = copy.deepcopy(config)
-    for settings in _dicts(config.model.get('test_cfg') or {}):
-        if 'score_thr' in settings:
-            settings['score_thr'] = 0.0
-    model: Any = build(config, 'cpu').to(device)
-    size = input_size(config)
-    image = torch.randint(0, 256, (3, *size), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    times = []
-    for _ in range(1 + LATENCY_RUNS):
-        metainfo = dict(img_shape=size, ori_shape=size, scale_factor=(1.0, 1.0))
-        batch = dict(inputs=[image], data_samples=[DetDataSample(metainfo=metainfo)])
-        start = time.perf_counter()
-        with torch.no_grad():
-            model.test_step(batch)
-        if device == 'cuda':
-            torch.cuda.synchronize()
-        times.append((time.perf_counter() - start) * 1000)
-    return statistics.median(times[1:])
-
-
-def _dicts(settings: Mapping) -> Iterator[Any]:
-    yield settings
-    for value in settings.values():
-        if isinstance(value, Mapping):
-            yield from _dicts(value)
-
-
-def machine(device: str) -> str:
-    """What latency is measured on: the GPU's name, or the processor's and how many threads."""
-    if device == 'cuda':
-        return torch.cuda.get_device_name()
-    threads = torch.get_num_threads()
-    information = Path('/proc/cpuinfo')
-    found = information.exists() and re.search(r'^model name\s*: (.+)$', information.read_text(), re.MULTILINE)
-    return f'{found[1] if found else platform.machine()}, {threads} thread{"s" if threads > 1 else ""}'

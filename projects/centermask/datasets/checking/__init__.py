@@ -2,8 +2,9 @@
 
 from centermask.datasets.checking.assignment import Assignment
 from centermask.datasets.checking.check import Check, check_dataset
+from centermask.datasets.checking.quick import check_training_data
 from centermask.datasets.checking.repair import write_repaired
 from centermask.datasets.checking.sheet import draw_worst
-from centermask.datasets.checking.table import describe, describe_findings
+from centermask.datasets.checking.table import describe
 
-__all__ = ['Assignment', 'Check', 'check_dataset', 'describe', 'describe_findings', 'draw_worst', 'write_repaired']
+__all__ = ['Assignment', 'Check', 'check_dataset', 'check_training_data', 'describe', 'draw_worst', 'write_repaired']

@@ -10,10 +10,11 @@ import numpy as np
 import torch
 from mmdet.registry import MODELS, TRANSFORMS
 from mmengine.config import Config
-from mmengine.registry import DefaultScope
+from mmengine.registry import init_default_scope
 from mmengine.structures import InstanceData
 from torch import Tensor
 
+from centermask.datasets.coco import innermost
 from centermask.datasets.transforms import ShorterSideResize
 from centermask.engine.launch import explained_model_errors
 from centermask.errors import InputError
@@ -38,17 +39,14 @@ class Assignment:
         head = cfg.model.get('bbox_head', {})
         if 'FCOS' not in str(head.get('type')):
             raise InputError(f'The config {cfg.filename} has no FCOS box head: give one of CenterMask.')
-        DefaultScope.get_instance('checking', scope_name='mmdet')
+        init_default_scope('mmdet')
         with explained_model_errors():
             self._head = MODELS.build(dict(head, num_classes=1, train_cfg=None, test_cfg=None))
             extractor = (cfg.model.get('roi_head') or {}).get('mask_roi_extractor')
             self._extractor = MODELS.build(extractor) if extractor else None
         self.strides: Sequence[int] = extractor.featmap_strides if extractor else ()
         self._divisor = cfg.model.get('data_preprocessor', {}).get('pad_size_divisor', 1)
-        dataset = cfg.train_dataloader.dataset
-        while 'dataset' in dataset:
-            dataset = dataset.dataset
-        self._pipeline = dataset.pipeline
+        self._pipeline = innermost(cfg.train_dataloader)['pipeline']
 
     def sizes(self, width: int, height: int) -> list[Size]:
         """Width and height of an image after each resizing that training may choose, the greatest first."""
@@ -91,7 +89,7 @@ class Assignment:
         scaled = torch.from_numpy(boxes).float() * torch.tensor([size[0] / original[0], size[1] / original[1]] * 2)
         scaled[:, 0::2] = scaled[:, 0::2].clamp(0, size[0])
         scaled[:, 1::2] = scaled[:, 1::2].clamp(0, size[1])
-        if any(transform.type == 'InclusiveBoxes' for transform in self._pipeline):
+        if any(transform['type'] == 'InclusiveBoxes' for transform in self._pipeline):
             scaled[:, 2:] = torch.maximum(scaled[:, 2:] - 1, scaled[:, :2])
         return scaled
 

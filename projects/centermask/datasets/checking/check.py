@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import signal
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -30,7 +31,10 @@ SIZES = ('small', 'medium', 'large')
 SIZE_LIMITS = (32, 96)
 # Images that are worth starting a process for.
 LEAST_SHARE = 16
+# Difference of two aspect ratios that rounding explains.
+SAME_SHAPE = 0.01
 # What an entry may lack: an image says its size itself, the rest is computed.
+UNKNOWN_SIZE = (1, 1)
 FOUND_OUT = {'width': 1, 'height': 1, 'area': None, 'iscrowd': None}
 
 
@@ -167,13 +171,13 @@ def _entries(check: Check, key: str) -> Iterator[tuple[int, dict]]:
     entries = check.content[key]
     wrong = dict(invalid_fields(entries, key))
     ids = [entry['id'] for i, entry in enumerate(entries) if i not in wrong]
-    unused = max((int(number) for number in ids if isinstance(number, int | float)), default=0) + 1
+    unused = max((number for number in ids if isinstance(number, int)), default=0) + 1
     seen: set = set()
     for i, entry in enumerate(entries):
         if i in wrong:
             check.findings.append(Finding(kinds.FIELDS, f'"{wrong[i]}" of entry {i} of "{key}"'))
             entry = _completed(entry, key)
-        elif entry['id'] in seen:
+        if entry is not None and entry['id'] in seen:
             check.findings.append(Finding(kinds.IDS, f'{entry["id"]} of entry {i} of "{key}"'))
             entry = {**entry, 'id': unused} if key == 'annotations' else None
             unused += 1
@@ -218,6 +222,7 @@ def _begin(*work: Any) -> None:
     """Give a process its work: inherited by the fork, so that nothing is sent."""
     global _work
     _work = work  # type: ignore[assignment]
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C ends the program, and it ends them
     torch.set_num_threads(1)
 
 
@@ -259,7 +264,7 @@ def _look_at(task: _Task, assignment: Assignment | None, decode: bool) -> _Resul
     if looked.size and looked.size != stated:
         text = f'{name} is {looked.size[0]}x{looked.size[1]}, not {stated[0]}x{stated[1]}'
         findings.append(Finding(kinds.SIZE, text, image_id))
-        if _fits(task.annotations, looked.size):
+        if _fits(task.annotations, stated, looked.size):
             size = mended.size = looked.size
     result = _Result(findings, mended, looked.digest)
     seen: set[str] = set()
@@ -293,8 +298,11 @@ def _look_at(task: _Task, assignment: Assignment | None, decode: bool) -> _Resul
     return result
 
 
-def _fits(annotations: list[tuple[int, dict]], size: tuple[int, int]) -> bool:
-    """Whether all boxes lie in an image of another size than stated, and so may be of it."""
+def _fits(annotations: list[tuple[int, dict]], stated: tuple[int, int], size: tuple[int, int]) -> bool:
+    """Whether objects may be of an image of another size than stated: all lie in it, and it isn't only enlarged."""
+    ratios = [real / said for real, said in zip(size, stated, strict=True)]
+    if stated != UNKNOWN_SIZE and abs(ratios[0] / ratios[1] - 1) < SAME_SHAPE:
+        return False
     return all(
         box[0] + box[2] <= size[0] + 1 and box[1] + box[3] <= size[1] + 1
         for box in (annotation['bbox'] for _, annotation in annotations)

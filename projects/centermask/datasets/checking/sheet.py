@@ -20,6 +20,7 @@ SIDE = 420
 COLUMNS = 4
 PICTURES = 24
 GAP = 8
+LARGEST = 4096
 WEIGHTS = {Level.FAILS: 100, Level.LOSES: 10, Level.NOTE: 1}
 COLOURS = {Level.FAILS: (200, 30, 30), Level.LOSES: (214, 90, 20), Level.NOTE: (200, 160, 0)}
 UNREMARKABLE = (90, 130, 170)
@@ -56,8 +57,10 @@ def draw_worst(check: Check, path: Path) -> int:
 def _panel(check: Check, image: dict, findings: list[Finding]) -> np.ndarray:
     """A picture, at most ``SIDE`` pixels wide and high with its title."""
     path = check.images / image['file_name']
-    readable = look(path).size is not None
-    pixels = read_image(path) if readable else np.full((SIDE, SIDE, 3), 225, np.uint8)
+    if look(path).size:
+        pixels = read_image(path)
+    else:  # gray, of the size that the file says
+        pixels = np.full((min(int(image['height']), LARGEST), min(int(image['width']), LARGEST), 3), 225, np.uint8)
     height, width = pixels.shape[:2]
     of_object = {f.annotation: f for f in findings if f.annotation is not None}
     shown = []

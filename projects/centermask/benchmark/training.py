@@ -1,0 +1,134 @@
+"""A training step and the data loader, timed on made pictures with outlines of COCO's sizes."""
+
+from __future__ import annotations
+
+import copy
+import io
+import json
+import tempfile
+from collections.abc import Callable, Mapping
+from contextlib import redirect_stdout
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from mmdet.datasets import CocoDataset
+from mmengine.config import Config
+from mmengine.dataset import pseudo_collate
+from mmengine.optim import OptimWrapper
+from mmengine.registry import DATASETS, DefaultScope
+
+from centermask.benchmark.calibration import COCO_SIZE, COCO_SPREAD
+from centermask.benchmark.pictures import MADE_SIZE, make_picture
+from centermask.errors import InputError
+
+OBJECTS = 7  # of a picture, as COCO has on average
+CORNERS = 24
+# Steps that aren't to change much: what is found decides what a step costs.
+LEARNING_RATE = 1e-7
+
+
+def write_data(folder: Path, count: int) -> None:
+    """Write ``images/*.jpg`` and ``annotations.json`` with COCO's classes: ellipses as polygons of 24 corners."""
+    height, width = MADE_SIZE
+    rng = np.random.default_rng(0)
+    angles = np.arange(CORNERS) * 2 * np.pi / CORNERS
+    images: list[dict] = []
+    annotations: list[dict] = []
+    (folder / 'images').mkdir()
+    for i in range(count):
+        name = f'{i}.jpg'
+        cv2.imwrite(str(folder / 'images' / name), make_picture(i))
+        images.append(dict(id=i + 1, file_name=name, width=width, height=height))
+        sides = np.exp(np.log(COCO_SIZE * np.sqrt(width * height)) + COCO_SPREAD * rng.normal(size=OBJECTS))
+        for side in np.clip(sides, 8, 400):
+            x, y = rng.uniform(side / 2, width - side / 2), rng.uniform(side / 2, max(height - side / 2, side / 2 + 1))
+            outline = np.stack([x + side / 2 * np.cos(angles), y + side / 2 * np.sin(angles)], 1)
+            outline = outline.clip(0, [width, height])
+            (left, top), (right, bottom) = outline.min(0), outline.max(0)
+            annotations.append(
+                dict(
+                    id=len(annotations) + 1,
+                    image_id=i + 1,
+                    category_id=int(rng.integers(80)) + 1,
+                    iscrowd=0,
+                    bbox=[float(v) for v in (left, top, right - left, bottom - top)],
+                    area=float(cv2.contourArea(outline.astype(np.float32))),
+                    segmentation=[[float(v) for v in outline.flatten()]],
+                )
+            )
+    classes = CocoDataset.METAINFO['classes']
+    categories = [dict(id=number, name=name) for number, name in enumerate(classes, 1)]
+    coco = dict(images=images, annotations=annotations, categories=categories)
+    (folder / 'annotations.json').write_text(json.dumps(coco))
+
+
+def training_set(config: Config, folder: Path, size: tuple[int, int] | None) -> Any:
+    """Return a config's training data set on the data in ``folder``, at another size if one is given.
+
+    Raises:
+        InputError: the config trains on something else than COCO's format.
+    """
+    if 'CocoDataset' not in (config.get('train_dataloader') or {}).get('dataset', {}).get('type', ''):
+        raise InputError('--train: the config trains on no data set in COCO format.')
+    settings = copy.deepcopy(config.train_dataloader.dataset)
+    settings.update(data_root='', ann_file=str(folder / 'annotations.json'))
+    settings.update(data_prefix=dict(img=str(folder / 'images')))
+    if size:
+        scale = (size[1], size[0])
+        for transform in settings.pipeline:
+            transform.update(
+                {key: scale if key == 'scale' else [scale] for key in {'scale', 'scales'} & transform.keys()}
+            )
+    with DefaultScope.overwrite_default_scope('mmdet'), redirect_stdout(io.StringIO()):  # pycocotools prints
+        return DATASETS.build(settings)
+
+
+class Step:
+    """Steps of training on one batch.
+
+    Args:
+        model: a copy of it is trained.
+        batch: as the data loader gives it.
+    """
+
+    def __init__(self, model: Any, batch: Mapping) -> None:
+        self.model, self.batch = copy.deepcopy(model).train(), batch
+        parameters = [p for p in self.model.parameters() if p.requires_grad]
+        self.optimizer = OptimWrapper(torch.optim.SGD(parameters, LEARNING_RATE, momentum=0.9))
+
+    def run(self, number: int) -> dict[str, torch.Tensor]:
+        """Train one step and return the losses."""
+        return self.model.train_step(copy.deepcopy(self.batch), self.optimizer)
+
+
+def prepare_training(
+    config: Config, model: Any, batch_size: int, size: tuple[int, int] | None, timed: Callable
+) -> tuple[Step, float]:
+    """Return a model's step of training, and how many images a second one core reads and transforms for it.
+
+    Args:
+        config: that the model is of.
+        model: calibrated, so that as much is found as later in a training.
+        batch_size: images of a step.
+        size: of training pictures' shorter and longer side, instead of the config's own.
+        timed: as :func:`~centermask.benchmark.rounds.timed_on` returns it.
+
+    Raises:
+        InputError: as :func:`training_set` says.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        write_data(Path(folder), batch_size)
+        data = training_set(config, Path(folder), size)
+        threads = torch.get_num_threads(), cv2.getNumThreads()
+        torch.set_num_threads(1)
+        cv2.setNumThreads(1)
+        try:
+            items = [data[i] for i in range(batch_size)]
+            seconds = timed(lambda: [data[i] for _ in range(3) for i in range(batch_size)])
+        finally:
+            torch.set_num_threads(threads[0])
+            cv2.setNumThreads(threads[1])
+    return Step(model, pseudo_collate(items)), 3 * batch_size / seconds

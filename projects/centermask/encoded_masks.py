@@ -1,0 +1,74 @@
+"""Masks in COCO's run-length encoding, decoded one at a time where an array is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, overload
+
+import numpy as np
+import pycocotools.mask as coco_mask
+import torch
+from torch import Tensor
+
+
+class Rle(dict):
+    """A mask as COCO's ``size`` and ``counts`` that gives pixels where it is indexed as an array is."""
+
+    def decode(self) -> np.ndarray:
+        """Return the mask, bool, shape (H, W)."""
+        return coco_mask.decode(self).view(bool)
+
+    def __getitem__(self, key: Any) -> Any:
+        return super().__getitem__(key) if isinstance(key, str) else self.decode()[key]
+
+
+class EncodedMasks(Sequence):
+    """The masks of one image: a sequence of RLEs that MMDetection's code takes for its array of masks as well.
+
+    ``CocoMetric`` reads it as a list of RLEs. ``DumpDetResults`` and ``DetInferencer``, which encode masks themselves,
+    get them decoded one after the other.
+
+    Args:
+        rles: of the masks.
+        image_size: height and width in pixels.
+    """
+
+    def __init__(self, rles: Iterable[dict], image_size: tuple[int, int]) -> None:
+        self.rles = [Rle(rle) for rle in rles]
+        self.image_size = image_size
+
+    def __len__(self) -> int:
+        return len(self.rles)
+
+    @overload
+    def __getitem__(self, index: int) -> Rle: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> EncodedMasks: ...
+
+    def __getitem__(self, index: int | slice) -> Rle | EncodedMasks:
+        chosen = self.rles[index]
+        return EncodedMasks(chosen, self.image_size) if isinstance(chosen, list) else chosen
+
+    @staticmethod
+    def cat(parts: Sequence[EncodedMasks]) -> EncodedMasks:
+        """Join masks of one image, as ``InstanceData`` does it."""
+        return EncodedMasks([rle for part in parts for rle in part], parts[0].image_size)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        return len(self), *self.image_size
+
+    def numpy(self) -> EncodedMasks:
+        return self
+
+    def astype(self, dtype: Any) -> np.ndarray:
+        """Return all masks decoded, shape (N, H, W)."""
+        masks = np.zeros(self.shape, dtype)
+        for mask, rle in zip(masks, self, strict=True):
+            mask[...] = rle.decode()
+        return masks
+
+    def cpu(self) -> Tensor:
+        """Return all masks decoded as the tensor that they are without encoding."""
+        return torch.from_numpy(self.astype(bool))

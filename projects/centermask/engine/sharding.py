@@ -1,0 +1,228 @@
+"""Training with weights, gradients and optimiser state split over the processes, by MMEngine's FSDP.
+
+A config chooses it by ``runner_type = 'ShardedRunner'``. Its checkpoints are whole: any config of the same model tests
+them, and any number of processes goes on from them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine._strategy import FSDPStrategy
+from mmengine.device import get_device, is_cuda_available
+from mmengine.dist import all_gather_object, all_reduce, is_main_process
+from mmengine.registry import RUNNERS, STRATEGIES
+from mmengine.runner import FlexibleRunner
+from torch import nn
+from torch.distributed.fsdp import FullOptimStateDictConfig, FullStateDictConfig, FullyShardedDataParallel
+from torch.distributed.fsdp.wrap import ModuleWrapPolicy
+
+from centermask.checkpoints.loading import load_weights, read_checkpoint, require_fit, start_from
+from centermask.engine.draws import TrainingLoader, leave_signals_to_the_run
+from centermask.engine.finite import NotFinite
+from centermask.engine.interruption import Interruption, InterruptionHook
+from centermask.engine.launch import explained_model_errors
+from centermask.engine.randomness import IterationSeedHook
+from centermask.engine.replay import NotFiniteHook
+from centermask.engine.runner import go_on, join_processes, newest_checkpoint
+from centermask.errors import InputError
+from centermask.folders import write_synced
+from centermask.vovnet import OSAModule
+
+
+def _average_gradient(parameter: nn.Parameter) -> None:
+    all_reduce(parameter.grad, 'mean')
+
+
+@STRATEGIES.register_module()
+class ShardedStrategy(FSDPStrategy):
+    """MMEngine's FSDP strategy for a detector: VoVNet's OSA modules are sharded one by one, the rest together.
+
+    A process holds one OSA module at a time in whole. What heads call of each other isn't only their ``forward``, which
+    is where FSDP gathers weights, so they stay together.
+
+    Args:
+        model_wrapper: more arguments of ``MMFullyShardedDataParallel``.
+        **kwargs: as for ``FSDPStrategy``.
+
+    Attributes:
+        source: the checkpoint to begin with, None for none.
+        resumes: whether its training goes on, not only its weights.
+        draws: what it has of the order of the images.
+    """
+
+    source: str | None = None
+    resumes = False
+    draws: list[dict] | None = None
+
+    def __init__(self, *, model_wrapper: dict | None = None, **kwargs: Any) -> None:
+        wrapper: dict[str, Any] = dict(
+            type='MMFullyShardedDataParallel', auto_wrap_policy=ModuleWrapPolicy({OSAModule}), use_orig_params=True
+        )
+        if not is_cuda_available():
+            wrapper['device_id'] = torch.device('cpu')  # else FSDP asks for an accelerator
+        # The first process gathers everything, in the host's memory; where it is there already FSDP would free it.
+        where: Any = dict(rank0_only=True, offload_to_cpu=is_cuda_available())
+        whole = dict(
+            state_dict_type='FULL_STATE_DICT',
+            state_dict_config=FullStateDictConfig(**where),
+            optim_state_dict_config=FullOptimStateDictConfig(**where),
+        )
+        super().__init__(model_wrapper={**wrapper, **(model_wrapper or {})}, state_dict_cfg=whole, **kwargs)
+
+    def build_model(self, model: nn.Module | dict) -> nn.Module:
+        """Build the model of the config.
+
+        Raises:
+            InputError: a class, an argument or a value in it doesn't exist.
+        """
+        with explained_model_errors():
+            built: Any = super().build_model(model)
+        built.fold = False  # a twin for validation would be made of shards
+        return built
+
+    def _init_model_weights(self, model: nn.Module) -> nn.Module:
+        """Give the model its weights, in every process and before they are sharded.
+
+        Raises:
+            InputError: the checkpoint can't be read or doesn't fit.
+        """
+        if not self.resumes:
+            model = super()._init_model_weights(model)
+        if self.source is not None:
+            self._checkpoint = read_checkpoint(self.source)
+            self.draws = self._checkpoint.get('meta', {}).get('draws')
+            if self.resumes:
+                require_fit(load_weights(model, self._checkpoint['state_dict']), self.source, model)
+            else:
+                start_from(model, self._checkpoint, self.source)
+            self.logger.info(f'Load checkpoint from {self.source}')
+        return model
+
+    def _wrap_model(self, model: nn.Module) -> nn.Module:
+        """Shard the model, but for what is frozen and for single numbers, which FSDP refuses: all processes have it."""
+        assert self.model_wrapper is not None
+        kept = [p for p in model.parameters() if not (p.requires_grad and p.dim())]
+        for parameter in kept:
+            parameter.data = parameter.data.to(get_device())
+            if parameter.requires_grad:
+                parameter.register_post_accumulate_grad_hook(_average_gradient)
+        self.model_wrapper['ignored_states'] = kept
+        return super()._wrap_model(model)
+
+    def load_checkpoint(self, filename: str, *, callback: Callable | None = None, **_: Any) -> dict:
+        """Return the checkpoint whose weights the model has got already."""
+        if callback is not None:
+            callback(self._checkpoint)
+        return self._checkpoint
+
+    def build_optim_wrapper(self, optim_wrapper: Any, model: nn.Module | None = None) -> Any:
+        """As MMEngine's.
+
+        Raises:
+            InputError: it clips gradients by a norm, of which each process would see a part.
+        """
+        if optim_wrapper.get('clip_grad'):
+            raise InputError('optim_wrapper.clip_grad is not for a sharded training: set it to None.')
+        if optim_wrapper.get('type') == 'MixedPrecisionOptimWrapper' and is_cuda_available():
+            optim_wrapper.setdefault('use_fsdp', True)
+        return super().build_optim_wrapper(optim_wrapper, model)
+
+    # MMEngine hands these two to torch with the arguments in an order that torch has changed.
+
+    def optim_state_dict(self) -> dict:
+        return FullyShardedDataParallel.optim_state_dict(self.model, self.optim_wrapper.optimizer)
+
+    def load_optim_state_dict(self, state_dict: dict) -> None:
+        optimizer = self.optim_wrapper.optimizer
+        optimizer.load_state_dict(FullyShardedDataParallel.optim_state_dict_to_load(self.model, optimizer, state_dict))
+
+
+class _NotFiniteHook(NotFiniteHook):
+    """Without a file to replay: the weights in it would have to come from all processes."""
+
+    def _report(self, runner: Any, why: NotFinite, images: list[str]) -> None:
+        what = 'loss' if why.losses else 'gradient'
+        runner.logger.error(
+            f'Iteration {runner.iter + 1}, process {runner.rank}: a {what} is not finite and the step was left out, '
+            f'images: {", ".join(images)}.'
+        )
+
+
+@RUNNERS.register_module()
+class ShardedRunner(FlexibleRunner):
+    """MMEngine's runner of strategies, with strict checkpoints and on CPUs too, for :class:`ShardedStrategy`.
+
+    Raises:
+        InputError: it is started in a single process.
+    """
+
+    _resume: bool | str
+    _load_from: str | None
+    _train_dataloader: Any
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self._interruption = Interruption()
+        super().__init__(*args, **kwargs)
+
+    def build_strategy(self, strategy: Any = None, launcher: str = 'none', **kwargs: Any) -> Any:
+        """Join the other processes and build the strategy."""
+        if launcher == 'none':
+            raise InputError(
+                "This config shards the model over several processes: start it by tools/dist_train.sh or Slurm's."
+            )
+        if not torch.distributed.is_initialized():
+            join_processes(launcher)
+        return super().build_strategy(strategy or dict(type='ShardedStrategy'), launcher, **kwargs)
+
+    def train(self) -> nn.Module:
+        """Train, from the newest checkpoint of the work folder where a resumption names none."""
+        if self._resume and self._load_from is None:
+            self._load_from = newest_checkpoint(self.work_dir, self.logger)
+            self._resume = self._load_from is not None
+        self.strategy.source, self.strategy.resumes = self._load_from, self._resume
+        with self._interruption:
+            return super().train()
+
+    def test(self) -> dict:
+        self.strategy.source, self.strategy.resumes = self._load_from, True
+        return super().test()
+
+    def build_train_loop(self, loop: Any) -> Any:
+        """As :class:`CenterMaskRunner` has it: the order and the augmentation of images don't depend on stops."""
+        if isinstance(self._train_dataloader, dict):
+            built = self.build_dataloader(self._train_dataloader, seed=self.seed)
+            leave_signals_to_the_run(built)
+            self._train_dataloader = TrainingLoader(built, self.seed)
+        return super().build_train_loop(loop)
+
+    def register_hooks(self, default_hooks: dict | None = None, custom_hooks: list | None = None) -> None:
+        """Register the config's hooks, and those that every training has."""
+        super().register_hooks(default_hooks, custom_hooks)
+        for hook in (IterationSeedHook(), _NotFiniteHook(), InterruptionHook(self._interruption)):
+            self.register_hook(hook)
+
+    def resume(self, filename: str, *args: Any, **kwargs: Any) -> None:
+        """Go on from a checkpoint, with the images after those that were trained on before it."""
+        super().resume(filename, *args, **kwargs)
+        go_on(self, filename, self.strategy.draws)
+
+    def save_checkpoint(self, out_dir: str, filename: str, *args: Any, meta: dict | None = None, **kwargs: Any) -> None:
+        """Gather a checkpoint from all processes and save it: written aside, synced and renamed.
+
+        Raises:
+            RunError: it can't be written to its end.
+        """
+        if isinstance(self._train_dataloader, TrainingLoader) and meta is not None:
+            meta = {**meta, 'draws': all_gather_object(self._train_dataloader.draws.state(meta['iter']))}
+
+        def write(aside: Path) -> None:
+            super(ShardedRunner, self).save_checkpoint(out_dir, aside.name, *args, meta=meta, **kwargs)
+
+        if is_main_process():
+            write_synced(Path(out_dir, filename), write)
+        else:
+            write(Path(out_dir, filename))  # its shards go to the first, and it writes nothing

@@ -1,0 +1,1 @@
+"""Trainings that are killed, interrupted and watched, to see that nothing is lost."""

@@ -1,0 +1,43 @@
+"""A step of training on made data, and what the loader gives."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.config import Config
+from small_contestants import small_config
+
+from centermask.benchmark.rounds import timed_on
+from centermask.benchmark.training import OBJECTS, prepare_training, training_set, write_data
+from centermask.errors import InputError
+
+
+def test_made_data(tmp_path: Path) -> None:
+    write_data(tmp_path, 2)
+    coco = json.loads((tmp_path / 'annotations.json').read_text())
+    assert len(coco['images']) == 2
+    assert len(coco['annotations']) == 2 * OBJECTS
+    assert all(annotation['area'] > 10 for annotation in coco['annotations'])
+    data = training_set(small_config('star', 5), tmp_path, (64, 96))
+    assert len(data) == 2
+    assert min(data[0]['inputs'].shape[-2:]) == 64
+    assert len(data[0]['data_samples'].gt_instances) == OBJECTS
+
+
+@pytest.mark.parametrize('kind', ['star', 'Mask R-CNN'])
+def test_step(kind: str, calibrated) -> None:
+    contestant, _ = calibrated(kind, 5)
+    before = {name: tensor.clone() for name, tensor in contestant.model.state_dict().items()}
+    step, rate = prepare_training(small_config(kind, 5), contestant.model, 2, (64, 96), timed_on('cpu'))
+    losses = step.run(0)
+    assert torch.isfinite(losses['loss'])
+    assert step.run(1)['loss_mask'] >= 0
+    assert rate > 0
+    after = contestant.model.state_dict()
+    assert all(torch.equal(after[name], before[name]) for name in before)  # a copy was trained
+
+
+def test_a_config_on_other_data(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match='--train: the config trains on no data set in COCO format'):
+        training_set(Config(dict(train_dataloader=dict(dataset=dict(type='VOCDataset')))), tmp_path, None)
