@@ -202,3 +202,32 @@ def test_inference_mode() -> None:
         _assert_close(
             model.predict(*batch(model, [picture(64, 80)], [sample(64, 80)]))[0].pred_instances, _found(model)
         )
+
+
+def test_half_precision_is_close() -> None:
+    """The boxes of highest score are there, moved by rounding, in the types of single precision."""
+    model, half = small_model(), small_model(changes={'half_precision': True})
+    expected, found = _found(model), _found(half)
+    assert found.bboxes.dtype == found.scores.dtype == found.mask_scores.dtype == torch.float32
+    sure = expected[:10]
+    off = (sure.bboxes[:, None] - found.bboxes[None]).abs().amax(2)
+    off[sure.labels[:, None] != found.labels[None]] = torch.inf
+    distance, match = off.min(1)
+    assert 0 < distance.median() < 1
+    assert (found.mask_scores[match] / sure.mask_scores - 1).abs().median() < 0.1
+    assert next(model.parameters()).dtype == torch.float32
+
+
+@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])  # what CPUs and GPUs compute fast
+@pytest.mark.parametrize('backbone', BACKBONES.values(), ids=BACKBONES)
+def test_features_in_half_precision(backbone: dict, dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    plain = _unlike_identity(MODELS.build({'type': 'VoVNet', 'norm_cfg': dict(type='BN'), **backbone}))
+    plain.eval()
+    image = torch.randn(1, 3, 64, 96)
+    with torch.no_grad():
+        expected = plain(image)
+        found = prepare(plain, dtype)(image)
+    for level, of_plain in zip(found, expected, strict=True):
+        assert level.dtype == dtype
+        assert (level - of_plain).abs().mean() < 0.03 * of_plain.std()

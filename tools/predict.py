@@ -9,6 +9,10 @@ from pathlib import Path
 
 from mmengine.device import get_device
 
+from centermask.datasets.images import MAX_PIXELS, check_image
+from centermask.deploy.detector import require_no_model_options
+from centermask.deploy.runtime import is_exported
+from centermask.engine.amp import use_half_precision
 from centermask.engine.inferencer import CenterMaskInferencer, find_images, predict, require_device
 from centermask.engine.launch import add_config_options, load_config, require_writable, run
 
@@ -17,7 +21,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.partition(':')[0])
     parser.add_argument('images', metavar='IMAGE_OR_FOLDER', help='a picture, or a folder of them')
     parser.add_argument('config', help='config file')
-    parser.add_argument('checkpoint', help='checkpoint file')
+    parser.add_argument('checkpoint', help='checkpoint file, or a file that tools/export.py made of it')
     parser.add_argument(
         '--out-dir',
         type=Path,
@@ -28,6 +32,12 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         '--score-thr', type=float, default=0.3, help='least score of what is drawn (default 0.3); JSON holds all'
     )
     parser.add_argument('--device', default=get_device(), help='cpu, cuda, cuda:1 ... (default %(default)s)')
+    parser.add_argument(
+        '--max-pixels', type=int, default=MAX_PIXELS, help='refuse larger images undecoded (default %(default)s)'
+    )
+    parser.add_argument(
+        '--amp', action='store_true', help='compute in half precision: bfloat16 on a CPU, float16 on a GPU'
+    )
     add_config_options(parser)
     return parser.parse_args(argv)
 
@@ -35,8 +45,14 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
     images = find_images(args.images)
+    for image in images:
+        check_image(image, args.max_pixels, to_its_end=True)
     cfg = load_config(args.config, args.cfg_options)
     require_device(args.device)
+    if is_exported(args.checkpoint):
+        require_no_model_options(args.cfg_options)
+    if args.amp:
+        use_half_precision(cfg, args.device, is_exported(args.checkpoint))
     require_writable(args.out_dir, '--out-dir')
     inferencer = CenterMaskInferencer(cfg, args.checkpoint, args.device)
     print(f'{len(images)} images, detections above {args.score_thr} are drawn into {args.out_dir / "vis"}')

@@ -1,4 +1,4 @@
-"""Test a detector: python tools/test.py CONFIG CHECKPOINT [--data DIR] [--out FILE.pkl] [--show-dir DIR] [--tta]."""
+"""Test a detector: python tools/test.py CONFIG CHECKPOINT [--data DIR] [--show-dir DIR] [--tta] [--amp]."""
 
 from __future__ import annotations
 
@@ -12,8 +12,12 @@ from typing import Any
 from mmdet.engine.hooks.utils import trigger_visualization_hook
 from mmdet.evaluation import DumpDetResults
 from mmengine.config import Config, ConfigDict
+from mmengine.device import get_device
 from mmengine.fileio import dump
 
+from centermask.deploy.detector import put_in_place, require_no_model_options
+from centermask.deploy.runtime import is_exported
+from centermask.engine.amp import use_half_precision
 from centermask.engine.launch import (
     add_run_arguments,
     build_runner,
@@ -28,12 +32,15 @@ from centermask.errors import InputError
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.partition(':')[0])
     parser.add_argument('config', help='config file')
-    parser.add_argument('checkpoint', help='checkpoint file')
+    parser.add_argument('checkpoint', help='checkpoint file, or a file that tools/export.py made of it')
     parser.add_argument('--out', help='write all predictions to this file (.pkl or .pickle)')
     parser.add_argument('--show', action='store_true', help='show predictions in a window')
     parser.add_argument('--show-dir', help='draw predictions into this folder, under WORK_DIR/TIMESTAMP')
     parser.add_argument('--wait-time', type=float, default=2, help='seconds that --show shows each (default 2)')
     parser.add_argument('--tta', action='store_true', help="test-time augmentation, by the config's tta_model")
+    parser.add_argument(
+        '--amp', action='store_true', help='compute in half precision: bfloat16 on a CPU, float16 on a GPU'
+    )
     add_run_arguments(parser)
     return parser.parse_args(argv)
 
@@ -66,6 +73,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     require_file(args.checkpoint, 'checkpoint')
     cfg.load_from = args.checkpoint
     cfg.resume = False
+    if args.amp:
+        use_half_precision(cfg, get_device(), is_exported(args.checkpoint))
+    if is_exported(args.checkpoint):
+        if args.tta:
+            raise InputError('--tta: an exported file looks at an image as it is; test the checkpoint.')
+        require_no_model_options(args.cfg_options)
+        put_in_place(cfg, args.checkpoint)
     if args.show or args.show_dir:
         if not cfg.default_hooks.get('visualization'):
             raise InputError(f'--show: the config {args.config} has no default_hooks.visualization.')

@@ -48,8 +48,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         cfg.load_from = None if args.resume == 'auto' else args.resume
     if cfg.get('load_from'):
         require_file(cfg.load_from, 'checkpoint')
-    if args.data and is_first_process():
-        print(check_training_data(cfg), flush=True)
+    if is_first_process() and (found := check_training_data(cfg, with_tables=bool(args.data))):
+        print(found, flush=True)
     build_runner(cfg).train()
     if args.data:
         report_training(cfg, shlex.join(sys.argv))

@@ -28,6 +28,7 @@ class CenterMask(SingleStageDetector):
         channels_last: whether training's convs run on features whose channels lie next to each other in memory: the
             same numbers, faster on CPUs. Testing's always do.
         fold: whether testing runs on a copy of the weights with BN folded into the convs (see :mod:`.inference`).
+        half_precision: whether that copy is in half precision: bfloat16 on a CPU, float16 on a GPU.
         train_cfg: ``max_per_img``, the detections an image that training takes as RoIs, and what the RoI head reads.
         test_cfg: ``score_thr``, ``nms_pre``, ``nms``, ``max_per_img`` (box head) and ``mask_thr_binary`` (RoI head).
         data_preprocessor, init_cfg: as every detector of MMDetection takes them.
@@ -45,6 +46,7 @@ class CenterMask(SingleStageDetector):
         num_classes: int = 80,
         channels_last: bool = False,
         fold: bool = True,
+        half_precision: bool = False,
         train_cfg: dict | None = None,
         test_cfg: dict | None = None,
         data_preprocessor: dict | None = None,
@@ -59,7 +61,7 @@ class CenterMask(SingleStageDetector):
             data_preprocessor,
             init_cfg,
         )
-        self.fold = fold
+        self.fold, self.half_precision = fold, half_precision
         self.folded = Folded()
         self.roi_head: Any = None
         if roi_head is not None:
@@ -103,7 +105,7 @@ class CenterMask(SingleStageDetector):
 
         Its weights are this detector's as they are now: ask for it anew at each image.
         """
-        return self.folded.of(self) if self.fold else self
+        return self.folded.of(self, self.half_precision) if self.fold else self
 
     def train(self, mode: bool = True) -> CenterMask:
         """Set training or testing; the next image is tested with the weights that are there then."""

@@ -63,31 +63,43 @@ def kept_memory() -> Iterator[None]:
         mallopt(M_MMAP_MAX, 2**16)  # glibc's default
 
 
-def prepare(model: Any) -> Any:
+def prepare(model: Any, dtype: torch.dtype | None = None) -> Any:
     """Prepare any model of MMDetection for testing, in place; it can't train then. Returns the model.
 
     Args:
         model: in eval mode.
+        dtype: ``torch.bfloat16`` or ``torch.float16``, in which its parts compute then. The results of a CenterMask are
+            in single precision all the same.
     """
     with torch.no_grad():
         fuse_conv_bn(model)
         model.to(memory_format=torch.channels_last)
-        return _replace(model)
+        for name, child in model.named_children():
+            if dtype is not None and name != 'data_preprocessor':
+                child.to(dtype)
+        return _replace(model, dtype is not None)
 
 
-def _replace(module: Any) -> Any:
-    """Return what computes the same as a module in a network whose memory is channels-last."""
+def half_type(device: torch.device) -> torch.dtype:
+    """The half precision that a device computes fast: bfloat16 on a CPU, float16 on a GPU."""
+    return torch.bfloat16 if device.type == 'cpu' else torch.float16
+
+
+def _replace(module: Any, half: bool) -> Any:
+    """Return what computes the same as a module in a network of channels-last memory, in half precision or not."""
     if isinstance(module, CONTIGUOUS_ONLY):
-        return _Contiguous(module)
+        return _Contiguous(module, single_precision=half)
     if type(module) in (nn.Conv2d, Conv2d) and _suits_onednn(module):
         return FusedConv(module)
+    if type(module) in (nn.Conv2d, Conv2d) and half:
+        return _Cast(module)
     if isinstance(module, ConvModule) and _is_conv_and_activation(module):
         return FusedConv(module.conv, module.activate if module.with_activation else None)
     if isinstance(module, BasicBlock | Bottleneck) and _is_plain_block(module):
-        return FusedBlock(module)
+        return FusedBlock(module, half)
     for name, child in module.named_children():
         if name != 'conv_logits':  # its weights are read for one class an RoI
-            module._modules[name] = _replace(child)
+            module._modules[name] = _replace(child, half)
     if isinstance(module, ResNet) and isinstance(module._modules.get('conv1'), FusedConv):
         module.conv1.activate(module.relu)
         module.relu = nn.Identity()
@@ -99,11 +111,14 @@ def _replace(module: Any) -> Any:
 
 
 class _Contiguous(nn.Module):
-    """An operator of ``CONTIGUOUS_ONLY`` in a network whose memory is channels-last."""
+    """An operator of ``CONTIGUOUS_ONLY``, for features of any memory format and type."""
 
-    def __init__(self, operator: Any) -> None:
+    def __init__(self, operator: Any, single_precision: bool) -> None:
         super().__init__()
         self.operator = operator.to(memory_format=torch.contiguous_format)
+        self.single_precision = single_precision
+        if single_precision:
+            self.operator.float()
 
     def __getattr__(self, name: str) -> Any:
         """Extractors of RoIs ask their operators for sizes."""
@@ -112,8 +127,20 @@ class _Contiguous(nn.Module):
         except AttributeError:
             return getattr(super().__getattr__('operator'), name)
 
-    def forward(self, *inputs: Tensor) -> Tensor:
-        return self.operator(*(x.contiguous() for x in inputs))
+    def forward(self, x: Tensor, *inputs: Tensor) -> Tensor:
+        x_as_wanted, *others = ((t.float() if self.single_precision else t).contiguous() for t in (x, *inputs))
+        return self.operator(x_as_wanted, *others).to(x.dtype)
+
+
+class _Cast(nn.Module):
+    """A conv in half precision, for features of any type."""
+
+    def __init__(self, conv: nn.Conv2d) -> None:
+        super().__init__()
+        self.conv = conv
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(x.to(self.conv.weight.dtype))
 
 
 def _suits_onednn(conv: nn.Conv2d) -> bool:
@@ -204,11 +231,11 @@ def _convs(block: BasicBlock | Bottleneck) -> list[nn.Conv2d]:
 class FusedBlock(nn.Module):
     """A residual block of a ResNet without a norm left: the last conv adds the input, or its projection."""
 
-    def __init__(self, block: BasicBlock | Bottleneck) -> None:
+    def __init__(self, block: BasicBlock | Bottleneck, half: bool) -> None:
         super().__init__()
         *first, self.last = (FusedConv(conv, nn.ReLU()) for conv in _convs(block))
         self.first = nn.Sequential(*first)
-        self.downsample = None if block.downsample is None else _replace(block.downsample)
+        self.downsample = None if block.downsample is None else _replace(block.downsample, half)
         self.owns_input = False  # whether nobody else reads it
 
     def forward(self, x: Tensor) -> Tensor:
@@ -237,12 +264,17 @@ class Folded:
         """Make the twin anew at the next image."""
         self._twin: Any = None
         self._watch: _Watch | None = None
+        self._half = False
 
-    def of(self, detector: Network) -> Network:
+    def of(self, detector: Network, half: bool = False) -> Network:
         """Return the detector's twin, or the detector itself where the two would differ.
 
         They would where gradients are wanted, in training, in a graph that is being exported, and where someone has
         given a module a ``forward`` of its own.
+
+        Args:
+            detector: always the same.
+            half: whether the twin computes in half precision.
         """
         modules = list(detector.modules())
         if (
@@ -253,8 +285,9 @@ class Folded:
         ):
             return detector
         tensors = _tensors(modules)
-        if self._twin is None or self._watch is None or self._watch.changed(tensors):
-            self._twin, self._watch = prepare(_twin(detector)), _Watch(tensors)
+        if self._twin is None or self._watch is None or self._half != half or self._watch.changed(tensors):
+            self._twin = prepare(_twin(detector), half_type(tensors[0].device) if half else None)
+            self._watch, self._half = _Watch(tensors), half
         _share_settings(detector, self._twin)
         return self._twin
 

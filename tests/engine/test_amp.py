@@ -2,11 +2,13 @@
 
 import pytest
 import torch
+from mmengine.config import Config
 from mmengine.optim import OptimWrapper
 from mmengine.registry import OPTIM_WRAPPERS
 from torch import nn
 
-from centermask.engine.amp import MixedPrecisionOptimWrapper
+from centermask.engine.amp import MixedPrecisionOptimWrapper, use_half_precision
+from centermask.errors import InputError
 
 pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason='here MMEngine does it all')
 
@@ -35,3 +37,16 @@ def test_state() -> None:
     on_gpu = {**state, 'loss_scaler': torch.amp.GradScaler('cpu').state_dict()}
     _build(model).load_state_dict(on_gpu)
     assert _build(model).state_dict().keys() == state.keys()
+
+
+def test_half_precision_is_for_a_centermask_on_a_device_that_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = Config(dict(model=dict(type='CenterMask')))
+    monkeypatch.setattr(torch.cpu, '_is_avx512_bf16_supported', lambda: False)
+    with pytest.raises(InputError, match='would be slower: leave --amp out'):
+        use_half_precision(config, 'cpu')
+    use_half_precision(config, 'cuda:0')
+    assert config.model.half_precision
+    with pytest.raises(InputError, match='is a MaskRCNN, and only a CenterMask takes it'):
+        use_half_precision(Config(dict(model=dict(type='MaskRCNN'))), 'cuda')
+    with pytest.raises(InputError, match='an exported file has its precision'):
+        use_half_precision(config, 'cuda', exported=True)

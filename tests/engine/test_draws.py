@@ -135,5 +135,5 @@ kept = loader, loader._iterator
 kept[1].itself = kept
 print('done')
 """
-    done = subprocess.run([sys.executable, '-c', program], capture_output=True, text=True, timeout=120)
+    done = subprocess.run([sys.executable, '-c', program], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0 and done.stdout == 'done\n', done.stderr

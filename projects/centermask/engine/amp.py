@@ -1,4 +1,4 @@
-"""Mixed precision wherever the model trains."""
+"""Mixed precision wherever the model trains, half precision where it is tested."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ from typing import Any
 
 import torch
 from mmdet.registry import OPTIM_WRAPPERS
+from mmengine.config import Config
 from mmengine.device import is_cuda_available
 from mmengine.optim import AmpOptimWrapper, OptimWrapper
 
 from centermask.engine.finite import FiniteSteps
+from centermask.errors import InputError
 
 
 # The second name is MMEngine's, which `mim train --amp` gives.
@@ -43,3 +45,23 @@ class MixedPrecisionOptimWrapper(FiniteSteps, AmpOptimWrapper):
     def _overflow_is_handled(self) -> bool:
         # At 1 it's the gradients themselves that overflow.
         return self.loss_scaler.is_enabled() and self._scale_update_param is None and self.loss_scaler.get_scale() > 1
+
+
+def use_half_precision(cfg: Config, device: str, exported: bool = False) -> None:
+    """Have a config's detector compute in half precision when it is tested: ``--amp`` of the command lines.
+
+    Args:
+        cfg: config of a CenterMask.
+        device: torch's name of the device that it will be tested on.
+        exported: whether it is an exported file that will be tested.
+
+    Raises:
+        InputError: the config's detector can't do so, or the device would be slower for it.
+    """
+    if exported:
+        raise InputError('--amp: an exported file has its precision: export the checkpoint with --half.')
+    if cfg.model.type != 'CenterMask':
+        raise InputError(f'--amp: the model of {cfg.filename} is a {cfg.model.type}, and only a CenterMask takes it.')
+    if device == 'cpu' and not torch.cpu._is_avx512_bf16_supported():
+        raise InputError('--amp: this CPU has no bfloat16 (avx512_bf16) and would be slower: leave --amp out.')
+    cfg.model.half_precision = True

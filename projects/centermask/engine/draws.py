@@ -132,6 +132,15 @@ class TrainingLoader(DataLoader):
             **{name: getattr(built, name) for name in (*names, *more)},
         )
 
+    @property  # type: ignore[override]
+    def batch_size(self) -> int:
+        """What the learning rate is scaled by; torch, given batches instead of images, would say None."""
+        return self.draws.batch_size
+
+    @batch_size.setter
+    def batch_size(self, _: int | None) -> None:
+        pass
+
     def __iter__(self) -> Iterator:  # type: ignore[override]
         yield from super().__iter__()
 

@@ -24,6 +24,8 @@ from mmengine.visualization import Visualizer
 from torch import nn
 
 from centermask.checkpoints.loading import load_weights, read_checkpoint, require_fit
+from centermask.deploy.detector import ExportedCenterMask
+from centermask.deploy.runtime import is_exported
 from centermask.encoded_masks import EncodedMasks
 from centermask.engine.launch import explained_model_errors, require_writable
 from centermask.errors import InputError, RunError
@@ -39,7 +41,7 @@ class CenterMaskInferencer(DetInferencer):
 
     Args:
         model: config.
-        weights: checkpoint.
+        weights: checkpoint, or a file that tools/export.py made of it.
         device: torch's name of it, by default the GPU where there is one.
 
     Raises:
@@ -50,6 +52,10 @@ class CenterMaskInferencer(DetInferencer):
         super().__init__(model, weights, device, show_progress=False)
 
     def _init_model(self, cfg: Any, weights: str | None, device: str = 'cpu') -> nn.Module:
+        if is_exported(str(weights)):
+            exported = ExportedCenterMask(str(weights), test_cfg=dict(mask_format='rle'))
+            exported.cfg = cfg
+            return exported.eval()
         checkpoint = read_checkpoint(str(weights))
         with explained_model_errors():
             model = MODELS.build(cfg.model)

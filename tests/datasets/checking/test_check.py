@@ -209,16 +209,26 @@ def test_entries_of_the_file(check, content: dict, tmp_path: Path) -> None:
     content['categories'] += [{'id': 8, 'name': 'cat'}, {'name': 'nothing'}]
     content['images'] += [{'id': 4, 'file_name': '3.png'}, {'id': 1, 'file_name': '3.png', 'width': 1, 'height': 1}]
     content['annotations'] += [annotation(9, 10, 10, 40, 40, category_id=8, image_id=4), 'nothing']
+    content['annotations'] += [annotation(101, 90, 90, 40, 40, area='big')]
     found = check()
     assert not found.trains
     assert [f.what for f in found.findings if f.kind == kinds.NAMES] == ['"cat"']
-    assert [f.what for f in found.findings if f.kind == kinds.IDS] == ['1 of entry 4 of "images"']
-    assert len([f for f in found.findings if f.kind == kinds.FIELDS]) == 3
+    assert [f.what for f in found.findings if f.kind == kinds.IDS] == [
+        '1 of entry 4 of "images"',
+        '101 of entry 5 of "annotations"',
+    ]
+    assert len([f for f in found.findings if f.kind == kinds.FIELDS]) == 4
     write_repaired(found, tmp_path / 'fixed.json')
     fixed = json.loads((tmp_path / 'fixed.json').read_text())
     assert [category['id'] for category in fixed['categories']] == [7, 3]
     assert fixed['images'][3]['width'] == WIDTH and len(fixed['images']) == 4
-    assert fixed['annotations'][3]['category_id'] == 7 and len(fixed['annotations']) == 4
+    assert fixed['annotations'][3]['category_id'] == 7 and [a['id'] for a in fixed['annotations']] == [
+        101,
+        102,
+        103,
+        9,
+        104,
+    ]
     assert check(tmp_path / 'fixed.json').findings == []
 
 
@@ -274,3 +284,10 @@ def test_paper_recipe_resizes_by_its_own_rule() -> None:
 def test_config_without_fcos() -> None:
     with pytest.raises(InputError, match='has no FCOS box head'):
         Assignment(Config.fromfile(CONFIGS / 'yolact-550_r50_coco.py'))
+
+
+@pytest.mark.parametrize('size', [(1, 4000), (4000, 1)])
+def test_objects_on_a_line(assignment: Assignment, size: tuple[int, int]) -> None:
+    box = np.array([[0.0, 0.0, *size]])
+    assert assignment.learned(box, *size)[0].shape == (1,)
+    assert assignment.levels(box, *size).tolist() in ([0], [1], [2])

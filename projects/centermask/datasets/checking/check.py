@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import signal
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -170,13 +171,13 @@ def _entries(check: Check, key: str) -> Iterator[tuple[int, dict]]:
     entries = check.content[key]
     wrong = dict(invalid_fields(entries, key))
     ids = [entry['id'] for i, entry in enumerate(entries) if i not in wrong]
-    unused = max((int(number) for number in ids if isinstance(number, int | float)), default=0) + 1
+    unused = max((number for number in ids if isinstance(number, int)), default=0) + 1
     seen: set = set()
     for i, entry in enumerate(entries):
         if i in wrong:
             check.findings.append(Finding(kinds.FIELDS, f'"{wrong[i]}" of entry {i} of "{key}"'))
             entry = _completed(entry, key)
-        elif entry['id'] in seen:
+        if entry is not None and entry['id'] in seen:
             check.findings.append(Finding(kinds.IDS, f'{entry["id"]} of entry {i} of "{key}"'))
             entry = {**entry, 'id': unused} if key == 'annotations' else None
             unused += 1
@@ -221,6 +222,7 @@ def _begin(*work: Any) -> None:
     """Give a process its work: inherited by the fork, so that nothing is sent."""
     global _work
     _work = work  # type: ignore[assignment]
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C ends the program, and it ends them
     torch.set_num_threads(1)
 
 

@@ -9,24 +9,38 @@ from mmengine.config import Config
 from centermask.datasets.checking.assignment import Assignment
 from centermask.datasets.checking.check import check_dataset
 from centermask.datasets.checking.findings import Level
-from centermask.datasets.checking.table import describe
+from centermask.datasets.checking.table import describe, describe_findings
 from centermask.datasets.coco import innermost
 
 # Images that are looked at: a few seconds.
 SAMPLE = 300
 
 
-def check_training_data(cfg: Config) -> str:
-    """Check a part of what a config trains on, without reading images, and return the tables.
+def check_training_data(cfg: Config, with_tables: bool) -> str:
+    """Check a part of what a config trains on, without reading images.
+
+    Args:
+        cfg: of a training; one that doesn't read COCO's format from a local folder isn't checked.
+        with_tables: whether classes and levels are wanted too.
+
+    Returns:
+        Text for the user to read, '' if nothing would be lost and no tables are wanted.
 
     Raises:
         InputError: as :func:`check_dataset` does.
     """
-    dataset = innermost(cfg.train_dataloader)
+    dataset = innermost(cfg.get('train_dataloader') or {})
     root = Path(dataset.get('data_root') or '')
+    ann_file, images = root / dataset.get('ann_file', ''), root / (dataset.get('data_prefix') or {}).get('img', '')
+    if not (ann_file.is_file() and images.is_dir()):
+        return ''  # if it should be there, the data set says so in its own words
     with_fcos = 'FCOS' in str(cfg.model.get('bbox_head', {}).get('type'))
     assignment = Assignment(cfg) if with_fcos else None
-    images = root / dataset['data_prefix']['img']
-    check = check_dataset(root / dataset['ann_file'], images, assignment, decode=False, sample=SAMPLE)
-    more = '' if check.trains else f'\nAll of it, images too: python tools/check_dataset.py {check.ann_file} {images}'
-    return describe(check, Level.LOSES) + more
+    check = check_dataset(ann_file, images, assignment, decode=False, sample=SAMPLE)
+    text = describe(check, Level.LOSES) if with_tables else ''
+    if check.trains:
+        return text
+    if not with_tables:
+        looked_at = f' ({check.sampled} of {len(check.shown)} images looked at)' if check.sampled else ''
+        text = '\n'.join([f'{ann_file}{looked_at}', *describe_findings(check, Level.LOSES)])
+    return f'{text}\nEverything, images too: python tools/check_dataset.py {ann_file} {images}'

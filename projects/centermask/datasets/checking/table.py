@@ -19,10 +19,10 @@ NAMED = 4
 
 def describe(check: Check, least: Level = Level.NOTE) -> str:
     """The tables: classes, levels, and everything wrong of at least a level."""
-    return '\n'.join([*_classes(check), *_levels(check), '', *_findings(check, least)])
+    return '\n'.join([*_classes(check), *_levels(check), '', *describe_findings(check, least)])
 
 
-def _findings(check: Check, least: Level) -> list[str]:
+def describe_findings(check: Check, least: Level) -> list[str]:
     """A line for each kind, the worst first, with the first few by name."""
     lines = []
     for level in sorted(HEADINGS, reverse=True):

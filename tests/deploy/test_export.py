@@ -1,0 +1,254 @@
+"""Exported files against the models that they were made of: both recipes, four backbones, both runtimes.
+
+An export takes half a minute, so each is made once and has a share of the options.
+"""
+
+import copy
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+import torch
+from mmdet.registry import MODELS
+from mmengine.config import Config
+from small_model import small_model_config
+
+from centermask import CenterMask
+from centermask.deploy import export, quantise
+from centermask.deploy.comparison import compare
+from centermask.deploy.pictures import Batch, make_batch
+from centermask.deploy.runtime import ExportedModel
+from centermask.errors import InputError
+
+onnx = pytest.importorskip('onnx')
+for package in ('onnxscript', 'onnxruntime', 'openvino'):
+    pytest.importorskip(package)
+numpy_helper = onnx.numpy_helper
+
+RUNTIMES = ['onnxruntime', 'openvino']
+R50 = dict(type='ResNet', depth=50, out_indices=(1, 2, 3), style='caffe', init_cfg=None)
+WITHOUT_EPSILON = dict(type='BN', requires_grad=False, eps=0)  # the paper recipe's
+BACKBONES: dict[str, tuple[dict, list[int]]] = {
+    'R-50': ({**R50, 'norm_cfg': WITHOUT_EPSILON}, [512, 1024, 2048]),
+    'V2-39': (dict(type='VoVNet', arch='39', init_cfg=None), [512, 768, 1024]),
+    'V2-19-slim': (dict(type='VoVNet', arch='19-slim', init_cfg=None), [256, 384, 512]),
+    'MobileNetV2': (dict(type='MobileNetV2Features', init_cfg=None), [32, 96, 320]),
+    'DCN': (dict(type='VoVNet', arch='19-slim', dcn_stages=(False, True, True, True), init_cfg=None), [256, 384, 512]),
+}
+CASES: dict[str, tuple[str, str, dict[str, bool]]] = {
+    'lite star': ('star', 'V2-19-slim', {}),
+    'paper': ('paper', 'R-50', dict(preprocess=True)),
+    'star': ('star', 'V2-39', dict(full_masks=True, padded=True)),
+    'lite paper': ('paper', 'MobileNetV2', dict(padded=True)),
+    'dcn': ('star', 'DCN', {}),
+}
+
+
+class Export(NamedTuple):
+    model: CenterMask
+    file: Path
+
+
+def build(recipe: str, backbone: str) -> CenterMask:
+    """A small model that finds boxes of all sizes, some without area, in noise."""
+    config = small_model_config(recipe)
+    config['backbone'], config['neck']['in_channels'] = BACKBONES[backbone]
+    config['test_cfg'].update(score_thr=0.008, max_per_img=20)
+    torch.manual_seed(0)
+    model = MODELS.build(config)
+    torch.nn.init.normal_(model.bbox_head.conv_reg.weight, std=0.3)
+    torch.nn.init.normal_(model.bbox_head.conv_cls.weight, std=0.1)
+    torch.nn.init.constant_(model.bbox_head.conv_reg.bias, 1.0)
+    with torch.no_grad():  # of deep backbones features grow, and with them the rounding
+        model.eval()
+        features = model.backbone(make_batch(model, noise((96, 96))).network)
+        for lateral, feature in zip(model.neck.lateral_convs, features, strict=True):
+            lateral.conv.weight /= feature.std()
+    for module in model.modules():
+        if hasattr(module, 'conv_offset'):
+            torch.nn.init.normal_(module.conv_offset.weight, std=0.01)
+    model.dataset_meta = {'classes': ('circle', 'square', 'star')}
+    return model.eval()
+
+
+@pytest.fixture(scope='module')
+def made(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Export]:
+    """A case's model and its ONNX file."""
+    folder = tmp_path_factory.mktemp('exported')
+    resize = dict(type='RoundResize', scale=(1000, 600))
+    cfg = Config(dict(test_dataloader=dict(dataset=dict(pipeline=[resize]))))
+
+    @cache
+    def make(case: str) -> Export:
+        recipe, backbone, options = CASES[case]
+        model = build(recipe, backbone)
+        file = folder / f'{case}.onnx'
+        export.save_onnx(export.to_onnx(model, export.describe(model, cfg, **options)), file)
+        return Export(model, file)
+
+    return make
+
+
+def noise(*sizes: tuple[int, int], seed: int = 0) -> list[torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    return [torch.randint(0, 256, (3, *size), generator=generator, dtype=torch.uint8) for size in sizes]
+
+
+def batches(model: CenterMask) -> list[Batch]:
+    """Three sizes, and two of them together."""
+    sizes = [(96, 128), (130, 64), (70, 90)]
+    return [make_batch(model, noise(size)) for size in sizes] + [make_batch(model, noise(*sizes[:2], seed=1))]
+
+
+def with_values(made: Export, folder: Path, name: str, value: float) -> Export:
+    """The model and its file with all values of a parameter replaced."""
+    model = copy.deepcopy(made.model)
+    torch.nn.init.constant_(model.get_parameter(name), value)
+    changed = onnx.load(made.file)
+    (parameter,) = (tensor for tensor in changed.graph.initializer if tensor.name.endswith(name))
+    values = np.full_like(numpy_helper.to_array(parameter), value)
+    parameter.CopyFrom(numpy_helper.from_array(values, parameter.name))
+    export.save_onnx(changed, folder / 'changed.onnx')
+    return Export(model, folder / 'changed.onnx')
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('case', [*CASES])
+def test_finds_what_the_model_finds(case: str, made: Callable[[str], Export]) -> None:
+    model, file = made(case)
+    for runtime in RUNTIMES[: 1 if case == 'dcn' else 2]:
+        result = compare(model, ExportedModel(file, runtime), batches(model))
+        assert result.wrong == [], str(result)
+        assert result.matched > 20 and len(result.allowed) <= 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('case', ['lite star', 'lite paper'])
+def test_finds_nothing_as_the_model(case: str, made: Callable[[str], Export], tmp_path: Path) -> None:
+    model, file = with_values(made(case), tmp_path, 'bbox_head.conv_cls.bias', -100)
+    for runtime in RUNTIMES:
+        exported = ExportedModel(file, runtime)
+        result = compare(model, exported, batches(model))
+        assert (result.matched, result.wrong, result.allowed) == (0, [], [])
+        found = exported(**batches(model)[0].inputs(False))
+        assert len(found) == 1 and found[0].masks.shape == (0, 28, 28)
+
+
+@pytest.mark.slow
+def test_boxes_without_area(made: Callable[[str], Export], tmp_path: Path) -> None:
+    """Some of them: these are dropped, and nothing becomes NaN."""
+    model, file = with_values(made('lite star'), tmp_path, 'bbox_head.conv_reg.bias', -4)
+    (eager,) = model.bbox_head.predict_by_feat(
+        *model.bbox_head(model.extract_feat(batches(model)[0].network)), [dict(img_shape=(96, 128))]
+    )
+    areas = (eager.bboxes[:, 2:] - eager.bboxes[:, :2]).prod(1)
+    assert (areas <= 0).any() and (areas > 0).any()
+    for runtime in RUNTIMES:
+        exported = ExportedModel(file, runtime)
+        result = compare(model, exported, batches(model))
+        assert result.wrong == [] and result.matched > 0
+        (found,) = exported(**batches(model)[0].inputs(False))
+        assert all(np.isfinite(part).all() for part in found)
+
+
+@pytest.mark.slow
+def test_fixed_number(made: Callable[[str], Export]) -> None:
+    model, file = made('lite paper')
+    batch = make_batch(model, noise((64, 64), (96, 64)))
+    for runtime in RUNTIMES:
+        outputs = ExportedModel(file, runtime).run(**batch.inputs(False))
+        assert {name: values.shape for name, values in outputs.items()} == {
+            'boxes': (2, 20, 4),
+            'labels': (2, 20),
+            'scores': (2, 20),
+            'mask_scores': (2, 20),
+            'masks': (2, 20, 28, 28),
+        }
+        missing = outputs['labels'] < 0
+        assert (outputs['scores'][missing] == 0).all() and (outputs['scores'][~missing] > 0).all()
+
+
+@pytest.mark.slow
+def test_standard_operators_and_metadata(made: Callable[[str], Export]) -> None:
+    for case, opset in (('lite star', 18), ('paper', 18), ('dcn', 19)):
+        content = onnx.load(made(case).file)
+        assert {node.domain for node in content.graph.node} == {''} and not content.functions
+        assert [(entry.domain, entry.version) for entry in content.opset_import] == [('', opset)]
+    metadata = ExportedModel(made('paper').file).metadata
+    assert metadata.recipe == 'paper' and metadata.classes == ['circle', 'square', 'star']
+    assert metadata.mean == [102.9801, 115.9465, 122.7717] and metadata.preprocess and metadata.scale == [1000, 600]
+
+
+@pytest.mark.slow
+def test_openvino_file(made: Callable[[str], Export], tmp_path: Path) -> None:
+    model, file = made('lite star')
+    metadata = ExportedModel(file).metadata
+    network = export.to_openvino(file, metadata)
+    export.save_openvino(network, tmp_path / 'model.xml')
+    exported = ExportedModel(tmp_path / 'model.xml')
+    assert exported.metadata == metadata
+    assert compare(model, exported, batches(model)).wrong == []
+    (tmp_path / 'model.bin').write_bytes((tmp_path / 'model.bin').read_bytes()[:1000])
+    with pytest.raises(InputError, match='is damaged or no model'):
+        ExportedModel(tmp_path / 'model.xml')
+
+
+@pytest.mark.slow
+def test_bad_files(made: Callable[[str], Export], tmp_path: Path) -> None:
+    content = made('lite star').file.read_bytes()
+    bad: dict[str, Any] = {
+        'half.onnx': (content[: len(content) // 2], 'half.onnx is damaged or no model'),
+        'empty.onnx': (b'', 'empty.onnx is damaged or no model'),
+        'model.pt': (content, 'its name would end in .onnx or .xml'),
+        'bad.xml': (b'<net', 'bad.xml is damaged or no model'),
+    }
+    unknown = onnx.load(made('lite star').file)
+    del unknown.metadata_props[:]
+    bad['unknown.onnx'] = (unknown.SerializeToString(), "unknown.onnx doesn't say what its model needs")
+    for name, (data, words) in bad.items():
+        (tmp_path / name).write_bytes(data)
+        for runtime in RUNTIMES if name.endswith('.onnx') else [None]:
+            with pytest.raises(InputError, match=words):
+                ExportedModel(tmp_path / name, runtime)
+    with pytest.raises(InputError, match="doesn't exist"):
+        ExportedModel(tmp_path / 'none.onnx')
+
+
+@pytest.mark.slow
+def test_deformable_convs_are_not_for_openvino(made: Callable[[str], Export]) -> None:
+    with pytest.raises(InputError, match=r"OpenVINO doesn't run the deformable convs of .*dcn\.onnx"):
+        ExportedModel(made('dcn').file, 'openvino')
+
+
+@pytest.mark.slow
+def test_smaller_numbers(made: Callable[[str], Export], tmp_path: Path) -> None:
+    """float16 and int8 files are smaller, run, and say what they are."""
+    model, file = made('lite star')
+    inputs = [make_batch(model, noise((96, 96), seed=seed)).inputs(False) for seed in range(2)]
+    metadata = ExportedModel(file).metadata
+    metadata.precision = 'half'
+    half = quantise.half_onnx(onnx.load(file))
+    export.stamp(half, metadata)
+    export.save_onnx(half, tmp_path / 'half.onnx')
+    metadata.precision = 'int8'
+    quantise.int8_onnx(file, tmp_path / 'int8.onnx', inputs)
+    stamped = onnx.load(tmp_path / 'int8.onnx')
+    export.stamp(stamped, metadata)
+    export.save_onnx(stamped, tmp_path / 'int8.onnx')
+    (expected,) = ExportedModel(file)(**inputs[0])
+    for name, share in (('half', 0.55), ('int8', 0.4)):
+        assert (tmp_path / f'{name}.onnx').stat().st_size < share * file.stat().st_size
+        exported = ExportedModel(tmp_path / f'{name}.onnx')
+        assert exported.metadata.precision == name
+        (found,) = exported(**inputs[0])
+        assert len(found.boxes) and abs(found.scores[0] - expected.scores[0]) < 0.1
+
+
+def test_without_the_packages(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / 'a.onnx').touch()
+    monkeypatch.setitem(__import__('sys').modules, 'onnxruntime', None)
+    with pytest.raises(InputError, match=r"onnxruntime isn't installed, which exported models need: pip install"):
+        ExportedModel(tmp_path / 'a.onnx')

@@ -1,0 +1,148 @@
+"""tools/export.py, its file in tools/predict.py and tools/test.py, and the example that runs it without torch."""
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from centermask.deploy.runtime import ExportedModel
+from centermask.engine.launch import run
+
+for package in ('onnx', 'onnxscript', 'onnxruntime', 'openvino'):
+    pytest.importorskip(package)
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope='module')
+def exported(
+    tools: Callable, tiny_config: Path, tiny_run: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, str]:
+    """The file, and what the command said."""
+    out = tmp_path_factory.mktemp('export') / 'tiny.onnx'
+    command = [sys.executable, 'tools/export.py', str(tiny_config), str(tiny_run / 'iter_2.pth'), '--out', str(out)]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return out, done.stdout
+
+
+@pytest.fixture
+def call(tools: Callable, capsys: pytest.CaptureFixture) -> Callable:
+    def run_tool(name: str, *argv: str | Path) -> tuple[int, str]:
+        code = run(lambda: tools(name)([str(word) for word in argv]))
+        return code, capsys.readouterr().err.strip().rpartition('\n')[2]
+
+    return run_tool
+
+
+@pytest.mark.slow
+def test_says_that_it_is_checked(exported: tuple[Path, str]) -> None:
+    file, said = exported
+    for runtime in ('onnxruntime', 'openvino'):
+        (count,) = re.findall(rf'{runtime} on 3 pictures: (\d+) detections: boxes within', said)
+        assert int(count) > 0
+    assert 'differs' not in said and [path.name for path in file.parent.iterdir()] == ['tiny.onnx']
+
+
+@pytest.mark.slow
+def test_is_predicted_with_like_a_checkpoint(
+    exported: tuple[Path, str], tiny_config: Path, tiny_run: Path, call: Callable, tmp_path: Path
+) -> None:
+    images = tiny_config.parent / 'shapes/val/images'
+    results = []
+    for name, file in (('eager', tiny_run / 'iter_2.pth'), ('file', exported[0])):
+        assert call('predict', images, tiny_config, file, '--device', 'cpu', '--out-dir', tmp_path / name)[0] == 0
+        results.append(json.loads((tmp_path / f'{name}/predictions.segm.json').read_text()))
+        assert len(list((tmp_path / f'{name}/vis').iterdir())) == 3
+    eager, found = results
+    assert len(found) == len(eager) > 0
+    for key in ('category_name', 'file_name'):
+        assert sorted(mask[key] for mask in found) == sorted(mask[key] for mask in eager)
+    scores = [sorted(mask['score'] for mask in of_one) for of_one in (eager, found)]
+    np.testing.assert_allclose(*scores, atol=1e-4)
+
+
+@pytest.mark.slow
+def test_is_tested_like_a_checkpoint(
+    exported: tuple[Path, str], tiny_config: Path, tiny_run: Path, call: Callable, tmp_path: Path
+) -> None:
+    figures = []
+    for name, file in (('eager', tiny_run / 'iter_2.pth'), ('file', exported[0])):
+        assert call('test', tiny_config, file, '--work-dir', tmp_path / name)[0] == 0
+        (log,) = (tmp_path / name).glob('*/2*.json')
+        figures.append(json.loads(log.read_text().splitlines()[-1]))
+    for key in ('coco/bbox_mAP', 'coco/segm_mAP'):
+        assert abs(figures[0][key] - figures[1][key]) <= 0.001
+
+
+@pytest.mark.slow
+def test_example_draws(exported: tuple[Path, str], tiny_config: Path, tmp_path: Path) -> None:
+    """Without torch; its boxes are the file's."""
+    example = REPOSITORY / 'examples/onnx_detect.py'
+    lines = example.read_text().splitlines()
+    assert len(lines) <= 60
+    imported = {line.split()[1] for line in lines if line.startswith(('import ', 'from '))}
+    assert imported == {'json', 'sys', 'numpy', 'onnxruntime', 'PIL'}
+    picture = next((tiny_config.parent / 'shapes/val/images').iterdir())
+    command = [sys.executable, str(example), str(exported[0]), str(picture), str(tmp_path / 'out.png'), '0']
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    before, after = Image.open(picture), Image.open(tmp_path / 'out.png')
+    assert before.size == after.size and np.asarray(before.convert('RGB')).tolist() != np.asarray(after).tolist()
+    pixels = np.asarray(before.convert('RGB'), np.float32)[:, :, ::-1]
+    model = ExportedModel(exported[0])
+    images = ((pixels - model.metadata.mean) / model.metadata.std).transpose(2, 0, 1)[None].astype(np.float32)
+    (found,) = model(images, np.array([[160, 160]]))
+    printed = [[float(number) for number in line.split()[-4:]] for line in done.stdout.splitlines()]
+    np.testing.assert_allclose(printed, found.boxes, atol=0.11)
+
+
+@pytest.mark.slow
+def test_int8_says_what_it_costs(
+    exported: tuple[Path, str], tiny_config: Path, tiny_run: Path, call: Callable, tmp_path: Path
+) -> None:
+    pytest.importorskip('nncf')
+    out = tmp_path / 'int8.xml'
+    command = ['tools/export.py', tiny_config, tiny_run / 'iter_2.pth', '--format', 'openvino', '--int8', '--out', out]
+    done = subprocess.run([sys.executable, *map(str, command)], cwd=REPOSITORY, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert 'quantising by 4 pictures' in done.stdout
+    for key in ('bbox_mAP', 'segm_mAP'):
+        assert re.search(rf'{key}: 0\.\d+ by the checkpoint, 0\.\d+ by the file, [+-]0\.\d+ lost', done.stdout)
+    assert ExportedModel(out).metadata.precision == 'int8'
+    assert out.with_suffix('.bin').stat().st_size < 0.4 * exported[0].stat().st_size
+
+
+BAD = [
+    ('export', '{config} {checkpoint} --out a.xml', '--out a.xml: the name of such a file ends in .onnx.'),
+    ('export', '{config} no.pth --out a.onnx', "The checkpoint no.pth doesn't exist"),
+    ('export', '{config} {checkpoint} --out a.onnx --calibration x', '--calibration is for --int8'),
+    ('test', '{config} no.onnx', "The checkpoint no.onnx doesn't exist"),
+    ('test', '{config} {bad} --tta', '--tta: an exported file looks at an image as it is'),
+    ('test', '{config} {bad}', 'bad.onnx is damaged or no model: export the checkpoint again by tools/export.py.'),
+    ('test', '{config} {bad} --cfg-options model.test_cfg.score_thr=0.1', 'model.test_cfg.score_thr: an exported file'),
+    ('predict', '{images} {config} {bad} --device cpu --out-dir {tmp}/out', 'bad.onnx is damaged or no model'),
+]
+
+
+@pytest.mark.parametrize(('tool', 'argv', 'words'), BAD, ids=[f'{tool} {argv[-24:]}' for tool, argv, _ in BAD])
+def test_bad_input(
+    tool: str, argv: str, words: str, call: Callable, tiny_config: Path, tiny_run: Path, tmp_path: Path
+) -> None:
+    (tmp_path / 'bad.onnx').write_bytes(b'no model')
+    places = dict(
+        config=tiny_config,
+        checkpoint=tiny_run / 'iter_2.pth',
+        bad=tmp_path / 'bad.onnx',
+        images=tiny_config.parent / 'shapes/val/images',
+        tmp=tmp_path,
+    )
+    work_dir = ['--work-dir', str(tmp_path / 'run')] if tool == 'test' else []
+    code, last = call(tool, *argv.format(**places).split(), *work_dir)
+    assert code == 2 and last.startswith('error: ') and words in last
