@@ -13,6 +13,7 @@ import torch
 from mmengine.device import get_device
 
 from centermask.benchmark.comparison import Wishes, compare
+from centermask.benchmark.exported import RUNTIMES
 from centermask.benchmark.pictures import make_picture, read_pictures
 from centermask.benchmark.report import tables
 from centermask.engine.inferencer import find_images, require_device
@@ -46,9 +47,15 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument('--threads', type=int, help="on a CPU (default torch's)")
     parser.add_argument('--device', default=get_device(), help='cpu, cuda, cuda:1 ... (default %(default)s)')
     parser.add_argument('--equal', action='store_true', help="MMDetection's models also with our folding and memory")
-    parser.add_argument('--amp', action='store_true', help='each model also in bfloat16')
+    parser.add_argument('--amp', action='store_true', help='each model also in bfloat16, on a GPU float16')
     parser.add_argument('--channels-last', action='store_true', help='each model also in channels-last memory')
     parser.add_argument('--compile', action='store_true', help='each model also with torch.compile')
+    parser.add_argument(
+        '--backend',
+        default='eager',
+        metavar='NAMES',
+        help=f'CenterMask also exported: of eager,{",".join(RUNTIMES)}; with --amp by OpenVINO in bfloat16, too',
+    )
     parser.add_argument(
         '--train',
         type=int,
@@ -72,6 +79,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise InputError(f'--train {args.train}: give the images of a training step, 1 or more.')
     if args.size and not 32 <= args.size[0] <= args.size[1]:
         raise InputError(f'--size {args.size[0]} {args.size[1]}: give the shorter side first, 32 or more.')
+    backends = args.backend.split(',')
+    for name in backends:
+        if name not in ('eager', *RUNTIMES):
+            raise InputError(f'--backend {args.backend}: {name!r} is none of eager, {", ".join(RUNTIMES)}.')
+    if args.device != 'cpu' and backends != ['eager']:
+        raise InputError(f'--backend {args.backend}: exported models are timed on the CPU, add --device cpu.')
     require_device(args.device)
     require_writable(args.out, '--out')
     if args.threads:
@@ -84,6 +97,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         size=args.size and tuple(args.size),
         masks=args.masks,
         ways=dict(equal=args.equal, amp=args.amp, channels_last=args.channels_last, compiled=args.compile),
+        runtimes=[name for name in backends if name != 'eager'],
         stages=not args.no_stages,
         batch_size=args.train,
     )

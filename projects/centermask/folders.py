@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from centermask.errors import InputError, RunError
@@ -54,7 +54,8 @@ def write_synced(path: Path, write: Callable[[Path], object]) -> None:
         _sync(aside)
 
     write_aside(path, write_and_sync)
-    _sync(path.parent)
+    with suppress(OSError):  # not every file system can do that with a folder
+        _sync(path.parent)
 
 
 def _sync(path: Path) -> None:

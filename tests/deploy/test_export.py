@@ -218,6 +218,12 @@ def test_bad_files(made: Callable[[str], Export], tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_deformable_convs_are_not_for_openvino(made: Callable[[str], Export]) -> None:
+    with pytest.raises(InputError, match=r"OpenVINO doesn't run the deformable convs of .*dcn\.onnx"):
+        ExportedModel(made('dcn').file, 'openvino')
+
+
+@pytest.mark.slow
 def test_smaller_numbers(made: Callable[[str], Export], tmp_path: Path) -> None:
     """float16 and int8 files are smaller, run, and say what they are."""
     model, file = made('lite star')

@@ -72,6 +72,7 @@ def test_photographs_and_run_lengths(tools: Callable, tmp_path: Path) -> None:
         ([SLIM, '--detections', '0'], '--detections 0: give 1 or more.'),
         ([SLIM, '--size', '96', '64'], '--size 96 64: give the shorter side first'),
         ([SLIM, '--images', 'nowhere'], "The image or folder nowhere doesn't exist"),
+        ([SLIM, '--backend', 'tensorrt'], "--backend tensorrt: 'tensorrt' is none of eager, onnxruntime, openvino"),
         ([SLIM, '--device', 'cuda:77'], '--device cuda:77 is not on this machine'),
     ],
 )

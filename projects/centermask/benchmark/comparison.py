@@ -16,11 +16,14 @@ from mmengine.config import Config
 
 from centermask.benchmark.contestants import SHIPPED, Contestant, other_ways, read_config, shipped, short_name
 from centermask.benchmark.costs import costs_of, flops_of
+from centermask.benchmark.exported import exported_ways
 from centermask.benchmark.machine import name_of_machine, peak
+from centermask.benchmark.malloc import without_kept_memory
 from centermask.benchmark.pictures import make_picture
 from centermask.benchmark.rounds import interleaved, measure, summary, timed_on
 from centermask.benchmark.stages import NETWORK, STAGES, Stopwatch, timed_by_stage
 from centermask.benchmark.training import Step, prepare_training
+from centermask.inference import half_type
 from centermask.tables.measure import count_parameters
 
 STAGE_ROUNDS = 5
@@ -37,6 +40,7 @@ class Wishes:
         size: of the test pictures' shorter and longer side; None leaves each config its own.
         masks: ``'tensor'`` or ``'rle'``.
         ways: what :func:`other_ways` takes.
+        runtimes: of exported models, see :func:`exported_ways`.
         stages: whether to time stages and count costs too.
         batch_size: of a training step, which is timed too if this isn't 0.
     """
@@ -47,6 +51,7 @@ class Wishes:
     size: tuple[int, int] | None = None
     masks: str = 'tensor'
     ways: Mapping[str, bool] | None = None
+    runtimes: Sequence[str] = ()
     stages: bool = True
     batch_size: int = 0
 
@@ -73,24 +78,34 @@ def compare(
             f'{number}/{len(configs)} {short_name(name)}: {found.candidates:.0f} scores pass, '
             f'{found.into_nms:.0f} boxes into NMS, {found.detections:.0f} detections of {found.object_size:.0f} pixels'
         )
-        others = [one for one in other_ways(contestant, **(wishes.ways or {})) if _runs(one, say)]
+        amp = (wishes.ways or {}).get('amp', False)
+        others = [
+            one
+            for one in (
+                *other_ways(contestant, **(wishes.ways or {})),
+                *exported_ways(contestant, config, wishes.runtimes, amp),
+            )
+            if _runs(one, say)
+        ]
         contestants += [contestant, *others]
-        measured += [_facts(one) | found._asdict() for one in (contestant, *others)]
+        measured += [_facts(one, contestant) | found._asdict() for one in (contestant, *others)]
         if wishes.batch_size:
             timed = timed_on(wishes.device)
             steps[name], rate = prepare_training(config, contestant.model, wishes.batch_size, wishes.size, timed)
             training.append(dict(config=name, **{'batch size': wishes.batch_size, 'loader images/s/core': rate}))
     peaks = _peaks(wishes.device)
-    runs = {str(contestant): contestant.run for contestant in contestants}
+    by_name = {str(contestant): contestant for contestant in contestants}
+    runs = {name: contestant.run for name, contestant in by_name.items()}
     say(f'{len(contestants)} to time in {wishes.rounds} rounds after one to warm up')
-    seconds = measure(runs, wishes.rounds, timed_on(wishes.device), report=say)
+    seconds = measure(runs, wishes.rounds, timed_on(wishes.device), 1, say, lambda name: by_name[name].memory())
     for contestant, entry in zip(contestants, measured, strict=True):
         times = summary(seconds[str(contestant)])
         entry |= dict(ms=times.median, quartiles=[times.lower, times.upper], range=[times.least, times.most])
         entry['ratio'] = times.median / measured[0]['ms']
     if steps:
         say(f'training steps of {wishes.batch_size} images')
-        seconds = measure({name: step.run for name, step in steps.items()}, wishes.rounds, timed, report=say)
+        runs = {name: step.run for name, step in steps.items()}
+        seconds = measure(runs, wishes.rounds, timed, 1, say, lambda name: without_kept_memory())
         for entry in training:
             times = summary(seconds[entry['config']])
             entry |= dict(ms=times.median, quartiles=[times.lower, times.upper])
@@ -101,10 +116,13 @@ def compare(
     peaks = {name: max(value, peaks[name]) for name, value in _peaks(wishes.device).items()}
     for entry in measured:
         if 'stages' in entry:
-            network = sum(entry['stages'][stage] for stage in NETWORK)
-            entry['network ms'] = network
-            entry['beside network'] = sum(entry['stages'].values()) / network - 1
-            entry['share of peak'] = entry['flops'] / network * 1000 / peaks[entry['precision']]
+            entry['network ms'] = sum(entry['stages'][stage] for stage in NETWORK)
+            entry['beside network'] = sum(entry['stages'].values()) / entry['network ms'] - 1
+        if 'flops' in entry:
+            # Of the network's time; where it isn't known, of all.
+            entry['share of peak'] = (
+                entry['flops'] / entry.get('network ms', entry['ms']) * 1000 / peaks[entry['precision']]
+            )
     return dict(
         machine=name_of_machine(wishes.device),
         date=date.today().isoformat(),
@@ -121,8 +139,8 @@ def compare(
 def latency(config: Config, device: str) -> tuple[float, tuple[int, int]]:
     """Return the median time of one image in ms, as :func:`compare` measures it, and the image's height and width."""
     contestant, _ = shipped('', config, [make_picture(0)], Wishes.detections, device)
-    seconds = measure({'': contestant.run}, Wishes.rounds, timed_on(device))
-    return summary(seconds['']).median, _facts(contestant)['input']
+    seconds = measure({'': contestant.run}, Wishes.rounds, timed_on(device), memory=lambda name: contestant.memory())
+    return summary(seconds['']).median, contestant.input_size
 
 
 def _runs(contestant: Contestant, say: Callable[[str], None]) -> bool:
@@ -135,21 +153,22 @@ def _runs(contestant: Contestant, say: Callable[[str], None]) -> bool:
     return True
 
 
-def _facts(contestant: Contestant) -> dict[str, Any]:
+def _facts(contestant: Contestant, shipped: Contestant) -> dict[str, Any]:
     return dict(
         config=contestant.config,
         way=contestant.way,
-        backend='eager',
-        precision='bfloat16' if contestant.autocast else 'float32',
+        backend=contestant.backend,
+        precision=contestant.precision,
         masks=contestant.masks,
-        input=tuple(contestant.batches[0]['inputs'][0].shape[-2:]),
-        parameters=count_parameters(contestant.model),
+        input=contestant.input_size,
+        parameters=count_parameters(shipped.model),
         **{'mask AP': None},  # the plot takes the paper's
     )
 
 
 def _peaks(device: str) -> dict[str, float]:
-    return {str(dtype).removeprefix('torch.'): peak(device, dtype) for dtype in (torch.float32, torch.bfloat16)}
+    dtypes = (torch.float32, half_type(torch.device(device)))
+    return {str(dtype).removeprefix('torch.'): peak(device, dtype) for dtype in dtypes}
 
 
 def _add_costs(
@@ -161,7 +180,7 @@ def _add_costs(
         if contestant.way == SHIPPED:
             flops[contestant.config] = flops_of(contestant)
         entry['flops'] = flops[contestant.config]
-        if contestant.way == 'compiled':  # its operators can't be seen
+        if contestant.backend != 'eager':  # its operators can't be seen
             continue
         costs = costs_of(lambda contestant=contestant: contestant.run(0), device)  # type: ignore[misc]
         entry |= dict(
@@ -177,11 +196,11 @@ def _add_stages(
 ) -> None:
     """Time stages in rounds of their own, since looking at them takes time."""
     say(f'timing stages in {STAGE_ROUNDS} rounds')
-    by_name = {str(contestant): contestant for contestant in contestants if contestant.way != 'compiled'}
+    by_name = {str(contestant): contestant for contestant in contestants if contestant.backend == 'eager'}
     rounds: dict[str, list[dict[str, float]]] = {name: [] for name in by_name}
     for number, name in interleaved(list(by_name), STAGE_ROUNDS):
         watch = Stopwatch(_now_on(device))
-        with timed_by_stage(by_name[name].model, watch), watch.whole():
+        with by_name[name].memory(), timed_by_stage(by_name[name].model, watch), watch.whole():
             by_name[name].run(number)
         rounds[name].append(watch.seconds)
     for contestant, entry in zip(contestants, measured, strict=True):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +17,16 @@ from mmengine.hub import get_config
 from torch import nn
 
 from centermask.benchmark.calibration import Found, calibrate
+from centermask.benchmark.malloc import without_kept_memory
 from centermask.benchmark.pictures import as_batches, set_size
 from centermask.detector import CenterMask
 from centermask.engine.launch import load_config
 from centermask.errors import InputError
 from centermask.figures.tradeoff import SHIPPED
-from centermask.inference import prepare
+from centermask.inference import half_type, kept_memory, prepare
 from centermask.tables.measure import build
 
+EQUAL = 'equal'
 PARTS = ('backbone', 'neck', 'rpn_head', 'bbox_head', 'mask_head')
 
 
@@ -37,7 +39,8 @@ class Contestant:
         model: in eval mode, on the device.
         batches: a picture each.
         masks: what a result's masks are, ``'tensor'`` (bool, N × H × W) or ``'rle'``.
-        autocast: type that its network computes in, by default that of its weights.
+        precision: that its network computes in; eager models by autocast, if it isn't float32.
+        backend: what computes it.
     """
 
     def __init__(
@@ -47,22 +50,36 @@ class Contestant:
         model: Any,
         batches: Sequence[dict],
         masks: str,
-        autocast: torch.dtype | None = None,
+        precision: str = 'float32',
+        backend: str = 'eager',
     ) -> None:
         self.config, self.way, self.model, self.batches, self.masks = config, way, model, batches, masks
-        self.autocast = autocast
+        self.precision, self.backend = precision, backend
+        tensors = [*model.parameters()]
+        self.device = tensors[0].device.type if tensors else 'cpu'
 
     def __str__(self) -> str:
         return f'{short_name(self.config)}, {self.way}'
+
+    def memory(self) -> AbstractContextManager:
+        """What its runs are in: the memory that they have in a process of their own."""
+        if self.device != 'cpu' or isinstance(self.model, CenterMask):  # which keeps memory by itself
+            return nullcontext()
+        return kept_memory() if self.way == EQUAL else without_kept_memory()
+
+    @property
+    def input_size(self) -> tuple[int, int]:
+        """Height and width of the first picture, resized."""
+        height, width = self.batches[0]['inputs'][0].shape[-2:]
+        return height, width
 
     def run(self, number: int) -> SampleList:
         """Return the result of the picture of a round, from its pixels to full-size masks."""
         batch = self.batches[number % len(self.batches)]
         samples = [DetDataSample(metainfo=sample.metainfo) for sample in batch['data_samples']]
-        device = next(self.model.parameters()).device.type
-        own = isinstance(self.model, CenterMask)  # which computes in half precision without autocast
-        precision = torch.autocast(device, self.autocast) if self.autocast and not own else nullcontext()
-        with torch.no_grad(), precision:
+        # A CenterMask computes in half precision without autocast.
+        plain = self.backend != 'eager' or self.precision == 'float32' or isinstance(self.model, CenterMask)
+        with torch.no_grad(), nullcontext() if plain else torch.autocast(self.device, getattr(torch, self.precision)):
             results = self.model.test_step(dict(inputs=batch['inputs'], data_samples=samples))
         if self.masks == 'rle':
             for result in results:
@@ -143,23 +160,25 @@ def other_ways(
 
     Args:
         contestant: as shipped.
-        equal: with BN folded and in channels-last memory, as CenterMask tests; only models that don't do so themselves.
-        amp: with the network in bfloat16.
+        equal: with BN folded, in channels-last memory and in memory that the process keeps, as CenterMask tests; only
+            models that don't do so themselves.
+        amp: with the network in half precision, bfloat16 on a CPU and float16 on a GPU.
         channels_last: in channels-last memory.
         compiled: with the network's parts compiled by ``torch.compile``.
     """
 
-    def other(way: str, model: nn.Module, autocast: torch.dtype | None = None) -> Contestant:
-        return Contestant(contestant.config, way, model, contestant.batches, contestant.masks, autocast)
+    def other(way: str, model: nn.Module, precision: str = 'float32') -> Contestant:
+        return Contestant(contestant.config, way, model, contestant.batches, contestant.masks, precision)
 
     if equal and not isinstance(contestant.model, CenterMask):
-        yield other('equal', prepare(copy.deepcopy(contestant.model)))
+        yield other(EQUAL, prepare(copy.deepcopy(contestant.model)))
     if amp:
         half: Any = contestant.model
         if isinstance(half, CenterMask):
             half = copy.deepcopy(half)
             half.half_precision = True
-        yield other('bfloat16', half, torch.bfloat16)
+        precision = str(half_type(torch.device(contestant.device))).removeprefix('torch.')
+        yield other(precision, half, precision)
     if channels_last:
         yield other('channels-last', copy.deepcopy(contestant.model).to(memory_format=torch.channels_last))
     if compiled:
@@ -170,4 +189,4 @@ def other_ways(
         for name in PARTS:
             if isinstance(part := getattr(model, name, None), nn.Module):
                 part.compile()
-        yield other('compiled', model)
+        yield Contestant(contestant.config, 'compiled', model, contestant.batches, contestant.masks, backend='compiled')

@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
 
 import torch
@@ -40,6 +41,7 @@ def measure(
     timed: Callable[[Callable[[], object]], float],
     warm_up: int = 1,
     report: Callable[[str], None] = lambda line: None,
+    memory: Callable[[str], AbstractContextManager] = lambda name: nullcontext(),
 ) -> dict[str, list[float]]:
     """Run everything by turns and return the seconds of each run by name, without those of the warm-up.
 
@@ -49,6 +51,7 @@ def measure(
         timed: runs something and returns the seconds that it took.
         warm_up: rounds before them.
         report: told how far it is and how long it will still take, after each round.
+        memory: by name, what a run is in, beside the time.
     """
     seconds: dict[str, list[float]] = {name: [] for name in runs}
     start, last = time.monotonic(), 0
@@ -57,7 +60,8 @@ def measure(
             left = (time.monotonic() - start) / number * (warm_up + rounds - number)
             report(f'round {number} of {warm_up + rounds}, {left:.0f} s left')
             last = number
-        took = timed(lambda name=name, number=number: runs[name](number))  # type: ignore[misc]
+        with memory(name):
+            took = timed(lambda name=name, number=number: runs[name](number))  # type: ignore[misc]
         if number >= warm_up:
             seconds[name].append(took)
     return seconds

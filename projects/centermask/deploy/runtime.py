@@ -116,6 +116,8 @@ def _open_openvino(path: str, threads: int | None) -> tuple[Metadata, Callable]:
     try:
         model = core.read_model(path)
     except Exception as error:
+        if 'DeformConv' in str(error):
+            raise InputError(f"OpenVINO doesn't run the deformable convs of {path}: use ONNX Runtime.") from error
         raise _damaged(path) from error
     metadata = _openvino_metadata(model, path)
     # Without a hint it computes in bfloat16 where the CPU can.

@@ -72,17 +72,20 @@ def crash(
         moment = time.monotonic() + chance.uniform(0, 0.15) * seconds
         while not training.ended() and (not _writing(training.work_dir) if in_the_write else time.monotonic() < moment):
             time.sleep(0.0002)
-        if training.ended():
-            training.wait()
+        ended = training.ended()
+        if not ended:
+            time.sleep(chance.uniform(0, 0.003) if in_the_write else 0)
+            ranks = range(training.processes) if number == signal.SIGKILL else [training.processes - 1]
+            for rank in ranks:
+                training.send(number, rank)
+        codes = training.wait()
+        if ended and any(codes):
+            return Crashes(done, writing, [f'exit codes {codes} without a signal'])
+        if not any(codes):  # or in its last validation, with all done and saved
             say('  (it came to its end first: once more from the beginning)')
             for file in training.work_dir.glob('*.pth'):
                 file.unlink()
             continue
-        time.sleep(chance.uniform(0, 0.003) if in_the_write else 0)
-        ranks = range(training.processes) if number == signal.SIGKILL else [training.processes - 1]
-        for rank in ranks:
-            training.send(number, rank)
-        codes = training.wait()
         done += 1
         half = _writing(training.work_dir)
         writing += half
