@@ -2,6 +2,8 @@
 
 import copy
 import pickle
+import resource
+import sys
 from collections.abc import Callable
 
 import pytest
@@ -12,7 +14,7 @@ from small_model import batch, picture, sample, small_model, square
 from torch import nn
 
 from centermask import CenterMask
-from centermask.inference import prepare
+from centermask.inference import kept_memory, prepare
 
 BACKBONES = {
     'VoVNet': dict(arch='19-slim'),
@@ -231,3 +233,17 @@ def test_features_in_half_precision(backbone: dict, dtype: torch.dtype) -> None:
     for level, of_plain in zip(found, expected, strict=True):
         assert level.dtype == dtype
         assert (level - of_plain).abs().mean() < 0.03 * of_plain.std()
+
+
+@pytest.mark.skipif(sys.platform != 'linux', reason="glibc's malloc")
+def test_large_tensors_reuse_memory() -> None:
+    """48 MB that were freed come back in the same pages; 12 000 fresh ones they would be."""
+
+    def fresh_pages() -> int:
+        torch.ones(48, 2**20, dtype=torch.uint8)
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        torch.ones(48, 2**20, dtype=torch.uint8)
+        return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+    with kept_memory():
+        assert fresh_pages() < 1000
