@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import torch
-from mmcv.ops import batched_nms
 from mmdet.models.test_time_augs import DetTTAModel
 from mmdet.registry import MODELS
 from mmdet.structures import DetDataSample, SampleList
@@ -12,6 +11,7 @@ from mmengine.structures import InstanceData
 from torch import Tensor
 
 from .detector import CenterMask
+from .fcos_head import nms_by_class
 from .inference import kept_memory
 
 
@@ -74,12 +74,9 @@ class CenterMaskTTA(DetTTAModel):
             ]
         )
         scores, labels = (torch.cat([view[name] for _, view in found]) for name in ('scores', 'labels'))
-        if len(boxes):
-            cfg = self.module.test_cfg
-            _, kept = batched_nms(boxes - boxes.min(), scores, labels, cfg['nms'])
-            kept = kept[: cfg['max_per_img']]
-            boxes, scores, labels = boxes[kept], scores[kept], labels[kept]
-        return InstanceData(bboxes=boxes, scores=scores, labels=labels)
+        cfg = self.module.test_cfg
+        kept = nms_by_class(boxes, scores, labels, self.module.bbox_head.num_classes, cfg['nms'])[: cfg['max_per_img']]
+        return InstanceData(bboxes=boxes[kept], scores=scores[kept], labels=labels[kept])
 
     def _masks(
         self, module: CenterMask, views: list[tuple], merged: list[InstanceData]
