@@ -24,22 +24,22 @@ SHARED = REPOSITORY.parent / 'shared'
 # Files that take more than half a minute, the longest first. With `--dist loadfile` a worker takes whole files, so that
 # a file's fixtures are made once; one of these begun last would have the others wait for it.
 LONG = (
-    'checkpoints/test_conversion.py',
-    'test_configs.py',
-    'tools/test_dist.py',
+    'deploy/test_export.py',
+    'deploy/test_comparison.py',
     'test_real_photographs.py',
-    'tools/test_original_weights.py',
-    'tools/test_compare_with_reference.py',
-    'tools/test_convert_checkpoint.py',
-    'tools/test_train.py',
-    'tools/test_test.py',
-    'tools/test_demo.py',
-    'report/test_report.py',
-    'datasets/test_augmentation.py',
-    'test_detector.py',
-    'test_rows.py',
+    'checkpoints/test_conversion.py',
+    'tools/test_dist.py',
+    'test_schedules.py',
+    'engine/test_ranks.py',
     'ablation/test_study.py',
-    'tables/test_pages.py',
+    'test_configs.py',
+    'bad_inputs/test_bad_annotations.py',
+    'test_baselines.py',
+    'tools/test_convert_checkpoint.py',
+    'test_rows.py',
+    'tools/test_test.py',
+    'parity/test_comparison.py',
+    'tools/test_original_weights.py',
 )
 
 

@@ -15,6 +15,8 @@ from mmengine.dataset import pseudo_collate
 from mmengine.structures import InstanceData
 from PIL import Image
 from small_model import small_model, without_gradient
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from centermask import CenterMask
 from centermask.mask_pasting import paste
@@ -223,3 +225,29 @@ def test_one_class(tmp_path: Path, recipe: str) -> None:
     learn(model, load(tmp_path, recipe, [[box(20, 15, 40, 35)]], classes=1))
     (result,) = find(model, load(tmp_path, recipe, [[]], classes=1, test=True))
     assert len(result.pred_instances) and not result.pred_instances.labels.any()
+
+
+class _Largest(TorchDispatchMode):
+    """Remembers the size of the largest tensor that is computed."""
+
+    numbers = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        result = function(*args, **(kwargs or {}))
+        self.numbers = max([self.numbers, *(t.numel() for t in tree_leaves(result) if isinstance(t, torch.Tensor))])
+        return result
+
+
+@RECIPES
+def test_1200_classes(tmp_path: Path, recipe: str) -> None:
+    """As LVIS has: no RoI's masks of all classes are computed, neither in training nor for results."""
+    model = small_model(recipe, {'num_classes': 1200, 'test_cfg.score_thr': 0.001, 'test_cfg.max_per_img': 30})
+    objects = [box(24 * (i % 5), 24 * (i // 5), 20 + i, 22, label=60 * i + 59) for i in range(20)]
+    with _Largest() as largest:
+        losses = learn(model, load(tmp_path, recipe, [objects], classes=1200))
+    assert losses['loss_mask'] > 0
+    assert largest.numbers < 20 * 1200 * 28 * 28 / 4
+    with _Largest() as largest:
+        (result,) = find(model, load(tmp_path, recipe, [[]], classes=1200, test=True))
+    assert len(result.pred_instances) == 30
+    assert largest.numbers < 30 * 1200 * 28 * 28 / 4

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from mmengine.device import get_device
 
+from centermask.datasets.images import MAX_PIXELS, check_image
 from centermask.deploy.detector import require_no_model_options
 from centermask.deploy.runtime import is_exported
 from centermask.engine.amp import use_half_precision
@@ -32,6 +33,9 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument('--device', default=get_device(), help='cpu, cuda, cuda:1 ... (default %(default)s)')
     parser.add_argument(
+        '--max-pixels', type=int, default=MAX_PIXELS, help='refuse larger images undecoded (default %(default)s)'
+    )
+    parser.add_argument(
         '--amp', action='store_true', help='compute in half precision: bfloat16 on a CPU, float16 on a GPU'
     )
     add_config_options(parser)
@@ -41,6 +45,8 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
     images = find_images(args.images)
+    for image in images:
+        check_image(image, args.max_pixels, to_its_end=True)
     cfg = load_config(args.config, args.cfg_options)
     require_device(args.device)
     if is_exported(args.checkpoint):

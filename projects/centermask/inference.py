@@ -47,8 +47,8 @@ def kept_memory() -> Iterator[None]:
     """Within, large tensors get memory that the process has already, as others do.
 
     glibc takes 32 MB and more fresh from the system each time, which then clears page after page: of a ResNet-50's
-    first stage at 800 pixels this is three quarters of the time. Outside, it does so still; but what is freed stays the
-    process's own until it ends. Does nothing where malloc is another's.
+    first stage at 800 pixels this is three quarters of the time. Outside, all is as glibc adapts itself to large
+    tensors. Does nothing where malloc is another's.
     """
     mallopt = getattr(ctypes.CDLL(None), 'mallopt', None) if sys.platform == 'linux' else None
     if mallopt is None:
@@ -61,6 +61,7 @@ def kept_memory() -> Iterator[None]:
         yield
     finally:
         mallopt(M_MMAP_MAX, 2**16)  # glibc's default
+        mallopt(M_TRIM_THRESHOLD, 2**26)  # where its own adaptation ends
 
 
 def prepare(model: Any, dtype: torch.dtype | None = None) -> Any:
@@ -197,8 +198,9 @@ class FusedConv(nn.Module):
         """
         x = x.to(self.weight.dtype, memory_format=torch.channels_last)
         if not self.packed:
-            # For the input's size, which is then the best order for it and a right one for all others.
-            size = list(x.shape)
+            # Any order is right for any input. Of 1×1 convs the best one depends on its size; of others oneDNN takes a
+            # slower one in bfloat16 when it knows the size.
+            size = list(x.shape) if self.weight.shape[2:] == (1, 1) else None
             self.weight = torch.ops.mkldnn._reorder_convolution_weight(self.weight, *self.geometry, size)
             self.packed = True
         name, arguments = self.activation

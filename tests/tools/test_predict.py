@@ -118,11 +118,11 @@ def test_bad_images(predict: Callable, images: Path, tmp_path: Path) -> None:
         find_images(str(tmp_path / 'empty'))
     (images / 'aa.jpg').write_bytes(b'no picture')
     code, _, err = predict()
-    assert code == 1
+    assert code == 2
     assert err.splitlines()[-1] == (
         f'error: The image {images}/aa.jpg could not be read, it is damaged or no image: take it away.'
     )
-    assert not (tmp_path / 'out/predictions.bbox.json').exists()
+    assert not (tmp_path / 'out').exists()
 
 
 @pytest.mark.parametrize(

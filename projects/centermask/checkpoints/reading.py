@@ -66,7 +66,24 @@ def read(source: str, map_location: Any = 'cpu', remedy: str = 'give the path of
     contents = weights_of(content) if isinstance(content, Mapping) else None
     if contents is None:
         raise InputError(f'The checkpoint {shown} holds no weights: {remedy}')
+    for name, tensor in contents.weights.items():
+        if flaw := _flaw(name, tensor):
+            raise InputError(f'The checkpoint {shown} can not be used, {name} {flaw}: {remedy}')
     return contents
+
+
+def _flaw(name: str, tensor: Tensor) -> str:
+    """What keeps a tensor from being a weight, '' if nothing does."""
+    if tensor.layout is not torch.strided or tensor.is_quantized or tensor.is_complex() or tensor.is_meta:
+        return f'is a tensor of an unusual kind ({tensor.layout}, {tensor.dtype}, {tensor.device})'
+    if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+        return f'claims a shape of {tuple(tensor.shape)}, which the file does not hold'
+    if tensor.is_floating_point():
+        values = tensor.float() if tensor.element_size() == 1 else tensor
+        return '' if values.isfinite().all() else 'holds NaN or infinity'
+    if name.endswith(('.weight', '.bias', '.running_mean', '.running_var')):
+        return f'is of whole numbers ({tensor.dtype})'
+    return ''
 
 
 def weights_of(content: Mapping) -> Contents | None:

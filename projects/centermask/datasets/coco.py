@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from mmdet.registry import DATASETS
 from mmengine.fileio import get_local_path
 from mmengine.logging import MMLogger
 
+from centermask.datasets.images import MAX_PIXELS, UnreadableError, check_image
 from centermask.datasets.rle import rle_to_polygons, run_lengths
 from centermask.errors import InputError, RunError
 
@@ -28,6 +29,8 @@ NEEDED = {
     'images': ('id', 'file_name', 'width', 'height'),
     'annotations': ('id', 'image_id', 'category_id', 'bbox'),
 }
+# Numbers beyond these, in pixels or of an id, are no data: lengths of an image, anything else.
+LONGEST_SIDE, LARGEST = 100_000, 2**53
 # What may be absent or null, but no nonsense.
 OPTIONAL = ('area', 'iscrowd')
 
@@ -119,11 +122,21 @@ class CenterMaskCocoDataset(CocoDataset):
     Beyond MMDetection's: labels follow the order of the config's classes, objects given as RLE train like polygons, all
     images must be there before the run starts, and what can't be used is named in one warning.
 
+    Args:
+        max_pixels: The most pixels of an image to decode; a small file can claim to be a huge image.
+        *args, **kwargs: As :class:`mmdet.datasets.CocoDataset` takes them.
+
     Raises:
         InputError: Whatever :class:`CocoAnnotations` raises, and: the config's classes aren't in the file, nothing is
             left to train on, or images are missing.
         RunError: An image can't be read, or isn't of the size that the file says.
     """
+
+    def __init__(self, *args: Any, max_pixels: int = MAX_PIXELS, **kwargs: Any) -> None:
+        if not _is_number(max_pixels, LARGEST) or max_pixels < 1:
+            raise ValueError(f'max_pixels is a number from 1 up, not {max_pixels!r}')
+        self.max_pixels = max_pixels
+        super().__init__(*args, **kwargs)
 
     @classmethod
     def _load_metainfo(cls, metainfo: Any = None) -> dict:
@@ -184,6 +197,9 @@ class CenterMaskCocoDataset(CocoDataset):
             if isinstance(instance['mask'], dict) and not instance['ignore_flag']:
                 instance['mask'] = rle_to_polygons(instance['mask'])
         path, expected = info['img_path'], (info['height'], info['width'])
+        if self.backend_args is None:
+            with suppress(UnreadableError):  # of which the pipeline speaks
+                check_image(path, self.max_pixels)
         try:
             data = self.pipeline(info)
         except Exception:
@@ -257,8 +273,11 @@ def read_json(path: str) -> dict:
         raise InputError(
             f'The annotation file {path} is not valid JSON: {error.msg} at line {error.lineno}, column {error.colno}.'
         ) from None
-    except ValueError:
+    except UnicodeDecodeError:
         raise InputError(f'The annotation file {path} is not valid JSON: it is not text in UTF-8.') from None
+    except (RecursionError, ValueError) as error:
+        why = 'lists nested too deep' if isinstance(error, RecursionError) else 'a number of too many digits'
+        raise InputError(f'The annotation file {path} can not be used: it has {why}.') from None
     if not isinstance(dataset, dict):
         raise InputError(
             f'The annotation file {path} is not in COCO format: it must hold an object with the lists {some(NEEDED)}.'
@@ -272,8 +291,9 @@ def check_entries(dataset: dict, key: str, path: str) -> None:
     if not isinstance(entries, list):
         raise InputError(f'The annotation file {path} is not in COCO format: it has no list "{key}".')
     for i, field in invalid_fields(entries, key):
+        hint = ', a path within the folder of images' if field == 'file_name' else ''
         raise InputError(
-            f'The annotation file {path} is not in COCO format: entry {i} of "{key}" has no valid "{field}".'
+            f'The annotation file {path} is not in COCO format: entry {i} of "{key}" has no valid "{field}"{hint}.'
         )
     seen = set()
     for entry in entries:
@@ -306,16 +326,29 @@ def invalid_fields(entries: Sequence, key: str) -> Iterator[tuple[int, str]]:
 
 def _valid(field: str, value: Any) -> bool:
     if field in ('width', 'height'):
-        return isinstance(value, (int, float)) and math.isfinite(value) and value > 0
+        return _is_number(value, LONGEST_SIDE) and value >= 1
     if field == 'iscrowd':
-        return isinstance(value, (int, float)) and math.isfinite(value)
+        return isinstance(value, bool) or _is_number(value, 1)
     if field == 'area':
-        return isinstance(value, (int, float))
+        return isinstance(value, float) or _is_number(value, LARGEST)
     if field == 'bbox':
-        return isinstance(value, list) and len(value) == 4 and all(isinstance(v, (int, float)) for v in value)
-    if field in ('file_name', 'name'):
-        return isinstance(value, str)
-    return isinstance(value, (int, float, str))
+        return isinstance(value, list) and len(value) == 4 and all(_is_number(v, LARGEST) for v in value)
+    if field == 'name':
+        return isinstance(value, str) and bool(value)
+    if field == 'file_name':
+        return isinstance(value, str) and stays_inside(value)
+    return isinstance(value, str) or _is_number(value, LARGEST)
+
+
+def _is_number(value: Any, largest: float) -> bool:
+    """Whether this is a number from ``-largest`` to ``largest``, which NaN isn't."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and -largest <= value <= largest
+
+
+def stays_inside(name: str) -> bool:
+    """Whether a path, taken from a folder, names something in it: a file from a stranger may name any file of ours."""
+    steps = os.path.normpath(name).split(os.sep)
+    return bool(name) and not os.path.isabs(name) and steps[0] not in (os.pardir, os.curdir) and '\0' not in name
 
 
 def usable_segmentation(segmentation: Any, height: int, width: int) -> tuple[list[np.ndarray] | dict, str | None]:
@@ -334,8 +367,11 @@ def usable_segmentation(segmentation: Any, height: int, width: int) -> tuple[lis
         return mask_utils.frPyObjects({'size': [height, width], 'counts': lengths}, height, width), None
     try:
         polygons = [np.asarray(polygon, dtype=np.float64) for polygon in segmentation]
-    except (TypeError, ValueError):
+    except (OverflowError, TypeError, ValueError):
         return [], 'whose polygon is not a list of numbers'
+    # pycocotools takes memory for every pixel that an outline passes, be it where no image is.
+    if any(p.size and np.abs(p).max() > 10 * max(height, width) + 1000 for p in polygons):
+        return [], 'whose polygon lies far outside its image'
     good = [p for p in polygons if p.ndim == 1 and len(p) >= 6 and len(p) % 2 == 0 and np.isfinite(p).all()]
     if not good:
         return [], 'whose polygon has under three points'

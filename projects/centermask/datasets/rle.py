@@ -45,6 +45,8 @@ def _decompress(counts: str | bytes) -> list[int]:
             shift += 5
             if not code & 0x20:
                 break
+            if shift > 50:
+                raise ValueError('a run is longer than any image')
         if code & 0x10:
             value -= 1 << shift
         lengths.append(value + lengths[-2] if len(lengths) > 2 else value)

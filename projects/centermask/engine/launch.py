@@ -6,6 +6,8 @@ import argparse
 import errno
 import json
 import os
+import re
+import shutil
 import sys
 import tempfile
 import time
@@ -22,6 +24,8 @@ from torch import distributed
 from centermask.engine.options import check_options
 from centermask.engine.own_config import fit_config
 from centermask.errors import InputError, RunError, sentence
+
+_made: list[Path] = []  # folders that this process has made
 
 
 class _Options(DictAction):
@@ -84,9 +88,10 @@ def load_config(path: str, options: dict, change: Callable[[Config], None] = lam
         raise InputError(f"The config {path} doesn't exist: give the path of a file under configs/ or your own.")
     try:
         cfg = Config.fromfile(path)
-    except Exception as error:  # a config is a program: it may fail in any way
+    except (Exception, SystemExit) as error:  # a config is a program: it may fail in any way
         known = _find_known(error)  # a config may read its data's classes
-        raise known or InputError(f"The config {path} can't be read, {type(error).__name__}: {error}.") from error
+        why = ' '.join(str(error).split()).rstrip('.')
+        raise known or InputError(f"The config {path} can't be read, {type(error).__name__}: {why}.") from error
     change(cfg)
     check_options(cfg, options)
     cfg.merge_from_dict(options)
@@ -116,12 +121,15 @@ def load_run_config(args: argparse.Namespace, training: bool = False) -> Config:
 
 
 def require_writable(folder: str | Path, option: str) -> None:
-    """Make a folder and check that files can be written there.
+    """Make a folder and check that files can be written there. :func:`run` takes it back if an input can't be used.
 
     Raises:
         InputError: they can't.
     """
     try:
+        if not os.path.isdir(folder):
+            path = Path(folder).absolute()
+            _made.append(next(p for p in reversed([path, *path.parents]) if not p.exists()))
         os.makedirs(folder, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             pass
@@ -138,21 +146,30 @@ def require_file(path: str, what: str) -> None:
 
 
 @contextmanager
-def explained_model_errors() -> Iterator[None]:
-    """Turn what is raised where the model of a config is built into one sentence.
+def explained_model_errors(part: str = 'model') -> Iterator[None]:
+    """Turn what is raised where a part of a config is built into one sentence.
 
     Raises:
         InputError: a class, an argument or a value in the config doesn't exist.
     """
     try:
         yield
-    except (AssertionError, KeyError, TypeError, ValueError) as error:
-        raise InputError(f"The config's model can't be built: {error.args[0] if error.args else error}.") from error
+    except (AssertionError, AttributeError, ImportError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        if known := _find_known(error):
+            raise known from error
+        why = ' '.join(str(error.args[0] if error.args else type(error).__name__).split())
+        why = re.sub(r'( is not in the \S+ registry)\..*', r'\1', why).rstrip('.')
+        raise InputError(f"The config's {part} can't be built: {why}.") from error
 
 
 def build_runner(cfg: Config) -> Runner:
-    """Build the runner that the config names, MMEngine's own where it names none."""
-    return RUNNERS.build(cfg)
+    """Build the runner that the config names, MMEngine's own where it names none.
+
+    Raises:
+        InputError: the config lacks something, or holds what can't be built.
+    """
+    with explained_model_errors('run'):
+        return RUNNERS.build(cfg)
 
 
 def run(command: Callable[[], None]) -> int:
@@ -162,6 +179,7 @@ def run(command: Callable[[], None]) -> int:
     within another error. Where torchrun started this process the sentence, or the traceback of an error that nobody
     foresaw, goes to torchrun's error file, so that of N processes' reports one is shown.
     """
+    _made.clear()
     try:
         command()
     except KeyboardInterrupt:
@@ -169,6 +187,8 @@ def run(command: Callable[[], None]) -> int:
         return 130
     except Exception as error:
         known = _find_known(error) or _disk_full(error)
+        if isinstance(known, InputError):
+            _take_back()
         report = os.environ.get('TORCHELASTIC_ERROR_FILE')
         if known is None and report is None:
             raise
@@ -183,6 +203,14 @@ def run(command: Callable[[], None]) -> int:
     if distributed.is_initialized():
         distributed.destroy_process_group()
     return 0
+
+
+def _take_back() -> None:
+    """Remove folders made for what was then never done: nothing but the beginning of a log is in them."""
+    for folder in _made:
+        begun = (f for f in folder.rglob('*') if f.suffix == '.pth' or (f.name == 'scalars.json' and f.stat().st_size))
+        if not any(begun):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _disk_full(error: Exception) -> RunError | None:

@@ -75,17 +75,28 @@ class CenterMaskRunner(Runner):
         return super().wrap_model(model_wrapper_cfg, model)
 
     def build_train_loop(self, loop: BaseLoop | dict) -> BaseLoop:
-        if isinstance(self._train_dataloader, dict):
-            apart = self._randomness_cfg.get('diff_rank_seed', False)
-            built = self.build_dataloader(self._train_dataloader, seed=self.seed, diff_rank_seed=apart)
-            self._train_dataloader = TrainingLoader(built, self.seed)
-        return self._with_its_classes(super().build_train_loop(loop))
+        with explained_model_errors('train_dataloader or train_cfg'):
+            if isinstance(self._train_dataloader, dict):
+                apart = self._randomness_cfg.get('diff_rank_seed', False)
+                built = self.build_dataloader(self._train_dataloader, seed=self.seed, diff_rank_seed=apart)
+                self._train_dataloader = TrainingLoader(built, self.seed)
+            return self._with_its_classes(super().build_train_loop(loop))
 
     def build_val_loop(self, loop: BaseLoop | dict) -> BaseLoop:
-        return self._with_rle(self._with_its_classes(super().build_val_loop(loop)))
+        with explained_model_errors('val_dataloader, val_evaluator or val_cfg'):
+            return self._with_rle(self._with_its_classes(super().build_val_loop(loop)))
 
     def build_test_loop(self, loop: BaseLoop | dict) -> BaseLoop:
-        return self._with_rle(self._with_its_classes(super().build_test_loop(loop)))
+        with explained_model_errors('test_dataloader, test_evaluator or test_cfg'):
+            return self._with_rle(self._with_its_classes(super().build_test_loop(loop)))
+
+    def build_optim_wrapper(self, optim_wrapper: Any) -> Any:
+        with explained_model_errors('optim_wrapper'):
+            return super().build_optim_wrapper(optim_wrapper)
+
+    def build_param_scheduler(self, scheduler: Any) -> Any:
+        with explained_model_errors('param_scheduler'):
+            return super().build_param_scheduler(scheduler)
 
     def _with_rle(self, loop: BaseLoop) -> BaseLoop:
         """The loop; its masks come run-length encoded, as COCO's evaluation needs them, unless the config says how."""

@@ -1,0 +1,173 @@
+"""Images: refused by their header, or read to their end, before a model is loaded or anything is written."""
+
+import io
+import os
+import struct
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from mmcv.transforms import LoadImageFromFile
+from mmdet.registry import DATASETS
+from mmengine.config import Config
+from PIL import Image
+
+from centermask.datasets import coco
+from centermask.datasets.images import check_image
+from centermask.errors import InputError
+
+PIXELS = np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8)
+DAMAGED = 'it is damaged or no image'
+
+
+def _encoded(kind: str, image: Image.Image | None = None, **options: Any) -> bytes:
+    file = io.BytesIO()
+    (image or Image.fromarray(PIXELS)).save(file, kind, **options)
+    return file.getvalue()
+
+
+def _chunk(kind: bytes, content: bytes) -> bytes:
+    return struct.pack('>I', len(content)) + kind + content + struct.pack('>I', zlib.crc32(kind + content))
+
+
+def _png(width: int, height: int, data: bytes, *chunks: bytes) -> bytes:
+    header = _chunk(b'IHDR', struct.pack('>IIBBBBB', width, height, 8, 0, 0, 0, 0))
+    return (
+        b'\x89PNG\r\n\x1a\n' + header + b''.join(chunks) + _chunk(b'IDAT', zlib.compress(data)) + _chunk(b'IEND', b'')
+    )
+
+
+def _frames(kind: str) -> bytes:
+    frames = [Image.fromarray(np.roll(PIXELS, i, 0)) for i in range(3)]
+    return _encoded(kind, frames[0], save_all=True, append_images=frames[1:])
+
+
+def _half(content: bytes) -> bytes:
+    return content[: len(content) // 2]
+
+
+CASES: dict[str, tuple[str, bytes, str]] = {  # what it is: name, content, words of the sentence
+    'truncated JPEG': ('a.jpg', _half(_encoded('JPEG')), DAMAGED),
+    'truncated progressive JPEG': ('a.jpg', _half(_encoded('JPEG', progressive=True)), DAMAGED),
+    'truncated PNG': ('a.png', _half(_encoded('PNG')), DAMAGED),
+    'truncated WebP': ('a.webp', _half(_encoded('WEBP', lossless=True)), DAMAGED),
+    'truncated BMP': ('a.bmp', _half(_encoded('BMP')), DAMAGED),
+    'truncated TIFF': ('a.tif', _half(_encoded('TIFF')), DAMAGED),
+    'PNG with a wrong checksum': ('a.png', _encoded('PNG').replace(b'IDAT', b'IDAU', 1), DAMAGED),
+    'nothing': ('a.jpg', b'', DAMAGED),
+    'text': ('a.jpg', b'<html>Sign in to download</html>', DAMAGED),
+    'SVG': ('a.jpg', b'<svg xmlns="http://www.w3.org/2000/svg"><rect width="9" height="9"/></svg>', DAMAGED),
+    'PostScript': ('a.png', b'%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n', DAMAGED),
+    'archive': ('a.png', b'PK\x03\x04' + bytes(100), DAMAGED),
+    'only a header': ('a.jpg', b'\xff\xd8\xff\xe0\x00\x10JFIF\x00', DAMAGED),
+    'PNG that claims 400 megapixels': ('a.png', _png(20000, 20000, bytes(1000)), '20000x20000 pixels, more than'),
+    'BMP that claims 4 gigapixels': (
+        'a.bmp',
+        b'BM' + struct.pack('<IHHIIiiHHIIiiII', 99, 0, 0, 54, 40, 65535, 65535, 1, 24, 0, 0, 0, 0, 0, 0),
+        '65535x65535 pixels, more than',
+    ),
+    'GIF that claims 4 gigapixels': (
+        'a.gif',
+        b'GIF89a'
+        + struct.pack('<HHBBB', 65535, 65535, 0, 0, 0)
+        + b','
+        + struct.pack('<HHHHB', 0, 0, 9, 9, 0)
+        + b'\2\0;',
+        '65535x65535 pixels, more than',
+    ),
+    'PNG whose text unpacks to 100 MB': (
+        'a.png',
+        _png(8, 8, bytes(72), _chunk(b'zTXt', b'a\0\0' + zlib.compress(bytes(100_000_000)))),
+        DAMAGED,
+    ),
+    'CMYK': ('a.jpg', _encoded('JPEG', Image.fromarray(PIXELS).convert('CMYK')), 'is in CMYK'),
+    'animated GIF': ('a.gif', _frames('GIF'), 'holds several pictures'),
+    'animated PNG': ('a.png', _frames('PNG'), 'holds several pictures'),
+    'animated WebP': ('a.webp', _frames('WEBP'), 'holds several pictures'),
+    'TIFF of several pages': ('a.tif', _frames('TIFF'), 'holds several pictures'),
+}
+
+
+class Stub:
+    """In the place of the model: it reads the picture as the first step of every pipeline does, and finds nothing."""
+
+    def __init__(self, *args: Any) -> None:
+        self.model = type('', (), {'dataset_meta': {'classes': ('thing',)}})
+
+    def __call__(self, paths: list[Path], **kwargs: Any) -> dict:
+        picture = LoadImageFromFile()({'img_path': str(paths[0])})['img']
+        return {'predictions': [{'labels': [], 'bboxes': [], 'scores': []}], 'visualization': [picture]}
+
+
+@pytest.mark.parametrize('case', CASES)
+def test_refused(case: str, outcome: Callable, config: Path, tmp_path: Path) -> None:
+    name, content, words = CASES[case]
+    path = tmp_path / name
+    path.write_bytes(content)
+    assert outcome('predict', path, config, 'any.pth', '--out-dir', tmp_path / 'out').refused(str(path), words)
+
+
+@pytest.mark.parametrize('case', [case for case in CASES if 'gigapixels' not in case and 'megapixels' not in case])
+def test_without_the_guard_it_gets_further(
+    case: str, outcome: Callable, tools: Callable, config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is read as something it isn't, or fails only after files were written."""
+    name, content, _ = CASES[case]
+    (tmp_path / name).write_bytes(content)
+    main = tools('predict')
+    monkeypatch.setitem(main.__globals__, 'check_image', lambda *args, **kwargs: None)
+    monkeypatch.setitem(main.__globals__, 'CenterMaskInferencer', Stub)
+    ended = outcome(main, tmp_path / name, config, 'any.pth', '--out-dir', tmp_path / 'out')
+    assert ended.code != 2 and ended.written
+
+
+def test_no_file(outcome: Callable, config: Path, tmp_path: Path) -> None:
+    """A pipe would be waited for without end, and neither a folder nor a dangling link is a picture."""
+    for make in (os.mkfifo, os.mkdir, lambda path: path.symlink_to('nowhere')):
+        folder = tmp_path / make.__name__.strip('<>')
+        folder.mkdir()
+        make(folder / 'a.jpg')
+        ended = outcome('predict', folder, config, 'any.pth', '--out-dir', tmp_path / 'out')
+        assert ended.refused(f"{folder}/a.jpg is no file or doesn't exist")
+
+
+def test_one_pixel_too_many(outcome: Callable, config: Path, tmp_path: Path) -> None:
+    path = tmp_path / 'a.png'
+    path.write_bytes(_encoded('PNG'))
+    words = [path, config, 'any.pth', '--out-dir', tmp_path / 'out', '--max-pixels']
+    assert outcome('predict', *words, 48 * 64 - 1).refused('64x48 pixels, more than the 3071 that --max-pixels')
+    assert outcome('predict', *words, 48 * 64).refused('any.pth')  # the next thing that is wrong
+
+
+def test_nothing_is_decoded_of_what_is_too_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / 'a.png').write_bytes(CASES['PNG that claims 400 megapixels'][1])
+    decoded = []
+    monkeypatch.setattr('PIL.ImageFile.ImageFile.load', lambda self: decoded.append(self))
+    with pytest.raises(InputError):
+        check_image(tmp_path / 'a.png', to_its_end=True)
+    assert not decoded
+    check_image(tmp_path / 'a.png', 400_000_000, to_its_end=True)
+    assert decoded
+
+
+@pytest.mark.parametrize('kind', ['JPEG', 'PNG', 'WEBP', 'BMP', 'GIF', 'TIFF', 'PPM'])
+@pytest.mark.parametrize('mode', ['RGB', 'L', 'P'])
+def test_what_is_fine_passes(kind: str, mode: str, tmp_path: Path) -> None:
+    """Whatever its name: OpenCV too goes by what is inside."""
+    image = Image.fromarray(PIXELS).convert('RGB' if mode == 'P' and kind in ('JPEG', 'WEBP', 'PPM') else mode)
+    (tmp_path / 'a.jpg').write_bytes(_encoded(kind, image))
+    check_image(tmp_path / 'a.jpg', to_its_end=True)
+    assert LoadImageFromFile()({'img_path': str(tmp_path / 'a.jpg')})['img'].shape == (48, 64, 3)
+
+
+def test_data_sets_have_the_same_guard(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = Config.fromfile(config).train_dataloader.dataset
+    assert DATASETS.build(data)[0]['inputs'].shape == (3, 40, 60)
+    data.max_pixels = 40 * 60 - 1
+    with pytest.raises(InputError, match=r'images/a\.png has 60x40 pixels, more than the 2399'):
+        DATASETS.build(data)[0]
+    monkeypatch.setattr(coco, 'check_image', lambda *args: None)
+    assert DATASETS.build(data)[0]['inputs'].shape == (3, 40, 60)
