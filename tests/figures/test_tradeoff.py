@@ -7,10 +7,12 @@ import cv2
 import pytest
 
 from centermask.errors import InputError
+from centermask.figures import tradeoff
 from centermask.figures.tradeoff import COLOURS, SHIFT, Point, backbones, draw_tradeoff, methods, read_benchmark
 from centermask.tables.index import read_index
 
 ROWS = read_index(Path(__file__).resolve().parents[2] / 'configs').rows
+SPREAD = tradeoff._spread
 
 
 def test_points_are_the_papers() -> None:
@@ -63,6 +65,26 @@ def test_ways_of_running_and_unknown_ap(tmp_path: Path) -> None:
         ('yolact-550_r50', 20, 28.2),
         ('yolact-550_r50, bfloat16', 10, 28.2),
     ]
+
+
+def test_labels_of_close_points_are_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Six ways of one model, all at the paper's AP, and two of them equally fast."""
+    ways = ('as shipped', 'bfloat16', 'channels-last', 'compiled', 'onnxruntime', 'openvino')
+    models = [
+        {'config': 'centermask_v2-39_fpn_1x_coco', 'way': way, 'ms': 1000 + 10 * (i // 2)} for i, way in enumerate(ways)
+    ]
+    path = tmp_path / 'benchmark.json'
+    path.write_text(json.dumps(dict(machine='abacus', models=models)))
+    panels = []
+    monkeypatch.setattr(tradeoff, '_spread', lambda axes, labels: panels.append((axes, labels, SPREAD(axes, labels))))
+    draw_tradeoff(ROWS, tmp_path / 'own.png', path)
+    ((axes, labels, _),) = panels
+    boxes = [label.get_window_extent() for label in labels]
+    assert len(boxes) == 6
+    assert [box.count_overlaps(boxes) for box in boxes] == [1] * 6  # with itself
+    frame = axes.get_window_extent().padded(1)
+    assert all(frame.x0 <= box.x0 and box.x1 <= frame.x1 for box in boxes)
+    assert all(frame.y0 <= box.y0 and box.y1 <= frame.y1 for box in boxes)
 
 
 def test_pictures(benchmark: Path, tmp_path: Path) -> None:

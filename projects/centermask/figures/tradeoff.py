@@ -10,6 +10,8 @@ from typing import NamedTuple
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.text import Annotation
+from matplotlib.transforms import Bbox
 
 from centermask.errors import InputError
 from centermask.folders import write_aside
@@ -51,7 +53,7 @@ SHIFT = {
     ('VoVNetV2', '39'): (7, -3),
     ('VoVNetV2', '57'): (-6, 6),
     ('VoVNetV1', '39'): (-8, 0),
-    ('VoVNetV1', '57'): (7, -7),
+    ('VoVNetV1', '57'): (9, 1),
     ('VoVNetV1', '99'): (8, 0),
     ('HRNetV2', 'W18'): (8, -3),
     ('HRNetV2', 'W32'): (6, -9),
@@ -165,22 +167,50 @@ def draw_tradeoff(rows: Sequence[Row], path: Path, benchmark: Path | None = None
         InputError: the benchmark can't be used.
     """
     own = read_benchmark(benchmark, rows) if benchmark else None
-    figure = Figure(figsize=(7.2, 13.2 if own else 9), layout='constrained')
+    figure = Figure(figsize=(7.2, 13.2 if own else 9), dpi=DPI, layout='constrained')
     axes = figure.subplots(3 if own else 2, 1)
-    _draw(axes[0], methods(rows), 'Methods on COCO test-dev (Table 5); ● on V100, ▲ on Titan Xp')
+    _draw(axes[0], methods(rows), "The paper's Table 5: methods on COCO test-dev; ● on V100, ▲ on Titan Xp")
     axes[0].set_xscale('log')
     axes[0].set_xticks([20, 30, 40, 60, 80, 120, 200, 400], [20, 30, 40, 60, 80, 120, 200, 400])
     axes[0].minorticks_off()
     axes[0].set_xlim(16, 480)
-    _draw(axes[1], backbones(rows), 'Backbones under CenterMask on COCO val (Table 3); on Titan Xp')
+    _draw(axes[1], backbones(rows), "The paper's Table 3: backbones under CenterMask on COCO val; on Titan Xp")
     axes[1].set_xlim(50, 170)
     if own:
         machine, points = own
-        _draw(axes[2], points, f"Time measured on {machine}; mask AP is the paper's where none is given")
+        labels = _draw(axes[2], points, f"Time measured on {machine}; mask AP is the paper's where none is given")
+        figure.draw_without_rendering()  # lays out the panels
+        _spread(axes[2], labels)
     write_aside(path, partial(figure.savefig, dpi=DPI))
 
 
-def _draw(axes: Axes, points: Sequence[Point], title: str) -> None:
+def _spread(axes: Axes, labels: Sequence[Annotation]) -> None:
+    """Move labels, as far as there is room, until each lies inside the axes and covers no point and no other label.
+
+    A thin line leads from a label that is not beside its point to it.
+    """
+    frame = axes.get_window_extent()
+    pixels = DPI / 72  # of a typographic point
+    points = axes.transData.transform([label.xy for label in labels])
+    taken = [Bbox([point, point]).padded(4 * pixels) for point in points]
+    for label in sorted(labels, key=lambda label: label.xy):
+        for dy in (9, -10, 20, -21, 31, -32, 42, -43, 9):  # at last above its point all the same
+            label.xyann = (0, dy)
+            box = label.get_window_extent()
+            shift = max(frame.x0 - box.x0, 0) + min(frame.x1 - box.x1, 0)
+            label.xyann = (shift / pixels, dy)
+            box = label.get_window_extent().expanded(1.03, 1)
+            if frame.y0 <= box.y0 and box.y1 <= frame.y1 and not box.count_overlaps(taken):
+                break
+        taken.append(box)
+        if abs(dy) > 10:
+            leader = dict(arrowstyle='-', color='#aaa', linewidth=0.6, shrinkA=0, shrinkB=3)
+            axes.annotate('', label.xy, (shift / pixels, dy), textcoords='offset points', arrowprops=leader, zorder=1)
+
+
+def _draw(axes: Axes, points: Sequence[Point], title: str) -> list[Annotation]:
+    """Draw a panel and return the labels of its points."""
+    labels = []
     families: dict[str, list[Point]] = {}
     for point in points:
         families.setdefault(point.family, []).append(point)
@@ -194,7 +224,7 @@ def _draw(axes: Axes, points: Sequence[Point], title: str) -> None:
             label = family if point is members[0] else None
             axes.plot(point.ms, point.ap, marker, color=colour, markersize=6.5, label=label)
             dx, dy = SHIFT.get((family, point.label), (0, 9))
-            axes.annotate(
+            label_of_point = axes.annotate(
                 point.label,
                 (point.ms, point.ap),
                 (dx, dy),
@@ -204,6 +234,7 @@ def _draw(axes: Axes, points: Sequence[Point], title: str) -> None:
                 fontsize=7.5,
                 color=colour,
             )
+            labels.append(label_of_point)
     axes.set_title(title, fontsize=10)
     axes.set_xlabel('ms an image', fontsize=9)
     axes.set_ylabel('mask AP', fontsize=9)
@@ -213,3 +244,4 @@ def _draw(axes: Axes, points: Sequence[Point], title: str) -> None:
     if len(families) > 1:
         axes.legend(frameon=False, fontsize=8.5, loc='lower right')
     plain(axes)
+    return labels
