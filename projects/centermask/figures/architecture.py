@@ -16,6 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 from mmcv.ops import ModulatedDeformConv2d
+from mmdet.models import FCOSHead
 from mmengine.config import Config
 from torch import Tensor, nn
 
@@ -99,11 +100,14 @@ def measure(config: Config) -> Architecture:
     Raises:
         InputError: the model can't be built or is no CenterMask.
     """
+    another = InputError(
+        f'{config.filename} is not the config of a CenterMask, whose architecture is drawn: give one that is.'
+    )
     if config.get('model', {}).get('type') != 'CenterMask':
-        raise InputError(
-            f'{config.filename} is not the config of a CenterMask, whose architecture is drawn: give one that is.'
-        )
+        raise another
     model: Any = build(config)
+    if not isinstance(model.bbox_head, FCOSHead):  # RetinaMask
+        raise another
     divisor = config.model.data_preprocessor.get('pad_size_divisor', 1)
     height, width = (-(-side // divisor) * divisor for side in input_size(config))
     image = torch.empty(1, 3, height, width, device='meta')
