@@ -117,3 +117,5 @@ def test_folders_that_cannot_be_written_to(tmp_path: Path) -> None:
         InputError, match=r'The folder .*/file/folder can.t be written to .*: give another one by --out'
     ):
         launch.require_writable(tmp_path / 'file/folder', '--out')
+    with pytest.raises(InputError, match='File exists'):
+        launch.require_writable(tmp_path / 'file', '--out')

@@ -129,7 +129,7 @@ def require_writable(folder: str | Path, option: str) -> None:
     try:
         if not os.path.isdir(folder):
             path = Path(folder).absolute()
-            _made.append(next(p for p in reversed([path, *path.parents]) if not p.exists()))
+            _made.extend([p for p in reversed([path, *path.parents]) if not p.exists()][:1])  # none where it is a file
         os.makedirs(folder, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             pass
