@@ -13,7 +13,7 @@ from centermask.ablation.report import compare, draw, levels_text, markdown
 from centermask.ablation.rows import ROWS, choose
 from centermask.ablation.study import Study, carry_out, gather
 from centermask.engine.launch import run
-from centermask.errors import RunError
+from centermask.errors import InputError, RunError
 from centermask.folders import write_aside
 from centermask.tables.index import read_index
 
@@ -54,13 +54,18 @@ def ablation(study: Study, names: list[str] | None, seeds: Sequence[int], train:
     """Train what is missing, then print and draw what was found.
 
     Raises:
-        InputError, RunError: as of :func:`centermask.ablation.study.carry_out`.
+        InputError, RunError: as of :func:`centermask.ablation.study.carry_out`, or there is nothing to report.
     """
     rows = choose(names)
     paper = read_index(CONFIGS).rows
     if train:
         carry_out(study, rows, sorted(set(seeds)))
     results = gather(study, ROWS, sorted(set(seeds)))
+    if not any(results[row.name] for row in rows):
+        raise InputError(
+            f'{study.work_dir} holds no results of these rows and seeds: name the --work-dir that does, or leave out '
+            '--report to train.'
+        )
     comparisons = compare(rows, results, paper)
     table = markdown(rows, results, comparisons)
     print(table)

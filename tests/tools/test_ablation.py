@@ -60,3 +60,12 @@ def test_bad_input(ablation: Callable, args: list[str], told: str) -> None:
     code, _, errors = ablation(*args)
     assert code == 2
     assert told in errors.splitlines()[-1]
+
+
+def test_nothing_to_report(ablation: Callable, tmp_path: Path) -> None:
+    code, output, errors = ablation('--report')
+    assert code == 2 and not output
+    assert 'holds no results of these rows and seeds' in errors
+    assert not (tmp_path / 'work').exists()
+    (tmp_path / 'work').touch()
+    assert ablation('--report')[0] == 2

@@ -16,12 +16,12 @@ from centermask.ablation.rows import ROWS, Row
 from centermask.ablation.statistics import Interval, paired
 from centermask.ablation.study import Results
 from centermask.folders import write_aside
-from centermask.report.plots import BOX_COLOUR, DPI, MASK_COLOUR, plain
+from centermask.report.plots import DPI, MASK_COLOUR, plain
 from centermask.tables.index import Row as PaperRow
 
 KINDS = ('mask AP', 'box AP')
 NOT_RESOLVED = 'not resolved at this scale'
-COLOURS = {'mask AP': MASK_COLOUR, 'box AP': BOX_COLOUR}
+RESOLVED_COLOUR = MASK_COLOUR
 LEVEL_COLOURS = ('#1b3b6f', '#2f6fb0', '#6aa5d8', '#a9cbe8', '#dbe9f6')
 
 NOTES = """\
@@ -157,7 +157,7 @@ def _draw_differences(axes: Axes, kind: str, comparisons: Sequence[Comparison]) 
             for place, comparison in enumerate(comparisons)
             if (found := comparison.difference[kind]) is not None and found.resolved == resolved
         ]
-        colour = COLOURS[kind] if resolved else '#9a9a9a'
+        colour = RESOLVED_COLOUR if resolved else '#9a9a9a'
         label = 'mean and 95 % interval' if resolved else NOT_RESOLVED
         axes.errorbar(
             [found.mean for _, found in points],

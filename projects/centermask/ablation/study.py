@@ -138,7 +138,7 @@ def read_result(study: Study, row: Row, seed: int) -> dict | None:
     try:
         result = json.loads(path.read_text())
         settings = result['settings']
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise InputError(f'{path} is no result of a training: remove it, and the same command trains anew.') from error
