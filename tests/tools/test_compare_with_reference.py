@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from mmdet.models.roi_heads.mask_heads import MaskIoUHead
 from mmengine.config import Config
 from small_model import MODELS_FOLDER
 from small_reference import as_in_files, computed_by, write_config, write_inputs
@@ -109,8 +108,9 @@ def test_altered_part(
     elif part == 'weight of the scoring loss':
         cfg.model.roi_head.mask_iou_head.loss_iou = dict(type='MSELoss', loss_weight=1.0)
     elif part == 'detached mask':
+        forward = MaskScoringHead.forward
         monkeypatch.setattr(
-            MaskScoringHead, 'forward', lambda head, x, masks: MaskIoUHead.forward(head, x, masks.detach())
+            MaskScoringHead, 'forward', lambda head, x, masks, labels: forward(head, x, masks.detach(), labels)
         )
     else:
         cfg.model.test_cfg.score_thr = 0.5
