@@ -146,3 +146,17 @@ def test_the_host_waits_once_a_step() -> None:
     with count() as cost:
         wrapper.update_params(loss)
     assert cost.waits == 1
+
+
+def test_step_of_ones_own() -> None:
+    """Without ``update_params`` a step is judged by its gradients, of which there may be none."""
+    weight = nn.Parameter(torch.ones(2))
+    wrapper = FiniteSteps(torch.optim.SGD([weight], lr=1))
+    wrapper.step()
+    assert wrapper.not_finite is None
+    weight.grad = torch.tensor([1.0, float('nan')])
+    wrapper.step()
+    assert wrapper.left_out == 1 and weight.tolist() == [1, 1]
+    weight.grad = torch.tensor([0.5, 0.0])
+    wrapper.step()
+    assert wrapper.left_out == 0 and weight.tolist() == [0.5, 1]

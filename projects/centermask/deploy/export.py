@@ -139,7 +139,9 @@ def _join(onnx: Any, before: Any, after: Any) -> Any:
     after = onnx.compose.add_prefix(after, 'net_', rename_outputs=False, rename_edges=False, rename_nodes=False)
     wires = [('network_images', 'net_images'), ('network_sizes', 'net_sizes')]
     before.ir_version = after.ir_version
-    return onnx.compose.merge_models(before, after, io_map=wires)
+    joined = onnx.compose.merge_models(before, after, io_map=wires)
+    del joined.opset_import[1:]  # it names the one that both have twice
+    return joined
 
 
 @contextlib.contextmanager

@@ -101,9 +101,16 @@ class ExportGraph(nn.Module):
         else:
             kept = valid.nonzero().squeeze(1)
             boxes, clipped, scores, labels, image = (part[kept] for part in (boxes, clipped, scores, labels, image))
-        logits, ious = self.masks(features, boxes, labels, image, sizes)
-        masks = logits.sigmoid()
-        mask_scores = scores * (1.0 if ious is None else ious)
+        # OpenVINO can't pool no RoIs, so there is always one more.
+        logits, ious = self.masks(
+            features,
+            torch.cat([boxes, boxes.new_tensor([[0.0, 0.0, 1.0, 1.0]])]),
+            torch.cat([labels, labels.new_zeros(1)]),
+            torch.cat([image, image.new_zeros(1)]),
+            sizes,
+        )
+        masks = logits[:-1].sigmoid()
+        mask_scores = scores * (1.0 if ious is None else ious[:-1])
         if self.full_masks:
             masks = self.pasted(masks, clipped, images.shape[2], images.shape[3])
         if not self.padded:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -40,7 +40,7 @@ class FiniteSteps(optim.OptimWrapper):
     interruption: Interruption | None = None
     interrupted_by: int | None = None
     _buffers: list[Tensor] | None = None
-    _copies: list[Tensor]
+    _copies: Sequence[Tensor] = ()
     _losses_finite: Tensor | None = None
 
     @property
@@ -74,6 +74,7 @@ class FiniteSteps(optim.OptimWrapper):
             for buffer, copy in zip(self._buffers or [], self._copies, strict=True):
                 buffer.copy_(copy)
         self._buffers = self._losses_finite = None
+        self._copies = ()
 
     def _agree(self) -> tuple[int, int, int, int]:
         """Whether losses are finite here, losses everywhere, gradients everywhere; and the greatest signal, 0 if none.
@@ -82,9 +83,11 @@ class FiniteSteps(optim.OptimWrapper):
         """
         gradients = [p.grad for group in self.optimizer.param_groups for p in group['params'] if p.grad is not None]
         here = self._losses_finite
-        assert here is not None, 'update_params comes first'
-        norms = torch._foreach_norm(gradients)  # of gradients from 1e19 on it isn't finite either, as in clipping
-        finite = torch.stack([norm.float() for norm in norms]).isfinite().all() if norms else torch.ones_like(here)
+        if here is None:  # a step of one's own, without update_params, is judged by its gradients
+            here = torch.ones((), dtype=torch.bool, device=gradients[0].device if gradients else 'cpu')
+        finite = torch.ones_like(here)
+        if gradients:  # a norm isn't finite from gradients of 1e19 on either, as in clipping
+            finite = torch.stack([norm.float() for norm in torch._foreach_norm(gradients)]).isfinite().all()
         signal = self.interruption.number if self.interruption is not None else None
         words = torch.stack([~here, ~finite, here.new_zeros(())]).int()
         words[2] = signal or 0
