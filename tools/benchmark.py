@@ -106,8 +106,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     out = args.out / 'benchmark.json'
     write_aside(out, partial(Path.write_text, data=json.dumps(measured, indent=1)))
     write_aside(args.out / 'benchmark.md', partial(Path.write_text, data=text))
-    draw_tradeoff(read_index(CONFIGS).rows, args.out / 'benchmark.png', out)
+    left_out = draw_tradeoff(read_index(CONFIGS).rows, args.out / 'benchmark.png', out)
     print(f'\n{text}\ntables: {args.out / "benchmark.md"}, figures: {out}, plot: {args.out / "benchmark.png"}')
+    if left_out:
+        print(left_out)
 
 
 if __name__ == '__main__':

@@ -52,8 +52,10 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def figure_1(args: argparse.Namespace) -> None:
     out = _place(args.out, 'fig1.png', ('.png', '.svg', '.pdf'))
-    draw_tradeoff(read_index(CONFIGS).rows, out, args.benchmark)
+    left_out = draw_tradeoff(read_index(CONFIGS).rows, out, args.benchmark)
     print(f'AP against time: {out}')
+    if left_out:
+        print(left_out)
 
 
 def figure_2(args: argparse.Namespace) -> None:

@@ -44,8 +44,8 @@ def benchmark(tmp_path: Path) -> Path:
 
 
 def test_benchmark(benchmark: Path) -> None:
-    machine, points = read_benchmark(benchmark, ROWS)
-    assert machine == 'abacus'
+    machine, points, left_out = read_benchmark(benchmark, ROWS)
+    assert machine == 'abacus' and not left_out
     assert [(point.label, point.ms, point.ap) for point in points] == [
         ('centermask_v2-39_1x', 1000, 35.6),
         ('mine', 500, 12.5),
@@ -61,10 +61,18 @@ def test_ways_of_running_and_unknown_ap(tmp_path: Path) -> None:
         {'config': 'mmdet::solo/solo_r50_fpn_1x_coco.py', 'way': 'as shipped', 'ms': 30, 'mask AP': None},
     ]
     path.write_text(json.dumps(dict(machine='abacus', models=models)))
-    assert [(point.label, point.ms, point.ap) for point in read_benchmark(path, ROWS)[1]] == [
+    found = read_benchmark(path, ROWS)
+    assert [(point.label, point.ms, point.ap) for point in found.points] == [
         ('yolact-550_r50', 20, 28.2),
         ('yolact-550_r50, bfloat16', 10, 28.2),
     ]
+    assert found.left_out == ['solo_r50_fpn_1x_coco']
+    told = draw_tradeoff(ROWS, tmp_path / 'own.png', path)
+    assert told == 'not in the plot, since their mask AP is not known: solo_r50_fpn_1x_coco'
+    path.write_text(json.dumps(dict(machine='abacus', models=models[2:])))
+    draw_tradeoff(ROWS, tmp_path / 'paper.png', path)  # no panel without a point
+    heights = [cv2.imread(str(tmp_path / name)).shape[0] for name in ('own.png', 'paper.png')]
+    assert heights[0] > 1.3 * heights[1]
 
 
 def test_labels_of_close_points_are_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -104,6 +112,8 @@ def test_pictures(benchmark: Path, tmp_path: Path) -> None:
         ('{', 'is no benchmark'),
         ('[]', 'is no benchmark'),
         ('{"machine": "m", "models": [{"config": "a"}]}', 'is no benchmark'),
+        ('{"machine": "m", "models": [{"config": "a", "ms": Infinity}]}', 'is no benchmark'),
+        ('{"machine": "m", "models": [{"config": "a", "ms": 1, "mask AP": "many"}]}', 'is no benchmark'),
         ('{"machine": "m", "models": [{"config": "nosuch", "ms": 1}]}', 'nosuch is in neither Table 3 nor 5'),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -112,7 +113,15 @@ def _numbers(row: Row, time: str) -> tuple[float, float]:
     return float(row.paper[time]), float(row.paper['mask AP'])
 
 
-def read_benchmark(path: Path, rows: Sequence[Row]) -> tuple[str, list[Point]]:
+class Benchmark(NamedTuple):
+    """A machine's name, its points, and the models that have none since their mask AP is not known."""
+
+    machine: str
+    points: list[Point]
+    left_out: list[str]
+
+
+def read_benchmark(path: Path, rows: Sequence[Row]) -> Benchmark:
     """Times measured on a machine, each at its model's mask AP.
 
     Args:
@@ -122,11 +131,8 @@ def read_benchmark(path: Path, rows: Sequence[Row]) -> tuple[str, list[Point]]:
             told beside its point.
         rows: of the paper's tables.
 
-    Returns:
-        The machine's name and its points.
-
     Raises:
-        InputError: the file is missing or of another form, or a config's mask AP is not known.
+        InputError: the file is missing or of another form, or neither it nor the paper says anything of a mask AP.
     """
     in_paper: dict[str, float] = {}
     for row in sorted(rows, key=lambda row: -row.table):
@@ -136,39 +142,47 @@ def read_benchmark(path: Path, rows: Sequence[Row]) -> tuple[str, list[Point]]:
         benchmark = json.loads(path.read_text(encoding='utf-8'))
         machine = str(benchmark['machine'])
         models = [
-            (Path(model['config']).stem, model.get('way', SHIPPED), float(model['ms']), model.get('mask AP'))
+            (Path(model['config']).stem, model.get('way', SHIPPED), float(model['ms']), model.get('mask AP', ''))
             for model in benchmark['models']
-            if model.get('mask AP', 0) is not None or Path(model['config']).stem in in_paper
         ]
+        if not all(math.isfinite(number) for _, _, ms, ap in models for number in (ms, float(ap or 0))):
+            raise ValueError('no number')
     except OSError as error:
         raise InputError(f"{path} can't be read ({error.strerror}): give a benchmark's JSON file.") from error
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise InputError(
             f'{path} is no benchmark: it must hold {{"machine": NAME, "models": [{{"config": NAME, "ms": NUMBER}}]}}.'
         ) from error
-    points = []
+    points, left_out = [], []
     for config, way, ms, ap in models:
         if ap is None and config not in in_paper:
+            left_out.append(config)
+            continue
+        if ap == '' and config not in in_paper:
             raise InputError(f'{path}: {config} is in neither Table 3 nor 5, so give its "mask AP" beside "ms".')
         label = config.removesuffix('_coco').replace('_fpn', '') + (f', {way}' if way != SHIPPED else '')
-        points.append(Point('', label, label, ms, float(in_paper[config] if ap is None else ap), machine))
-    return machine, points
+        points.append(Point('', label, label, ms, float(in_paper[config] if ap in (None, '') else ap), machine))
+    return Benchmark(machine, points, list(dict.fromkeys(left_out)))
 
 
-def draw_tradeoff(rows: Sequence[Row], path: Path, benchmark: Path | None = None) -> None:
-    """Draw both panels as a PNG file, and a third with a machine's own points.
+def draw_tradeoff(rows: Sequence[Row], path: Path, benchmark: Path | None = None) -> str:
+    """Draw both panels as a PNG file, and a third with a machine's own points where there are any.
 
     Args:
         rows: of the paper's tables.
         path: where the picture goes.
         benchmark: file as :func:`read_benchmark` takes it.
 
+    Returns:
+        What to tell about models without a point; empty where all have one.
+
     Raises:
         InputError: the benchmark can't be used.
     """
     own = read_benchmark(benchmark, rows) if benchmark else None
-    figure = Figure(figsize=(7.2, 13.2 if own else 9), dpi=DPI, layout='constrained')
-    axes = figure.subplots(3 if own else 2, 1)
+    panels = 3 if own and own.points else 2
+    figure = Figure(figsize=(7.2, 13.2 if panels == 3 else 9), dpi=DPI, layout='constrained')
+    axes = figure.subplots(panels, 1)
     _draw(axes[0], methods(rows), "The paper's Table 5: methods on COCO test-dev; ● on V100, ▲ on Titan Xp")
     axes[0].set_xscale('log')
     axes[0].set_xticks([20, 30, 40, 60, 80, 120, 200, 400], [20, 30, 40, 60, 80, 120, 200, 400])
@@ -176,12 +190,14 @@ def draw_tradeoff(rows: Sequence[Row], path: Path, benchmark: Path | None = None
     axes[0].set_xlim(16, 480)
     _draw(axes[1], backbones(rows), "The paper's Table 3: backbones under CenterMask on COCO val; on Titan Xp")
     axes[1].set_xlim(50, 170)
-    if own:
-        machine, points = own
-        labels = _draw(axes[2], points, f"Time measured on {machine}; mask AP is the paper's where none is given")
+    if own and own.points:
+        title = f"Time measured on {own.machine}; mask AP is the paper's where none is given"
+        labels = _draw(axes[2], own.points, title)
         figure.draw_without_rendering()  # lays out the panels
         _spread(axes[2], labels)
     write_aside(path, partial(figure.savefig, dpi=DPI))
+    left_out = own.left_out if own else []
+    return f'not in the plot, since their mask AP is not known: {", ".join(left_out)}' if left_out else ''
 
 
 def _spread(axes: Axes, labels: Sequence[Annotation]) -> None:
