@@ -68,8 +68,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     index = read_index(CONFIGS)
     if args.what[0] == 'explain':
         if len(args.what) != 2:
-            raise InputError(f'explain takes one config and got {len(args.what) - 1}: give the path of one.')
-        print(explain(Path(args.what[1]), CONFIGS, index.rows))
+            raise InputError(f'explain takes one config and got {len(args.what) - 1}: give one by its name or path.')
+        named = CONFIGS / f'{args.what[1]}.py'  # as the tables name it
+        print(explain(named if named.is_file() else Path(args.what[1]), CONFIGS, index.rows))
         return
     numbers = _numbers(args.what)
     if args.check:

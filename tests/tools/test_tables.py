@@ -55,8 +55,11 @@ def test_tables_of_csv_are_apart(main: Callable, capsys: pytest.CaptureFixture) 
     assert [len(list(csv.DictReader(table.splitlines()))) for table in tables] == [5, 4, 14, 12, 18]
 
 
-def test_explains(main: Callable, capsys: pytest.CaptureFixture) -> None:
-    main(['explain', str(REPOSITORY / 'configs/centermask_v2-39_fpn_1x_coco.py')])
+@pytest.mark.parametrize(
+    'name', [str(REPOSITORY / 'configs/centermask_v2-39_fpn_1x_coco.py'), 'centermask_v2-39_fpn_1x_coco']
+)
+def test_explains(name: str, main: Callable, capsys: pytest.CaptureFixture) -> None:
+    main(['explain', name])
     *_, of_table_4 = capsys.readouterr().out.split('\n\n')
     assert of_table_4.splitlines() == [
         'Table 4, from VoVNet to VoVNetV2: row 4, VoVNet-39, V1 + residual + eSE (= V2)',
