@@ -19,8 +19,8 @@ NOTES = f"""Columns marked "paper" hold the paper's figures: AP on COCO val2017 
 Table 5 (YOLACT's are its authors'); a dash stands where there is none. Ours: parameters without those of BN, as the
 paper counts them; operations (GFLOPs) of convolutions and matrix products, a multiplication and an addition being two,
 for one image of the largest test size and as many RoIs as the config's test settings allow; ms of a picture
-of 480×640 pixels, resized as in testing, with 50 detections. "{NOT_MEASURED}" is what nobody has measured here: an AP of
-ours needs a training on COCO."""
+of 480×640 pixels, resized as in testing, with 50 detections. "{NOT_MEASURED}" is what nobody has measured here: an AP
+of ours needs a training on COCO."""
 
 
 def cells(number: int, rows: Sequence[Row]) -> list[list[str]]:
