@@ -101,7 +101,11 @@ def test_sizes(resize: type, rule: Callable) -> None:
     scales = [(side, recipe.limit) for recipe in RECIPES.values() for side in (recipe.sides[0], recipe.sides[-1])]
     for i, (width, height) in enumerate(shapes):
         for side, limit in (*scales, (640 + i % 161, 1333), (580 + i % 21, 1000)):
-            assert resize.size(width, height, (limit, side)) == rule(width, height, side, limit)
+            size, expected = resize.size(width, height, (limit, side)), rule(width, height, side, limit)
+            if min(expected) < 2:  # a line of pixels gets a second one, see ShorterSideResize
+                assert (min(size), max(size)) in ((2, max(expected)), (2, limit))
+            else:
+                assert size == expected
 
 
 def test_half_a_pixel() -> None:

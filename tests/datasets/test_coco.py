@@ -113,7 +113,8 @@ def test_area_is_that_of_the_pixels(build, content: dict, tmp_path: Path, segmen
     content['annotations'] = [annotation(101, segmentation=segmentation, bbox=[5, 5, 50, 30], area=None)]
     build()
     metric = CenterMaskCocoMetric(str(tmp_path / 'annotations.json'), metric='segm')
-    assert metric._coco_api.anns[101]['area'] == 400
+    (read,) = metric._coco_api.anns.values()
+    assert read['area'] == 400
 
 
 @pytest.mark.parametrize('compressed', [True, False])

@@ -67,7 +67,7 @@ def test_accepts(config: Config, option: str) -> None:
         ('model.backbone.norm_cfg.epss', 'did you mean model.backbone.norm_cfg.eps?'),
         ('model.bbox_head.center_sampel_radius', 'did you mean model.bbox_head.center_sample_radius?'),
         ('model.test_cfg.scor_thr', 'did you mean model.test_cfg.score_thr?'),
-        ('model.test_cfg.x', 'known are mask_thr_binary, max_per_img, nms, nms_pre, score_thr.'),
+        ('model.test_cfg.x', 'known are mask_format, mask_thr_binary, max_per_img, nms, nms_pre, score_thr.'),
         ('optim_wrapper.optimizer.l', 'did you mean optim_wrapper.optimizer.lr?'),
         ('optim_wrapper.clip_grad.max_nrm', 'did you mean optim_wrapper.clip_grad.max_norm?'),
         ('train_cfg.max_iter', 'did you mean train_cfg.max_iters?'),

@@ -44,7 +44,7 @@ def convert(tools: Callable, capfd: pytest.CaptureFixture, monkeypatch: pytest.M
 
 
 def _random_bits(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Tensor]:
-    """Any bits, NaNs among them; half and single precision in turns."""
+    """Any bits but NaN and infinity, which are refused; half and single precision in turns."""
     generator = torch.Generator().manual_seed(0)
     weights = {}
     for i, (name, shape) in enumerate(shapes.items()):
@@ -54,7 +54,8 @@ def _random_bits(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Tensor]:
         dtype, integer = [(torch.float16, torch.int16), (torch.float32, torch.int32)][i % 2]
         limits = torch.iinfo(integer)
         bits = torch.randint(limits.min, limits.max + 1, shape or (1,), generator=generator, dtype=integer)
-        weights[name] = bits.reshape(shape).view(dtype)
+        values = bits.reshape(shape).view(dtype)
+        weights[name] = torch.where(values.isfinite(), values, torch.tensor(-0.0, dtype=dtype))
     return weights
 
 
@@ -142,7 +143,7 @@ def test_the_summary(convert: Callable[..., Result], tmp_path: Path) -> None:
 
 def _save(path: Path, shapes: released.Shapes, entry: str) -> None:
     if path.suffix == '.pkl':
-        arrays = {name: np.zeros(shape, np.uint8) for name, shape in shapes.items()}
+        arrays = {name: np.zeros(shape, np.float16) for name, shape in shapes.items()}
         path.write_bytes(pickle.dumps({entry: arrays, '__author__': 'me'} if entry else arrays, 2))
     else:
         weights = released.empty(shapes)

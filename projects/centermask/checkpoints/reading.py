@@ -20,6 +20,7 @@ from torch import Tensor
 from centermask.errors import InputError
 
 _NUMBERS = ('float16', 'float32', 'float64', 'int32', 'int64', 'uint8')
+_SMALL = 2**28  # bytes; the largest weight of a released model has 2**26
 
 
 class Contents(NamedTuple):
@@ -76,7 +77,8 @@ def _flaw(name: str, tensor: Tensor) -> str:
     """What keeps a tensor from being a weight, '' if nothing does."""
     if tensor.layout is not torch.strided or tensor.is_quantized or tensor.is_complex() or tensor.is_meta:
         return f'is a tensor of an unusual kind ({tensor.layout}, {tensor.dtype}, {tensor.device})'
-    if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+    claimed = tensor.numel() * tensor.element_size()
+    if claimed > max(tensor.untyped_storage().nbytes(), _SMALL):  # a small file may repeat its values
         return f'claims a shape of {tuple(tensor.shape)}, which the file does not hold'
     if tensor.is_floating_point():
         values = tensor.float() if tensor.element_size() == 1 else tensor

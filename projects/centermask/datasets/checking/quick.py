@@ -34,7 +34,8 @@ def check_training_data(cfg: Config, with_tables: bool) -> str:
     ann_file, images = root / dataset.get('ann_file', ''), root / (dataset.get('data_prefix') or {}).get('img', '')
     if not (ann_file.is_file() and images.is_dir()):
         return ''  # if it should be there, the data set says so in its own words
-    with_fcos = 'FCOS' in str(cfg.model.get('bbox_head', {}).get('type'))
+    model = cfg.get('model')  # one that can't be built is refused when it is to be
+    with_fcos = isinstance(model, dict) and 'FCOS' in str((model.get('bbox_head') or {}).get('type'))
     assignment = Assignment(cfg) if with_fcos else None
     check = check_dataset(ann_file, images, assignment, decode=False, sample=SAMPLE)
     text = describe(check, Level.LOSES) if with_tables else ''
