@@ -8,11 +8,7 @@ import pytest
 import torch
 from mmdet.registry import MODELS
 from mmengine.config import Config
-from mmengine.dist import get_rank, get_world_size
-from mmengine.model import MMDistributedDataParallel
-from mmengine.registry import RUNNERS
-from several_processes import Job, in_processes
-from small_model import Object, batch, picture, sample, small_model, square
+from several_processes import CASES, PAPER, STAR, Job, gradients, in_processes, own_gradients, results, train
 from torch import Tensor
 
 from centermask.checkpoints.loading import read_checkpoint
@@ -20,45 +16,6 @@ from centermask.datasets.shapes import make_dataset
 from centermask.engine.inferencer import CenterMaskInferencer
 
 pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason='processes on a GPU machine want a GPU each')
-
-MANY = [square(0, 4, 6, 50, 44), square(2, 30, 10, 60, 60), square(1, 60, 20, 94, 52)]
-ONE = [square(1, 20, 8, 70, 56)]
-# An object between the locations of P3, at 4, 12, …: FCOS has no positive, the mask branch has.
-HIDDEN = [square(1, 5, 5, 11, 11)]
-CASES: dict[str, tuple[list[Object], list[Object]]] = {
-    'both with objects': (MANY, ONE),
-    'one without objects': (MANY, []),
-    'one without a positive': (HIDDEN, ONE),
-    'neither with a positive': (HIDDEN, HIDDEN),
-    'neither with objects': ([], []),
-}
-STAR, PAPER = 'star', 'paper'
-
-
-def _gradients(recipe: str, images: dict[int, list[Object]], distributed: bool = False) -> dict[str, Tensor]:
-    """Each parameter's, of images by their seed."""
-    # Pixels of a size and a threshold that make gradients and detections of a trained network's size.
-    model = small_model(recipe, {'data_preprocessor.std': [64.0] * 3, 'test_cfg.score_thr': 0.001}).train()
-    torch.nn.init.constant_(model.roi_head.mask_head.conv_logits.bias, 0.5)  # masks that cover something
-    inputs, samples = batch(model, [picture(64, 96, i) for i in images], [sample(64, 96, o) for o in images.values()])
-    network = MMDistributedDataParallel(model, device_ids=None, broadcast_buffers=False) if distributed else model
-    loss, _ = model.parse_losses(network(inputs, samples, mode='loss'))
-    assert loss.isfinite()
-    loss.backward()
-    return {name: p.grad for name, p in model.named_parameters() if p.requires_grad}
-
-
-def _own_gradients(recipe: str, case: str) -> dict[str, Tensor]:
-    return _gradients(recipe, {get_rank(): CASES[case][get_rank()]}, distributed=True)
-
-
-def _results(config: str, checkpoint: str, launcher: str) -> tuple[dict[str, float], int]:
-    """What a test of the data finds: the AP, and how many images this process has seen."""
-    cfg = Config.fromfile(config)
-    cfg.merge_from_dict({'launcher': launcher, 'load_from': checkpoint, 'log_level': 'ERROR'})
-    cfg.work_dir = str(Path(config).parent / f'{launcher}-{get_world_size()}')
-    runner = RUNNERS.build(cfg)
-    return runner.test(), len(runner.test_loop.dataloader)
 
 
 @pytest.fixture(scope='module')
@@ -129,25 +86,17 @@ train_cfg = dict(max_iters=4, val_interval=4)
     return str(config)
 
 
-def _train(config: str, runner_type: str, work_dir: str, resume: str | None = None) -> int:
-    """Train and validate; return how many numbers the weights in this process have."""
-    cfg = Config.fromfile(config)
-    cfg.merge_from_dict({'runner_type': runner_type, 'launcher': 'pytorch', 'work_dir': work_dir, 'log_level': 'ERROR'})
-    cfg.resume, cfg.load_from = resume is not None, resume
-    return sum(p.numel() for p in RUNNERS.build(cfg).train().parameters())
-
-
 @pytest.fixture(scope='module')
 def done(found_as_truth: tuple[str, str], sgd_config: str, tmp_path_factory: pytest.TempPathFactory) -> dict[Any, list]:
     """What each process returned: gradients by recipe and case, results by the number of processes."""
     folder = tmp_path_factory.mktemp('processes')
     jobs: dict[Any, Job] = {
-        (recipe, case): (2, _own_gradients, (recipe, case)) for recipe in (STAR, PAPER) for case in CASES
+        (recipe, case): (2, own_gradients, (recipe, case)) for recipe in (STAR, PAPER) for case in CASES
     }
-    jobs |= {count: (count, _results, (*found_as_truth, 'pytorch')) for count in (2, 3)}
+    jobs |= {count: (count, results, (*found_as_truth, 'pytorch')) for count in (2, 3)}
     for name in (TOGETHER, SHARDED):
-        jobs[name] = (2, _train, (sgd_config, name, str(folder / name)))
-    jobs['resumed'] = (2, _train, (sgd_config, SHARDED, str(folder / 'resumed'), str(folder / SHARDED / 'iter_2.pth')))
+        jobs[name] = (2, train, (sgd_config, name, str(folder / name)))
+    jobs['resumed'] = (2, train, (sgd_config, SHARDED, str(folder / 'resumed'), str(folder / SHARDED / 'iter_2.pth')))
     return {'folder': folder, **dict(zip(jobs, in_processes(list(jobs.values()), folder), strict=True))}
 
 
@@ -162,7 +111,7 @@ def _assert_equal(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None
 @pytest.mark.parametrize('case', CASES)
 def test_star_recipe_learns_the_same_from_the_same_images(done: dict, case: str) -> None:
     """Two processes with an image each, and one with both: every normaliser is averaged over the processes."""
-    expected = _gradients(STAR, dict(enumerate(CASES[case])))
+    expected = gradients(STAR, dict(enumerate(CASES[case])))
     assert any(gradient.any() for gradient in expected.values())
     for found in done[STAR, case]:
         _assert_equal(found, expected)
@@ -171,7 +120,7 @@ def test_star_recipe_learns_the_same_from_the_same_images(done: dict, case: str)
 @pytest.mark.parametrize('case', CASES)
 def test_paper_recipe_averages_what_each_process_learns(done: dict, case: str) -> None:
     """Each process divides by its own counts, so that two learn the mean of what each would learn alone."""
-    first, second = (_gradients(PAPER, {i: objects}) for i, objects in enumerate(CASES[case]))
+    first, second = (gradients(PAPER, {i: objects}) for i, objects in enumerate(CASES[case]))
     expected = {name: (first[name] + second[name]) / 2 for name in first}
     for found in done[PAPER, case]:
         _assert_equal(found, expected)
@@ -179,7 +128,7 @@ def test_paper_recipe_averages_what_each_process_learns(done: dict, case: str) -
 
 def test_evaluation_is_the_same_in_any_number_of_processes(done: dict, found_as_truth: tuple[str, str]) -> None:
     """Seven images make the last round incomplete for two and for three."""
-    expected, images = _results(*found_as_truth, 'none')
+    expected, images = results(*found_as_truth, 'none')
     assert images == 7 and 0.05 < expected['coco/segm_mAP'] < 0.95
     for count, images_each in ((2, 4), (3, 3)):
         assert done[count][0] == (expected, images_each)
