@@ -15,7 +15,7 @@ import pytest
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
-from centermask.datasets.coco import CocoAnnotations
+from centermask.datasets.annotations import CocoAnnotations
 from centermask.datasets.shapes import make_dataset
 from centermask.errors import InputError
 from centermask.report import build_report, pictures
