@@ -163,7 +163,7 @@ class OSAStage(nn.Module):
         self.blocks = nn.Sequential(*blocks)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return (N, C of the last module, ceil(H / 2), ceil(W / 2)) of features (N, C, H, W); stage 2 keeps the size."""
+        """Return (N, C of the last module, ceil(H / 2), ceil(W / 2)) of features (N, C, H, W); stage 2: (…, H, W)."""
         return self.blocks(self.pool(x))
 
 
