@@ -56,6 +56,7 @@ class EffectiveSE(nn.Module):
         self.fc = nn.Conv2d(channels, channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return features (N, C, H, W), each channel weighed by its attention."""
         attention = self.fc(x.mean((2, 3), keepdim=True))  # (N, C, 1, 1)
         return x * F.hardsigmoid(attention)
 
@@ -72,6 +73,7 @@ class SqueezeExcitation(nn.Module):
         self.fc2 = nn.Conv2d(channels // 4, channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return features (N, C, H, W), each channel weighed by its attention."""
         attention = self.fc2(self.fc1(x.mean((2, 3), keepdim=True)).relu())  # (N, C, 1, 1)
         return x * F.hardsigmoid(attention)
 
@@ -120,6 +122,7 @@ class OSAModule(nn.Module):
         self.attention = _attention(attention, out_channels)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return (N, ``out_channels``, H, W) of features (N, ``in_channels``, H, W)."""
         outputs = [x]
         y = self.reduce(x)
         for conv in self.convs:
@@ -160,6 +163,7 @@ class OSAStage(nn.Module):
         self.blocks = nn.Sequential(*blocks)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return (N, C of the last module, ceil(H / 2), ceil(W / 2)) of features (N, C, H, W); stage 2: (…, H, W)."""
         return self.blocks(self.pool(x))
 
 
@@ -290,6 +294,7 @@ class VoVNet(BaseModule):
             part.requires_grad_(False)
 
     def train(self, mode: bool = True) -> VoVNet:
+        """Set training or testing, but for frozen stages and, with ``norm_eval``, norms: these stay in testing."""
         super().train(mode)
         for part in self._frozen_parts():
             part.eval()
