@@ -79,9 +79,11 @@ def test_resuming_makes_up_for_a_validation_cut_short(
     def interrupt(*_: object, **__: object) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
 
-    with monkeypatch.context() as patch, pytest.raises(SystemExit, match='143'):
+    with monkeypatch.context() as patch:
         patch.setattr(InterruptionHook, 'before_val_iter', interrupt)
-        train()
+        for args in ((), ('--resume',)):
+            with pytest.raises(SystemExit, match='143'):
+                train(*args)
     assert validated() == [] and (tmp_path / 'run/iter_2.pth').is_file()
     for _ in range(2):  # the second time there is nothing to make up for
         assert train('--resume')[0] == 0
