@@ -35,7 +35,8 @@ class CenterMask(SingleStageDetector):
         data_preprocessor, init_cfg: as every detector of MMDetection takes them.
 
     Raises:
-        ValueError: for ``channels_last`` with deformable convs, which MMCV computes wrongly in that memory order.
+        ValueError: for a ``channels_last``, ``fold`` or ``half_precision`` that is neither True nor False, and for
+            ``channels_last`` with deformable convs, which MMCV computes wrongly in that memory order.
     """
 
     def __init__(

@@ -65,7 +65,7 @@ class CenterMaskRoIHead(StandardRoIHead):
             ``'rle'``, an :class:`EncodedMasks`.
 
     Raises:
-        ValueError: for an unknown ``pasting`` or ``mask_format``.
+        ValueError: for a ``pasting``, ``average_normalizers`` or ``mask_format`` of none of these values.
     """
 
     def __init__(

@@ -16,14 +16,13 @@ from hypothesis import strategies as st
 from mmdet.registry import DATASETS
 from mmengine.config import Config
 
-from centermask.datasets import coco
-from centermask.datasets.coco import CocoAnnotations
+from centermask.datasets.annotations import NEEDED, CocoAnnotations, read_classes
 from centermask.errors import InputError
 
 HUGE = 10**400
 MISSING = object()
 FIELDS: list[tuple[str, str, Any]] = [
-    *[(key, field, MISSING) for key, fields in coco.NEEDED.items() for field in fields],
+    *[(key, field, MISSING) for key, fields in NEEDED.items() for field in fields],
     ('images', 'width', 0),
     ('images', 'width', -60),
     ('images', 'height', math.nan),
@@ -98,10 +97,10 @@ def test_a_field(
     assert outcome('train', config, '--work-dir', tmp_path / 'run').refused(str(file), words)
     shutil.copytree(data / 'images', data / 'images/a')
     shutil.copy(data / 'images/a.png', data / 'a.png')  # of somebody else
-    monkeypatch.setattr(coco, '_valid', lambda field, value: True)
-    monkeypatch.setattr(coco, 'check_images_exist', lambda *args: None)
+    monkeypatch.setattr('centermask.datasets.annotations._valid', lambda field, value: True)
+    monkeypatch.setattr('centermask.datasets.coco.check_images_exist', lambda *args: None)
     if field == 'name' and value is not MISSING:
-        assert coco.read_classes(str(file)) == (value,)
+        assert read_classes(str(file)) == (value,)
     else:
         assert not _load(config).startswith('InputError')
 
