@@ -12,7 +12,7 @@ from mmengine.device import get_device
 from centermask.engine.inferencer import CenterMaskInferencer, find_images, require_device
 from centermask.engine.launch import add_config_options, load_config, require_file, require_writable, run
 from centermask.errors import InputError
-from centermask.figures.architecture import draw_architecture
+from centermask.figures.architecture_drawing import draw_architecture
 from centermask.figures.sheet import draw_sheet
 from centermask.figures.tradeoff import draw_tradeoff
 from centermask.tables.index import read_index

@@ -13,6 +13,7 @@ from mmengine.config import ConfigDict
 from mmengine.structures import InstanceData
 from torch import Tensor
 
+from .arguments import flags
 from .inference import Folded, kept_memory
 from .roi_head import clip_to_image
 
@@ -34,7 +35,8 @@ class CenterMask(SingleStageDetector):
         data_preprocessor, init_cfg: as every detector of MMDetection takes them.
 
     Raises:
-        ValueError: for ``channels_last`` with deformable convs, which MMCV computes wrongly in that memory order.
+        ValueError: for a ``channels_last``, ``fold`` or ``half_precision`` that is neither True nor False, and for
+            ``channels_last`` with deformable convs, which MMCV computes wrongly in that memory order.
     """
 
     def __init__(
@@ -52,6 +54,7 @@ class CenterMask(SingleStageDetector):
         data_preprocessor: dict | None = None,
         init_cfg: dict | None = None,
     ) -> None:
+        flags(type(self).__name__, dict(channels_last=channels_last, fold=fold, half_precision=half_precision))
         super().__init__(
             backbone,
             neck,

@@ -16,6 +16,7 @@ from mmdet.structures.bbox import bbox2roi
 from mmengine.structures import InstanceData
 from torch import Tensor
 
+from .arguments import flags, one_of
 from .mask_pasting import PASTINGS, encode, paste
 from .mask_targets import rasterise_in_rois
 from .normalizers import weight_among_processes
@@ -64,7 +65,7 @@ class CenterMaskRoIHead(StandardRoIHead):
             ``'rle'``, an :class:`EncodedMasks`.
 
     Raises:
-        ValueError: for an unknown ``pasting`` or ``mask_format``.
+        ValueError: for a ``pasting``, ``average_normalizers`` or ``mask_format`` of none of these values.
     """
 
     def __init__(
@@ -85,11 +86,10 @@ class CenterMaskRoIHead(StandardRoIHead):
             test_cfg=test_cfg,
             init_cfg=init_cfg,
         )
-        if pasting not in PASTINGS:
-            raise ValueError(f"pasting is 'exact' or 'rounded', not {pasting!r}")
-        mask_format = (test_cfg or {}).get('mask_format', 'tensor')
-        if mask_format not in ('tensor', 'rle'):
-            raise ValueError(f"mask_format is 'tensor' or 'rle', not {mask_format!r}")
+        name = type(self).__name__
+        one_of(name, 'pasting', pasting, [*PASTINGS])
+        flags(name, dict(average_normalizers=average_normalizers))
+        one_of(name, 'mask_format', (test_cfg or {}).get('mask_format', 'tensor'), ('tensor', 'rle'))
         self.pasting = pasting
         self.average_normalizers = average_normalizers
         self.mask_iou_head = MODELS.build(mask_iou_head) if mask_iou_head is not None else None

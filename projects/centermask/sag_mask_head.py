@@ -21,6 +21,7 @@ class SpatialAttention(nn.Module):
         self.conv = nn.Conv2d(2, 1, 3, padding=1, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return RoI features (R, C, 14, 14), each position weighed by its attention."""
         pooled = torch.cat([x.mean(1, keepdim=True), x.amax(1, keepdim=True)], dim=1)  # (R, 2, 14, 14)
         return x * self.conv(pooled).sigmoid()
 
@@ -61,6 +62,7 @@ class SAGMaskHead(FCNMaskHead):
         self.spatial_attention = SpatialAttention() if spatial_attention else nn.Identity()
 
     def init_weights(self) -> None:
+        """Give the head its first weights."""
         super().init_weights()
         # FCNMaskHead's own start grows as classes get fewer, and its gradients then drown the box head's.
         nn.init.normal_(self.conv_logits.weight, std=0.001)

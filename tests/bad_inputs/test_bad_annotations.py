@@ -13,14 +13,13 @@ from hypothesis import strategies as st
 from mmdet.registry import DATASETS
 from mmengine.config import Config
 
-from centermask.datasets import coco
-from centermask.datasets.coco import CocoAnnotations
+from centermask.datasets.annotations import NEEDED, CocoAnnotations
 from centermask.errors import InputError
 
 HUGE = 10**400
 MISSING = object()
 FIELDS: list[tuple[str, str, Any]] = [
-    *[(key, field, MISSING) for key, fields in coco.NEEDED.items() for field in fields],
+    *[(key, field, MISSING) for key, fields in NEEDED.items() for field in fields],
     ('images', 'width', 0),
     ('images', 'width', -60),
     ('images', 'height', math.nan),
@@ -90,7 +89,7 @@ def test_a_field(
     file.write_text(_spoilt(annotations, key, field, value))
     words = f'entry 0 of "{key}" has no valid "{field}"'
     assert outcome('train', config, '--work-dir', tmp_path / 'run').refused(str(file), words)
-    monkeypatch.setattr(coco, '_valid', lambda field, value: True)
+    monkeypatch.setattr('centermask.datasets.annotations._valid', lambda field, value: True)
     assert words not in _load(config)
 
 

@@ -24,10 +24,24 @@ CASES: dict[str, tuple[Callable[[str], str], str]] = {  # the file by the proper
     'unknown data set': (lambda proper: proper.replace("'CenterMaskCocoDataset'", "'Cocoa'"), 'Cocoa is not in the'),
     'unknown transform': (lambda proper: proper.replace("'RoundResize'", "'Resise'"), 'Resise is not in the'),
     'unknown sampler': (lambda proper: proper.replace("'InfiniteSampler'", "'Endless'"), 'Endless is not in the'),
-    'unknown optimiser': (lambda proper: proper.replace("'SGD'", "'GSD'"), "optim_wrapper can't be built"),
+    'unknown optimiser': (
+        lambda proper: proper.replace("'SGD'", "'Adaam'"),
+        "optim_wrapper.optimizer.type can't be used: Adaam is not in the optimizer registry; did you mean Adam?",
+    ),
+    'unknown optimiser wrapper': (lambda proper: proper.replace("'OptimWrapper'", "'W'"), 'optim_wrapper.type can'),
     'unknown loop': (lambda proper: proper.replace("'IterBasedTrainLoop'", "'Loop'"), 'Loop is not in the'),
-    'unknown hook': (lambda proper: proper + "custom_hooks = [dict(type='Crochet')]\n", 'Crochet is not in the'),
-    'unknown schedule': (lambda proper: proper + "param_scheduler = [dict(type='Later')]\n", 'Later is not in the'),
+    'unknown hook': (
+        lambda proper: proper + "custom_hooks = [dict(type='Crochet')]\n",
+        "custom_hooks.0.type can't be used: Crochet is not in the hook registry: correct it, or import its module in",
+    ),
+    'unknown default hook': (
+        lambda proper: proper + "default_hooks = dict(timer=dict(type='Crochet'))\n",
+        "default_hooks.timer.type can't be used: Crochet is not in the hook registry",
+    ),
+    'unknown schedule': (
+        lambda proper: proper + "param_scheduler = [dict(type='LinearRL')]\n",
+        "param_scheduler.0.type can't be used: LinearRL is not in the parameter scheduler registry; did you mean ",
+    ),
     'unknown argument': (lambda proper: proper.replace('data_root=', 'root='), 'root'),
     'negative batch': (lambda proper: proper.replace('batch_size=1', 'batch_size=-1'), 'batch_size'),
     'negative workers': (lambda proper: proper.replace('num_workers=0', 'num_workers=-1'), 'num_workers'),
@@ -60,6 +74,7 @@ def test_without_the_guard_it_is_a_traceback(
     _write(case, config)
     for module in (launch, runner):
         monkeypatch.setattr(module, 'explained_model_errors', lambda part='': nullcontext())
+    monkeypatch.setattr(runner, 'check_types', lambda cfg: None)
     monkeypatch.setattr(launch, 'InputError', RuntimeError)  # what load_config raises is no sentence for the user then
     try:
         ended = outcome('train', config, '--work-dir', tmp_path / 'run')

@@ -15,7 +15,7 @@ import pytest
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
-from centermask.datasets.coco import CocoAnnotations
+from centermask.datasets.annotations import CocoAnnotations
 from centermask.datasets.shapes import make_dataset
 from centermask.errors import InputError
 from centermask.report import build_report, pictures
@@ -280,6 +280,13 @@ class TestHistory:
     def test_validation_counted_in_epochs_lands_on_its_iteration(self, tmp_path):
         write_scalars(tmp_path, '1', [training(50), {'coco/bbox_mAP': 0.2, 'step': 1}, training(100)])
         assert read_history(tmp_path).curve('coco/bbox_mAP') == ([50], [0.2])
+
+    def test_a_validation_made_up_for_is_of_what_was_trained_before(self, tmp_path):
+        write_scalars(tmp_path, '1', [training(i) for i in (10, 20, 30, 40)])
+        write_scalars(tmp_path, '2', [{'coco/bbox_mAP': 0.3, 'step': 0}, training(30)])
+        assert read_history(tmp_path).curve('coco/bbox_mAP') == ([20], [0.3])
+        write_scalars(tmp_path, '3', [{'coco/bbox_mAP': 0.4, 'step': 0}])
+        assert read_history(tmp_path).curve('coco/bbox_mAP') == ([20, 30], [0.3, 0.4])
 
     def test_losses_in_the_order_of_the_log_without_their_sum(self, tmp_path):
         write_scalars(tmp_path, '1', [training(1)])

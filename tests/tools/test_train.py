@@ -1,6 +1,8 @@
 """tools/train.py, as a command and as a function."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -10,6 +12,7 @@ import pytest
 import torch
 
 from centermask import CenterMaskVisualizer
+from centermask.engine.interruption import InterruptionHook
 from centermask.engine.launch import run
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -64,6 +67,25 @@ def test_resuming_needs_no_backbone(tiny_run: Path, train: Callable) -> None:
     init_cfg = (f'{backbone}._delete_=True', f'{backbone}.type=Pretrained', f'{backbone}.checkpoint=no.pth')
     assert train('--resume', str(tiny_run / 'iter_1.pth'), '--cfg-options', *init_cfg)[0] == 0
     assert train('--cfg-options', *init_cfg)[0] == 2
+
+
+def test_resuming_makes_up_for_a_validation_cut_short(
+    train: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def validated() -> list[float]:
+        lines = [line for log in (tmp_path / 'run').glob('*/vis_data/scalars.json') for line in log.open()]
+        return [json.loads(line)['coco/segm_mAP'] for line in lines if 'segm_mAP' in line]
+
+    def interrupt(*_: object, **__: object) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    with monkeypatch.context() as patch, pytest.raises(SystemExit, match='143'):
+        patch.setattr(InterruptionHook, 'before_val_iter', interrupt)
+        train()
+    assert validated() == [] and (tmp_path / 'run/iter_2.pth').is_file()
+    for _ in range(2):  # the second time there is nothing to make up for
+        assert train('--resume')[0] == 0
+        assert len(validated()) == 1
 
 
 def test_resume_without_checkpoints_begins(train: Callable, tmp_path: Path) -> None:

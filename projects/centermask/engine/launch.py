@@ -8,6 +8,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -226,3 +227,28 @@ def _find_known(error: BaseException | None) -> InputError | RunError | None:
     while error is not None and not isinstance(error, InputError | RunError):
         error = error.__cause__ or error.__context__
     return error
+
+
+@contextmanager
+def ends_like_ctrl_c(sentence: str) -> Iterator[None]:
+    """For commands that start trainings: SIGTERM and SIGHUP raise KeyboardInterrupt within, so that these end too.
+
+    Args:
+        sentence: what is said then.
+
+    Raises:
+        RunError: with the sentence, when interrupted.
+    """
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    heard = [n for n in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(n) is not signal.SIG_IGN]  # as under nohup
+    before = {number: signal.signal(number, interrupt) for number in heard}
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise RunError(sentence) from None
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -22,7 +22,8 @@ from torch.utils.data import DataLoader
 from centermask.checkpoints.loading import count_classes, load_weights, read_checkpoint, require_fit, start_from
 from centermask.checkpoints.newest import find_newest
 from centermask.engine.draws import TrainingLoader, leave_signals_to_the_run
-from centermask.engine.interruption import Interruption, InterruptionHook
+from centermask.engine.interruption import Interruption, InterruptionHook, MissedValidationHook
+from centermask.engine.known_types import check_types
 from centermask.engine.launch import explained_model_errors
 from centermask.engine.randomness import IterationSeedHook
 from centermask.engine.replay import NotFiniteHook
@@ -46,6 +47,16 @@ class CenterMaskRunner(Runner):
         self._interruption = Interruption()
         self._draws: list | None = None  # of the checkpoint, for each process
         super().__init__(*args, **kwargs)
+
+    @classmethod
+    def from_cfg(cls, cfg: Any) -> Runner:
+        """Build a runner from a config.
+
+        Raises:
+            InputError: the config names something that there isn't.
+        """
+        check_types(cfg)
+        return super().from_cfg(cfg)
 
     def setup_env(self, env_cfg: dict) -> None:
         """Join the other processes here where there is no CUDA, which MMEngine's own way needs."""
@@ -132,7 +143,12 @@ class CenterMaskRunner(Runner):
     def register_hooks(self, default_hooks: dict | None = None, custom_hooks: list | None = None) -> None:
         """Register the config's hooks, and those that every training has."""
         super().register_hooks(default_hooks, custom_hooks)
-        for hook in (IterationSeedHook(), NotFiniteHook(), InterruptionHook(self._interruption)):
+        for hook in (
+            IterationSeedHook(),
+            NotFiniteHook(),
+            InterruptionHook(self._interruption),
+            MissedValidationHook(),
+        ):
             self.register_hook(hook)
 
     def train(self) -> nn.Module:
