@@ -81,4 +81,5 @@ def given(values: Mapping[str, Any] | None, *names: str, within: str = '') -> di
         names: of those wanted.
         within: the argument that they are entries of, for their names in the result.
     """
-    return {f'{within}.{name}' if within else name: values[name] for name in names if name in (values or {})}
+    there = values or {}
+    return {f'{within}.{name}' if within else name: there[name] for name in names if name in there}
