@@ -174,11 +174,11 @@ BAD = [
     ),
     (
         '--cfg-options model.backbone.arch=41',
-        "The config's model can't be built: VoVNet has no variant '41'; known are 19, 19-dw, 19-slim, 19-slim-dw",
+        "can't be built: VoVNet's arch is one of 19, 19-dw, 19-slim, 19-slim-dw",
     ),
     (
         '--cfg-options model.backbone.type=VovNet',
-        "The config's model can't be built: VovNet is not in the mmdet::model",
+        "can't be built: VovNet is not in the mmdet::model",
     ),
     (
         '--cfg-options model.backbone.init_cfg._delete_=True model.backbone.init_cfg.type=Pretrained '
@@ -188,7 +188,7 @@ BAD = [
     ),
     (
         '--cfg-options model.num_classes=3',
-        'The model has 3 classes and the data have 5 (circle, triangle, square, star, cross): set model.num_classes=5',
+        ' has 3 classes and the data have 5 (circle, triangle, square, star, cross): set model.num_classes=5',
     ),
     ('--launcher pytorch', '--launcher pytorch is for processes that it started and this is none: use tools/dist_'),
     (
