@@ -74,6 +74,21 @@ def add_config_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def positive(text: str) -> int:
+    """A whole number from 1 on, as argparse takes it from a command line."""
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f'{text!r} is no number from 1 on')
+    return int(text)
+
+
+def share(text: str) -> float:
+    """A number from 0 to 1, as argparse takes it from a command line."""
+    with suppress(ValueError):
+        if 0 <= float(text) <= 1:
+            return float(text)
+    raise argparse.ArgumentTypeError(f'{text!r} is no number from 0 to 1')
+
+
 def load_config(path: str, options: dict, change: Callable[[Config], None] = lambda cfg: None) -> Config:
     """Read a config and merge ``--cfg-options`` into it.
 
