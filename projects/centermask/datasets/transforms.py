@@ -34,11 +34,9 @@ class ShorterSideResize(Resize):
     """
 
     def __init__(self, scale: tuple[int, int], backend: str = 'pillow') -> None:
-        if (
-            not isinstance(scale, list | tuple)
-            or len(scale) != 2
-            or not all(is_whole(side) and side > 1 for side in scale)
-        ):
+        # RandomResize and RandomChoiceResize build one of scale 0 and give it each image's.
+        lengths = scale if isinstance(scale, list | tuple) else ()
+        if scale != 0 and not (len(lengths) == 2 and all(is_whole(length) and length > 1 for length in lengths)):
             refuse(type(self).__name__, 'scale', 'is two lengths from 2 pixels up', scale)
         super().__init__(scale, keep_ratio=True, backend=backend)
 
