@@ -18,6 +18,7 @@ from torch import Tensor
 from centermask.deploy.runtime import Detections, ExportedModel
 from centermask.encoded_masks import EncodedMasks
 from centermask.errors import InputError
+from centermask.inference import kept_memory
 from centermask.mask_pasting import encode, paste
 from centermask.roi_head import clip_to_image
 
@@ -68,6 +69,7 @@ class ExportedCenterMask(BaseDetector):
         self.num_classes = len(metadata.classes)
         self.dataset_meta = {'classes': tuple(metadata.classes), 'palette': 'random'}
 
+    @kept_memory()
     def test_step(self, data: dict | tuple | list) -> list:
         """As every model, with torch in one thread.
 
