@@ -61,6 +61,8 @@ def require_options(args: argparse.Namespace) -> None:
         raise InputError('--calibration is for --int8, add that or leave it out.')
     if args.calibration_count < 1:
         raise InputError(f'--calibration-count {args.calibration_count}: give at least 1.')
+    for folder in filter(None, (args.images, args.calibration)):
+        find_images(folder)  # which are needed at the end alone
     require('onnx'), require('onnxscript'), require('onnxruntime')
     if args.format == 'openvino':
         require('openvino')

@@ -64,7 +64,7 @@ def test_fix_and_sheet(check: Callable, shapes: Path, tmp_path: Path) -> None:
     [
         (['no.json'], 'The annotation file no.json does not exist'),
         (['{own}', '--config', 'no.py'], "The config no.py doesn't exist"),
-        (['{own}', '--config', '{f}/7.py'], '7.py has no FCOS box head'),
+        (['{own}', '--config', '{f}/7.py'], 'model is a dict, not 7'),
         (['{own}', '--sheet', '{f}/x.txt'], 'x.txt: it is a file whose name ends in .png or .jpg.'),
         (['{own}', '--sheet', '{images}/000000.jpg'], 'is among the images that are checked'),
         (['{own}', '--fix', '{f}'], 'it is a file whose name ends in .json.'),

@@ -121,6 +121,8 @@ def load_config(path: str, options: dict, change: Callable[[Config], None] = lam
     change(cfg)
     check_options(cfg, options)
     cfg.merge_from_dict(options)
+    if not isinstance(cfg.get('model', {}), dict):
+        raise InputError(f"The config {path} can't be used: model is a dict, not {cfg.model!r}.")
     return cfg
 
 
