@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 from mmdet.registry import MODELS
-from mmengine.config import Config
+from read_configs import read_config
 from small_model import picture, sample
 
 from centermask import CenterMask
@@ -24,7 +24,7 @@ MOST_CALLS = 560  # 528 and 519 when this was written
 
 def _model(name: str, **test_cfg: Any) -> CenterMask:
     torch.manual_seed(0)
-    config = Config.fromfile(CONFIGS / f'{name}.py').model
+    config = read_config(name).model
     config.backbone.init_cfg = None
     config.test_cfg.update(score_thr=0.0, nms_pre=100, **test_cfg)
     model = MODELS.build(config)
