@@ -13,7 +13,7 @@ from mmengine.config import ConfigDict
 from mmengine.structures import InstanceData
 from torch import Tensor
 
-from .arguments import flags
+from .arguments import dicts, flags, given, whole_numbers
 from .inference import Folded, kept_memory
 from .roi_head import clip_to_image
 
@@ -54,7 +54,11 @@ class CenterMask(SingleStageDetector):
         data_preprocessor: dict | None = None,
         init_cfg: dict | None = None,
     ) -> None:
-        flags(type(self).__name__, dict(channels_last=channels_last, fold=fold, half_precision=half_precision))
+        name = type(self).__name__
+        flags(name, dict(channels_last=channels_last, fold=fold, half_precision=half_precision))
+        whole_numbers(name, dict(num_classes=num_classes))
+        dicts(name, dict(train_cfg=train_cfg, test_cfg=test_cfg))
+        whole_numbers(name, given(train_cfg, 'max_per_img', within='train_cfg'))
         super().__init__(
             backbone,
             neck,

@@ -16,7 +16,7 @@ from mmdet.structures.bbox import bbox2roi
 from mmengine.structures import InstanceData
 from torch import Tensor
 
-from .arguments import flags, one_of
+from .arguments import dicts, flags, given, one_of, shares, whole_numbers
 from .mask_pasting import PASTINGS, encode, paste
 from .mask_targets import rasterise_in_rois
 from .normalizers import weight_among_processes
@@ -79,6 +79,13 @@ class CenterMaskRoIHead(StandardRoIHead):
         test_cfg: dict | None = None,
         init_cfg: dict | None = None,
     ) -> None:
+        name = type(self).__name__
+        one_of(name, 'pasting', pasting, tuple(PASTINGS))
+        flags(name, dict(average_normalizers=average_normalizers))
+        dicts(name, dict(train_cfg=train_cfg, test_cfg=test_cfg))
+        whole_numbers(name, given(train_cfg, 'mask_size', within='train_cfg'))
+        shares(name, given(test_cfg, 'mask_thr_binary', within='test_cfg'))
+        one_of(name, 'test_cfg.mask_format', (test_cfg or {}).get('mask_format', 'tensor'), ('tensor', 'rle'))
         super().__init__(
             mask_roi_extractor=mask_roi_extractor,
             mask_head=mask_head,
@@ -86,10 +93,6 @@ class CenterMaskRoIHead(StandardRoIHead):
             test_cfg=test_cfg,
             init_cfg=init_cfg,
         )
-        name = type(self).__name__
-        one_of(name, 'pasting', pasting, [*PASTINGS])
-        flags(name, dict(average_normalizers=average_normalizers))
-        one_of(name, 'mask_format', (test_cfg or {}).get('mask_format', 'tensor'), ('tensor', 'rle'))
         self.pasting = pasting
         self.average_normalizers = average_normalizers
         self.mask_iou_head = MODELS.build(mask_iou_head) if mask_iou_head is not None else None

@@ -17,7 +17,7 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from .arguments import flags, is_whole, one_of, whole_numbers
+from .arguments import flags, initialisation, is_whole, one_of, refuse, typed, whole_numbers
 
 
 class Variant(NamedTuple):
@@ -179,21 +179,20 @@ def _check_arguments(
 ) -> None:
     """Check what a config hands to a :class:`VoVNet`."""
     if arch not in VARIANTS:
-        raise ValueError(f'VoVNet has no variant {arch!r}; known are {", ".join(VARIANTS)}')
+        refuse('VoVNet', 'arch', f'is one of {", ".join(VARIANTS)}', arch)
     one_of('VoVNet', 'attention', attention, ('none', 'se', 'ese'))
     one_of('VoVNet', 'attention_blocks', attention_blocks, ('every', 'last'))
     whole_numbers('VoVNet', dict(frozen_stages=frozen_stages), -1, 4)
     if not isinstance(dcn_stages, Sequence) or len(dcn_stages) != 4 or not {*map(type, dcn_stages)} <= {bool}:
-        raise ValueError(f"VoVNet's dcn_stages is True or False for each of four stages, not {dcn_stages!r}")
+        refuse('VoVNet', 'dcn_stages', 'is True or False for each of four stages', dcn_stages)
     if not (
         isinstance(out_indices, Sequence)
         and out_indices
         and all(is_whole(i) and 0 <= i <= 3 for i in out_indices)
         and sorted({*out_indices}) == [*out_indices]
     ):
-        raise ValueError(f"VoVNet's out_indices are of 0, 1, 2 and 3 in this order, not {out_indices!r}")
-    if not isinstance(norm_cfg, dict):
-        raise ValueError(f"VoVNet's norm_cfg is a dict such as dict(type='BN'), not {norm_cfg!r}")
+        refuse('VoVNet', 'out_indices', 'are of 0, 1, 2 and 3 in this order', out_indices)
+    typed('VoVNet', dict(norm_cfg=norm_cfg))
     if not norm_eval and norm_cfg.get('eps') == 0:
         raise ValueError('a BN that trains needs an epsilon above 0: with norm_eval=False set norm_cfg.eps=1e-5')
     if VARIANTS[arch].depthwise and any(dcn_stages):
@@ -240,6 +239,7 @@ class VoVNet(BaseModule):
         super().__init__(init_cfg)
         arch, norm_cfg = str(arch), dict(type='BN') if norm_cfg is None else norm_cfg
         flags('VoVNet', dict(residual=residual, norm_eval=norm_eval, with_cp=with_cp))
+        initialisation('VoVNet', init_cfg)
         _check_arguments(arch, attention, attention_blocks, dcn_stages, out_indices, frozen_stages, norm_cfg, norm_eval)
         variant = VARIANTS[arch]
         self.out_indices = tuple(out_indices)

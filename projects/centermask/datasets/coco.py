@@ -47,9 +47,9 @@ class CenterMaskCocoDataset(CocoDataset):
     def _load_metainfo(cls, metainfo: Any = None) -> dict:
         info = super()._load_metainfo(metainfo)
         if isinstance(info['classes'], str):
-            raise InputError(
-                f"The classes in metainfo are the text '{info['classes']}': write a tuple of names, "
-                f"('{info['classes']}',) for one class."
+            raise ValueError(
+                f"the classes in metainfo are the text '{info['classes']}': write a tuple of names, "
+                f"('{info['classes']}',) for one class"
             )
         if len(info['palette']) < len(info['classes']):
             info['palette'] = 'random'  # drawing fails on a palette with too few colours

@@ -57,7 +57,7 @@ class CenterMaskInferencer(DetInferencer):
             exported.cfg = cfg
             return exported.eval()
         checkpoint = read_checkpoint(str(weights))
-        with explained_model_errors():
+        with explained_model_errors(cfg.filename):
             model = MODELS.build(cfg.model)
         require_fit(load_weights(model, checkpoint['state_dict']), str(weights), model)
         if 'dataset_meta' not in checkpoint.get('meta', {}):  # a file of weights alone: the config names the classes

@@ -114,7 +114,7 @@ class MissedValidationHook(Hook):
         note = _note(runner)
         if not loop.iter:
             note.unlink(missing_ok=True)  # of an earlier training
-        if runner.val_loop is None or not loop.iter:
+        if runner.val_loop is None or not loop.iter or not hasattr(loop, 'val_interval'):
             return
         noted = [note.read_text() if note.is_file() else None]
         broadcast_object_list(noted)

@@ -49,7 +49,8 @@ def check_types(cfg: Config) -> None:
                 near = get_close_matches(name, names, n=1)
                 hint = f'; did you mean {near[0]}?' if near else ': correct it, or import its module in custom_imports.'
                 raise InputError(
-                    f"The config's {found} can't be used: {name} is not in the {known.name} registry{hint}"
+                    f"In the config {cfg.filename} {found} can't be used: "
+                    f'{name} is not in the {known.name} registry{hint}'
                 )
 
 

@@ -14,7 +14,7 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from mmengine.config import Config, DictAction
@@ -87,6 +87,7 @@ def load_config(path: str, options: dict, change: Callable[[Config], None] = lam
     """
     if not os.path.isfile(path):
         raise InputError(f"The config {path} doesn't exist: give the path of a file under configs/ or your own.")
+    _require_end(path)
     try:
         cfg = Config.fromfile(path)
     except (Exception, SystemExit) as error:  # a config is a program: it may fail in any way
@@ -97,6 +98,18 @@ def load_config(path: str, options: dict, change: Callable[[Config], None] = lam
     check_options(cfg, options)
     cfg.merge_from_dict(options)
     return cfg
+
+
+def _require_end(path: str, heirs: tuple[str, ...] = ()) -> None:
+    """Raise an :class:`InputError` where a config inherits itself: MMEngine goes around until Python has enough."""
+    if os.path.realpath(path) in heirs:
+        raise InputError(f"The config {heirs[0]} can't be read, {path} inherits itself: take that out of its _base_.")
+    bases: list = []
+    with suppress(Exception):  # of which MMEngine speaks
+        bases = Config._get_base_files(path)
+    for base in bases:
+        if '::' not in base:
+            _require_end(os.path.join(os.path.dirname(path), base), (*heirs, os.path.realpath(path)))
 
 
 def load_run_config(args: argparse.Namespace, training: bool = False) -> Config:
@@ -147,8 +160,12 @@ def require_file(path: str, what: str) -> None:
 
 
 @contextmanager
-def explained_model_errors(part: str = 'model') -> Iterator[None]:
+def explained_model_errors(source: str | None, part: str = 'model') -> Iterator[None]:
     """Turn what is raised where a part of a config is built into one sentence.
+
+    Args:
+        source: the config's file.
+        part: what is built.
 
     Raises:
         InputError: a class, an argument or a value in the config doesn't exist.
@@ -160,7 +177,7 @@ def explained_model_errors(part: str = 'model') -> Iterator[None]:
             raise known from error
         why = ' '.join(str(error.args[0] if error.args else type(error).__name__).split())
         why = re.sub(r'( is not in the \S+ registry)\..*', r'\1', why).rstrip('.')
-        raise InputError(f"The config's {part} can't be built: {why}.") from error
+        raise InputError(f"The {part} of {source or 'the config'} can't be built: {why}.") from error
 
 
 def build_runner(cfg: Config) -> Runner:
@@ -169,7 +186,7 @@ def build_runner(cfg: Config) -> Runner:
     Raises:
         InputError: the config lacks something, or holds what can't be built.
     """
-    with explained_model_errors('run'):
+    with explained_model_errors(cfg.filename, 'run'):
         return RUNNERS.build(cfg)
 
 

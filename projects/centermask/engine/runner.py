@@ -70,7 +70,7 @@ class CenterMaskRunner(Runner):
         Raises:
             InputError: a class, an argument or a value in it doesn't exist.
         """
-        with explained_model_errors():
+        with explained_model_errors(self.cfg.filename):
             return super().build_model(model)
 
     def wrap_model(self, model_wrapper_cfg: dict | None, model: nn.Module) -> nn.Module:
@@ -86,7 +86,7 @@ class CenterMaskRunner(Runner):
         return super().wrap_model(model_wrapper_cfg, model)
 
     def build_train_loop(self, loop: BaseLoop | dict) -> BaseLoop:
-        with explained_model_errors('train_dataloader or train_cfg'):
+        with explained_model_errors(self.cfg.filename, 'train_dataloader or train_cfg'):
             if isinstance(self._train_dataloader, dict):
                 apart = self._randomness_cfg.get('diff_rank_seed', False)
                 built = self.build_dataloader(self._train_dataloader, seed=self.seed, diff_rank_seed=apart)
@@ -94,19 +94,19 @@ class CenterMaskRunner(Runner):
             return self._with_its_classes(super().build_train_loop(loop))
 
     def build_val_loop(self, loop: BaseLoop | dict) -> BaseLoop:
-        with explained_model_errors('val_dataloader, val_evaluator or val_cfg'):
+        with explained_model_errors(self.cfg.filename, 'val_dataloader, val_evaluator or val_cfg'):
             return self._with_rle(self._with_its_classes(super().build_val_loop(loop)))
 
     def build_test_loop(self, loop: BaseLoop | dict) -> BaseLoop:
-        with explained_model_errors('test_dataloader, test_evaluator or test_cfg'):
+        with explained_model_errors(self.cfg.filename, 'test_dataloader, test_evaluator or test_cfg'):
             return self._with_rle(self._with_its_classes(super().build_test_loop(loop)))
 
     def build_optim_wrapper(self, optim_wrapper: Any) -> Any:
-        with explained_model_errors('optim_wrapper'):
+        with explained_model_errors(self.cfg.filename, 'optim_wrapper'):
             return super().build_optim_wrapper(optim_wrapper)
 
     def build_param_scheduler(self, scheduler: Any) -> Any:
-        with explained_model_errors('param_scheduler'):
+        with explained_model_errors(self.cfg.filename, 'param_scheduler'):
             return super().build_param_scheduler(scheduler)
 
     def _with_rle(self, loop: BaseLoop) -> BaseLoop:
@@ -123,7 +123,7 @@ class CenterMaskRunner(Runner):
         if classes and in_model and len(classes) != in_model:
             some = ', '.join(classes[:5]) + (' ...' if len(classes) > 5 else '')
             raise InputError(
-                f'The model has {in_model} classes and the data have {len(classes)} ({some}): '
+                f'The model of {self.cfg.filename} has {in_model} classes and the data have {len(classes)} ({some}): '
                 f'set model.num_classes={len(classes)}, or the classes in the metainfo of every data set.'
             )
         return loop

@@ -88,7 +88,7 @@ class ShardedStrategy(FSDPStrategy):
         Raises:
             InputError: a class, an argument or a value in it doesn't exist.
         """
-        with explained_model_errors():
+        with explained_model_errors(self.cfg.filename):
             built: Any = super().build_model(model)
         built.fold = False  # a twin for validation would be made of shards
         return built

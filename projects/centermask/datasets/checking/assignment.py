@@ -40,7 +40,7 @@ class Assignment:
         if 'FCOS' not in str(head.get('type')):
             raise InputError(f'The config {cfg.filename} has no FCOS box head: give one of CenterMask.')
         init_default_scope('mmdet')
-        with explained_model_errors():
+        with explained_model_errors(cfg.filename):
             self._head = MODELS.build(dict(head, num_classes=1, train_cfg=None, test_cfg=None))
             extractor = (cfg.model.get('roi_head') or {}).get('mask_roi_extractor')
             self._extractor = MODELS.build(extractor) if extractor else None
