@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from mmengine._strategy import FSDPStrategy
 from mmengine.device import get_device, is_cuda_available
-from mmengine.dist import all_gather_object, all_reduce, is_main_process
+from mmengine.dist import all_reduce, is_main_process
 from mmengine.hooks import EMAHook
 from mmengine.registry import RUNNERS, STRATEGIES
 from mmengine.runner import FlexibleRunner
@@ -26,12 +26,12 @@ from torch.nn.utils import clip_grad_norm_
 from centermask.checkpoints.loading import load_weights, read_checkpoint, require_fit, start_from
 from centermask.engine.draws import TrainingLoader, leave_signals_to_the_run
 from centermask.engine.finite import NotFinite
-from centermask.engine.interruption import Interruption, InterruptionHook, MissedValidationHook
+from centermask.engine.interruption import Interruption
 from centermask.engine.known_types import check_types
 from centermask.engine.launch import explained_model_errors
-from centermask.engine.randomness import IterationSeedHook
+from centermask.engine.processes import join_processes
 from centermask.engine.replay import NotFiniteHook
-from centermask.engine.runner import go_on, join_processes, newest_checkpoint
+from centermask.engine.resumption import choose_start, go_on, register_hooks_of_a_training, with_draws
 from centermask.errors import InputError
 from centermask.folders import write_synced
 from centermask.vovnet import OSAModule
@@ -201,9 +201,7 @@ class ShardedRunner(FlexibleRunner):
 
     def train(self) -> nn.Module:
         """Train, from the newest checkpoint of the work folder where a resumption names none."""
-        if self._resume and self._load_from is None:
-            self._load_from = newest_checkpoint(self.work_dir, self.logger)
-            self._resume = self._load_from is not None
+        choose_start(self)
         self.strategy.source, self.strategy.resumes = self._load_from, self._resume
         with self._interruption:
             return super().train()
@@ -229,13 +227,7 @@ class ShardedRunner(FlexibleRunner):
         super().register_hooks(default_hooks, custom_hooks)
         if any(isinstance(hook, EMAHook) for hook in self.hooks):
             raise InputError('custom_hooks: EMAHook is not for a sharded training, remove it or train without shards.')
-        for hook in (
-            IterationSeedHook(),
-            _NotFiniteHook(),
-            InterruptionHook(self._interruption),
-            MissedValidationHook(),
-        ):
-            self.register_hook(hook)
+        register_hooks_of_a_training(self, self._interruption, _NotFiniteHook())
 
     def resume(self, filename: str, *args: Any, **kwargs: Any) -> None:
         """Go on from a checkpoint, with the images after those that were trained on before it."""
@@ -248,8 +240,7 @@ class ShardedRunner(FlexibleRunner):
         Raises:
             RunError: it can't be written to its end.
         """
-        if isinstance(self._train_dataloader, TrainingLoader) and meta is not None:
-            meta = {**meta, 'draws': all_gather_object(self._train_dataloader.draws.state(meta['iter']))}
+        meta = with_draws(meta, self._train_dataloader)
 
         def write(aside: Path) -> None:
             super(ShardedRunner, self).save_checkpoint(out_dir, aside.name, *args, meta=meta, **kwargs)
