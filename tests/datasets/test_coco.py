@@ -77,7 +77,7 @@ def test_class_that_the_data_lacks(build) -> None:
 
 
 def test_class_written_without_a_tuple(build) -> None:
-    with pytest.raises(InputError, match=r"the text 'cat': write a tuple of names, \('cat',\)"):
+    with pytest.raises(ValueError, match=r"the text 'cat': write a tuple of names, \('cat',\)"):
         build(classes='cat')
 
 
