@@ -52,6 +52,10 @@ CASES: dict[str, tuple[Callable[[str], str], str]] = {  # the file by the proper
         lambda proper: proper.replace('data_root=', 'max_pixels=-1, data_root='),
         'max_pixels is a',
     ),
+    'scale without pixels': (
+        lambda proper: proper.replace('(60, 40)', '(60, 0)'),
+        "RoundResize's scale is two lengths",
+    ),
     'classes as text': (lambda proper: proper.replace("('thing',)", "'thing'"), "are the text 'thing'"),
     'loop without data': (lambda proper: proper + 'train_dataloader = None\n', 'train_dataloader'),
 }
