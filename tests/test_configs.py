@@ -10,6 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from mmcv.ops import ModulatedDeformConv2d
@@ -422,6 +423,39 @@ def test_classes_of_own_data() -> None:
         assert loader.dataset.data_root == 'data/custom/'
     assert config.val_evaluator.ann_file == config.test_evaluator.ann_file == 'data/custom/annotations/val.json'
     assert max(config.param_scheduler[-1].milestones) < config.train_cfg.max_iters
+
+
+def _transforms(node: Any) -> list[dict]:
+    """All transforms of a pipeline, those within test-time augmentation too."""
+    if isinstance(node, dict):
+        return [node, *_transforms(list(node.get('transforms', [])))]
+    return [transform for entry in node for transform in _transforms(entry)]
+
+
+# One of each file of `_base_/datasets` that sets sizes, and those of their own.
+@pytest.mark.parametrize(
+    'name',
+    [
+        *OTHERS,
+        *(f'centermask_r50_fpn_{schedule}_coco' for schedule in ('1x', '3x')),
+        'retinamask_r101_fpn_2x_coco',
+        'centermask-lite_r50_fpn_4x_coco',
+    ],
+)
+def test_no_image_gets_too_thin(name: str) -> None:
+    """A line of pixels, flipped, is an array that torch refuses; MMDetection's ``Resize`` fails on images under one."""
+    config = _config(name)
+    for part in ('train_dataloader.dataset.pipeline', 'test_dataloader.dataset.pipeline', 'tta_pipeline'):
+        *path, last = part.split('.')
+        node = config
+        for key in path:
+            node = node[key]
+        resizes = [transform for transform in _transforms(node[last]) if 'Resize' in transform.type]
+        assert resizes, part
+        for shape in ((1, 4000, 3), (4000, 1, 3)):
+            for transform in resizes:
+                done = TRANSFORMS.build(transform)({'img': np.zeros(shape, np.uint8), 'img_shape': shape[:2]})
+                assert min(done['img'].shape[:2]) == 2
 
 
 def test_demo() -> None:

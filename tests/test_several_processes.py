@@ -77,7 +77,7 @@ model = dict(
 )
 optim_wrapper = dict(
     optimizer=dict(_delete_=True, type='SGD', lr=0.02, momentum=0.9, weight_decay=1e-4),
-    clip_grad=None,
+    clip_grad=dict(max_norm=1),  # which all steps pass
     paramwise_cfg=dict(norm_decay_mult=0.0),
 )
 train_dataloader = dict(batch_size=1)

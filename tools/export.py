@@ -101,9 +101,7 @@ def write(args: argparse.Namespace, cfg, model: CenterMask, metadata: Metadata) 
         if args.half:
             exported = quantise.half_onnx(exported)
         elif args.int8:
-            quantised = Path(folder) / 'int8.onnx'
-            quantise.int8_onnx(plain, quantised, calibration_inputs(args, cfg, model))
-            exported = require('onnx').load(quantised)
+            exported = quantise.int8_onnx(plain, calibration_inputs(args, cfg, model))
         export.stamp(exported, smaller)
         export.save_onnx(exported, args.out)
 

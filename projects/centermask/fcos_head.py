@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -17,7 +18,7 @@ from mmdet.utils import reduce_mean
 from mmengine.structures import InstanceData
 from torch import Tensor
 
-from .arguments import flags, given, is_whole, one_of, whole_numbers
+from .arguments import dicts, flags, given, initialisation, is_whole, one_of, refuse, shares, typed, whole_numbers
 from .normalizers import at_least_one
 
 
@@ -43,15 +44,32 @@ def _check_arguments(name: str, arguments: dict) -> None:
     whole_numbers(name, given(arguments, 'stacked_convs'), 0)
     strides = arguments.get('strides', (4, 8))
     if not isinstance(strides, Sequence) or not strides or not all(is_whole(s) and s > 0 for s in strides):
-        raise ValueError(f"{name}'s strides are whole numbers above 0, not {strides!r}")
+        refuse(name, 'strides', 'are whole numbers above 0', strides)
     ranges = arguments.get('regress_ranges', ((-1, 64),))
-    if not isinstance(ranges, Sequence) or not all(
-        isinstance(pair, Sequence) and len(pair) == 2 and pair[0] < pair[1] for pair in ranges
-    ):
-        raise ValueError(f"{name}'s regress_ranges are pairs of a lesser and a greater length, not {ranges!r}")
+    if not isinstance(ranges, Sequence) or not all(map(_is_range, ranges)):
+        refuse(name, 'regress_ranges', 'are pairs of a lesser and a greater length', ranges)
     radius = arguments.get('center_sample_radius', 1.5)
-    if not isinstance(radius, (int, float)) or not 0 < radius < math.inf:
-        raise ValueError(f"{name}'s center_sample_radius is a number above 0, not {radius!r}")
+    if not _is_length(radius) or not 0 < radius < math.inf:
+        refuse(name, 'center_sample_radius', 'is a number above 0', radius)
+    configs = ('loss_cls', 'loss_bbox', 'loss_centerness', 'bbox_coder', 'conv_cfg', 'norm_cfg', 'cls_predictor_cfg')
+    typed(name, given(arguments, *configs))
+    initialisation(name, arguments.get('init_cfg'))
+    dicts(name, given(arguments, 'train_cfg', 'test_cfg'))
+    test_cfg = arguments.get('test_cfg') or {}
+    typed(name, given(test_cfg, 'nms', within='test_cfg'))
+    if 'nms' in test_cfg:  # MMCV evaluates the name as a program
+        one_of(name, 'test_cfg.nms.type', test_cfg['nms']['type'], ('nms', 'soft_nms'))
+    shares(name, given(test_cfg, 'score_thr', within='test_cfg'))
+    shares(name, given(test_cfg.get('nms'), 'iou_threshold', within='test_cfg.nms'))
+    whole_numbers(name, given(test_cfg, 'nms_pre', 'max_per_img', within='test_cfg'))
+
+
+def _is_length(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_range(pair: Any) -> bool:
+    return isinstance(pair, Sequence) and len(pair) == 2 and all(map(_is_length, pair)) and pair[0] < pair[1]
 
 
 @MODELS.register_module()
@@ -90,10 +108,7 @@ class CenterMaskFCOSHead(FCOSHead):
         whole_numbers(name, dict(num_classes=num_classes, in_channels=in_channels))
         super().__init__(num_classes, in_channels, **kwargs)
         if len(self.regress_ranges) != len(self.strides):
-            raise ValueError(
-                f"{name}'s regress_ranges has {len(self.regress_ranges)} levels and its strides {len(self.strides)}: "
-                'give a range for each stride'
-            )
+            refuse(name, 'regress_ranges', f'are one for each of the {len(self.strides)} strides', self.regress_ranges)
         self.prior_generator = _PointGenerator(self.strides)
         self.sqrt_score = sqrt_score
         self.plus_one = plus_one

@@ -8,7 +8,7 @@ from mmdet.models.roi_heads.mask_heads import MaskIoUHead
 from mmdet.registry import MODELS
 from torch import Tensor
 
-from .arguments import flags, given, one_of, whole_numbers
+from .arguments import flags, given, initialisation, one_of, typed, whole_numbers
 from .mask_targets import Polygons, mask_iou_targets, share_by_exact_area, share_of_first_polygon
 from .normalizers import weight_among_processes
 
@@ -38,6 +38,8 @@ class MaskScoringHead(MaskIoUHead):
         sizes = ('roi_feat_size', 'in_channels', 'conv_out_channels', 'fc_out_channels')
         whole_numbers(name, dict(num_classes=num_classes, **given(kwargs, *sizes)))
         whole_numbers(name, given(kwargs, 'num_convs', 'num_fcs'), 0)
+        typed(name, given(kwargs, 'loss_iou'))
+        initialisation(name, kwargs.get('init_cfg'))
         super().__init__(num_classes=num_classes + int(background_channel), **kwargs)
         self.first_class = int(background_channel)
         self.share = share

@@ -16,6 +16,7 @@ from mmdet.structures.bbox import bbox2roi
 from mmengine.structures import InstanceData
 from torch import Tensor
 
+from .arguments import dicts, flags, given, one_of, shares, whole_numbers
 from .mask_pasting import PASTINGS, encode, paste
 from .mask_targets import rasterise_in_rois
 from .normalizers import weight_among_processes
@@ -68,7 +69,7 @@ class CenterMaskRoIHead(StandardRoIHead):
             ``'rle'``, an :class:`EncodedMasks`.
 
     Raises:
-        ValueError: for an unknown ``pasting`` or ``mask_format``.
+        ValueError: for a ``pasting``, ``average_normalizers`` or ``mask_format`` of none of these values.
     """
 
     def __init__(
@@ -82,6 +83,13 @@ class CenterMaskRoIHead(StandardRoIHead):
         test_cfg: dict | None = None,
         init_cfg: dict | None = None,
     ) -> None:
+        name = type(self).__name__
+        one_of(name, 'pasting', pasting, tuple(PASTINGS))
+        flags(name, dict(average_normalizers=average_normalizers))
+        dicts(name, dict(train_cfg=train_cfg, test_cfg=test_cfg))
+        whole_numbers(name, given(train_cfg, 'mask_size', within='train_cfg'))
+        shares(name, given(test_cfg, 'mask_thr_binary', within='test_cfg'))
+        one_of(name, 'test_cfg.mask_format', (test_cfg or {}).get('mask_format', 'tensor'), ('tensor', 'rle'))
         super().__init__(
             mask_roi_extractor=mask_roi_extractor,
             mask_head=mask_head,
@@ -89,11 +97,6 @@ class CenterMaskRoIHead(StandardRoIHead):
             test_cfg=test_cfg,
             init_cfg=init_cfg,
         )
-        if pasting not in PASTINGS:
-            raise ValueError(f"pasting is 'exact' or 'rounded', not {pasting!r}")
-        mask_format = (test_cfg or {}).get('mask_format', 'tensor')
-        if mask_format not in ('tensor', 'rle'):
-            raise ValueError(f"mask_format is 'tensor' or 'rle', not {mask_format!r}")
         self.pasting = pasting
         self.average_normalizers = average_normalizers
         self.mask_iou_head = MODELS.build(mask_iou_head) if mask_iou_head is not None else None

@@ -89,5 +89,5 @@ def test_input_size(name: str, size: tuple[int, int]) -> None:
 def test_a_model_that_cant_be_built(tmp_path: Path) -> None:
     config = _config(SLIM)
     config.model.neck.type = 'Nothing'
-    with pytest.raises(InputError, match=r"The config's model can't be built: .*Nothing"):
+    with pytest.raises(InputError, match=r"The model of .* can't be built: .*Nothing"):
         build(config)

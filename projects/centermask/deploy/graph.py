@@ -188,15 +188,8 @@ class ExportGraph(nn.Module):
                 layer.aligned,
             )
             pooled = of_level if pooled is None else torch.where(here[:, None, None, None], of_level, pooled)
-        logits = self.of_class(head.mask_head(pooled), labels + head.mask_head.first_class)
-        if head.mask_iou_head is None:
-            return logits, None
-        ious = head.mask_iou_head(pooled, logits)
-        return logits, self.of_class(ious, labels + head.mask_iou_head.first_class)
-
-    def of_class(self, x: Tensor, channels: Tensor) -> Tensor:
-        """Each RoI's own channel."""
-        return x[torch.arange(channels.shape[0]), channels]
+        logits = head.mask_head(pooled, labels)
+        return logits, None if head.mask_iou_head is None else head.mask_iou_head(pooled, logits, labels)
 
     def pasted(self, masks: Tensor, boxes: Tensor, height: int, width: int) -> Tensor:
         """Masks (D, H, W) of 0 and 1, uint8, of probabilities (D, 28, 28) in boxes (D, 4).

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -38,11 +39,11 @@ def _predictors(graph: Any) -> list[str]:
     return [node.name for node in graph.node if any(name in i for i in node.input for name in PREDICTORS)]
 
 
-def int8_onnx(source: Path, out: Path, inputs: Inputs) -> None:
-    """Quantise the convs of an ONNX file, by ONNX Runtime.
+def int8_onnx(source: Path, inputs: Inputs) -> Any:
+    """An ONNX file's model with its convs quantised, by ONNX Runtime.
 
     Args:
-        source, out: files.
+        source: the file.
         inputs: of calibration.
     """
     onnx, quantization = require('onnx'), require('onnxruntime.quantization')
@@ -55,17 +56,20 @@ def int8_onnx(source: Path, out: Path, inputs: Inputs) -> None:
         def get_next(self) -> dict[str, np.ndarray] | None:
             return next(self.left, None)
 
-    quantization.quantize_static(
-        source,
-        out,
-        Reader(),
-        quant_format=quantization.QuantFormat.QDQ,
-        op_types_to_quantize=['Conv'],
-        nodes_to_exclude=_predictors(onnx.load(source).graph),
-        per_channel=True,
-        activation_type=quantization.QuantType.QUInt8,
-        weight_type=quantization.QuantType.QInt8,
-    )
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / 'int8.onnx'
+        quantization.quantize_static(
+            source,
+            out,
+            Reader(),
+            quant_format=quantization.QuantFormat.QDQ,
+            op_types_to_quantize=['Conv'],
+            nodes_to_exclude=_predictors(onnx.load(source).graph),
+            per_channel=True,
+            activation_type=quantization.QuantType.QUInt8,
+            weight_type=quantization.QuantType.QInt8,
+        )
+        return onnx.load(out)
 
 
 def int8_openvino(model: Any, inputs: Inputs) -> Any:

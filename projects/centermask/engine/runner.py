@@ -22,7 +22,8 @@ from torch.utils.data import DataLoader
 from centermask.checkpoints.loading import count_classes, load_weights, read_checkpoint, require_fit, start_from
 from centermask.checkpoints.newest import find_newest
 from centermask.engine.draws import TrainingLoader, leave_signals_to_the_run
-from centermask.engine.interruption import Interruption, InterruptionHook
+from centermask.engine.interruption import Interruption, InterruptionHook, MissedValidationHook
+from centermask.engine.known_types import check_types
 from centermask.engine.launch import explained_model_errors
 from centermask.engine.randomness import IterationSeedHook
 from centermask.engine.replay import NotFiniteHook
@@ -47,6 +48,16 @@ class CenterMaskRunner(Runner):
         self._draws: list | None = None  # of the checkpoint, for each process
         super().__init__(*args, **kwargs)
 
+    @classmethod
+    def from_cfg(cls, cfg: Any) -> Runner:
+        """Build a runner from a config.
+
+        Raises:
+            InputError: the config names something that there isn't.
+        """
+        check_types(cfg)
+        return super().from_cfg(cfg)
+
     def setup_env(self, env_cfg: dict) -> None:
         """Join the other processes here where there is no CUDA, which MMEngine's own way needs."""
         if self.distributed and not is_distributed():
@@ -59,7 +70,7 @@ class CenterMaskRunner(Runner):
         Raises:
             InputError: a class, an argument or a value in it doesn't exist.
         """
-        with explained_model_errors():
+        with explained_model_errors(self.cfg.filename):
             return super().build_model(model)
 
     def wrap_model(self, model_wrapper_cfg: dict | None, model: nn.Module) -> nn.Module:
@@ -75,7 +86,7 @@ class CenterMaskRunner(Runner):
         return super().wrap_model(model_wrapper_cfg, model)
 
     def build_train_loop(self, loop: BaseLoop | dict) -> BaseLoop:
-        with explained_model_errors('train_dataloader or train_cfg'):
+        with explained_model_errors(self.cfg.filename, 'train_dataloader or train_cfg'):
             if isinstance(self._train_dataloader, dict):
                 apart = self._randomness_cfg.get('diff_rank_seed', False)
                 built = self.build_dataloader(self._train_dataloader, seed=self.seed, diff_rank_seed=apart)
@@ -83,19 +94,19 @@ class CenterMaskRunner(Runner):
             return self._with_its_classes(super().build_train_loop(loop))
 
     def build_val_loop(self, loop: BaseLoop | dict) -> BaseLoop:
-        with explained_model_errors('val_dataloader, val_evaluator or val_cfg'):
+        with explained_model_errors(self.cfg.filename, 'val_dataloader, val_evaluator or val_cfg'):
             return self._with_rle(self._with_its_classes(super().build_val_loop(loop)))
 
     def build_test_loop(self, loop: BaseLoop | dict) -> BaseLoop:
-        with explained_model_errors('test_dataloader, test_evaluator or test_cfg'):
+        with explained_model_errors(self.cfg.filename, 'test_dataloader, test_evaluator or test_cfg'):
             return self._with_rle(self._with_its_classes(super().build_test_loop(loop)))
 
     def build_optim_wrapper(self, optim_wrapper: Any) -> Any:
-        with explained_model_errors('optim_wrapper'):
+        with explained_model_errors(self.cfg.filename, 'optim_wrapper'):
             return super().build_optim_wrapper(optim_wrapper)
 
     def build_param_scheduler(self, scheduler: Any) -> Any:
-        with explained_model_errors('param_scheduler'):
+        with explained_model_errors(self.cfg.filename, 'param_scheduler'):
             return super().build_param_scheduler(scheduler)
 
     def _with_rle(self, loop: BaseLoop) -> BaseLoop:
@@ -112,7 +123,7 @@ class CenterMaskRunner(Runner):
         if classes and in_model and len(classes) != in_model:
             some = ', '.join(classes[:5]) + (' ...' if len(classes) > 5 else '')
             raise InputError(
-                f'The model has {in_model} classes and the data have {len(classes)} ({some}): '
+                f'The model of {self.cfg.filename} has {in_model} classes and the data have {len(classes)} ({some}): '
                 f'set model.num_classes={len(classes)}, or the classes in the metainfo of every data set.'
             )
         return loop
@@ -132,7 +143,12 @@ class CenterMaskRunner(Runner):
     def register_hooks(self, default_hooks: dict | None = None, custom_hooks: list | None = None) -> None:
         """Register the config's hooks, and those that every training has."""
         super().register_hooks(default_hooks, custom_hooks)
-        for hook in (IterationSeedHook(), NotFiniteHook(), InterruptionHook(self._interruption)):
+        for hook in (
+            IterationSeedHook(),
+            NotFiniteHook(),
+            InterruptionHook(self._interruption),
+            MissedValidationHook(),
+        ):
             self.register_hook(hook)
 
     def train(self) -> nn.Module:

@@ -11,11 +11,11 @@ import pytest
 from mmengine.config import Config
 from PIL import Image
 
+from centermask.datasets.annotations import CocoAnnotations
 from centermask.datasets.checking import Assignment, Check, check_dataset, draw_worst, write_repaired
 from centermask.datasets.checking import check as check_module
 from centermask.datasets.checking import findings as kinds
 from centermask.datasets.checking.findings import Level, level_of
-from centermask.datasets.coco import CocoAnnotations
 from centermask.errors import InputError
 
 CONFIGS = Path(__file__).resolve().parents[3] / 'configs'
