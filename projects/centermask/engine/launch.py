@@ -179,7 +179,7 @@ def require_writable(folder: str | Path, option: str) -> None:
 
 def require_file(path: str, what: str) -> None:
     """Raise an :class:`InputError` where ``path`` is neither a file nor a URL, before a run's slow beginning."""
-    if '://' not in path and not os.path.isfile(os.path.expanduser(path)):
+    if '://' not in str(path) and not os.path.isfile(os.path.expanduser(str(path))):  # a config may hold a number
         raise InputError(f"The {what} {path} doesn't exist: give the path of a file.")
 
 
