@@ -11,18 +11,12 @@ from pathlib import Path
 from centermask.ablation.report import compare, draw, levels_text, markdown
 from centermask.ablation.rows import ROWS, choose
 from centermask.ablation.study import Study, carry_out, gather
-from centermask.engine.launch import ends_like_ctrl_c, run
+from centermask.engine.launch import ends_like_ctrl_c, positive, run
 from centermask.errors import InputError
 from centermask.folders import write_aside
 from centermask.tables.index import read_index
 
 CONFIGS = Path(__file__).resolve().parents[1] / 'configs'
-
-
-def positive(text: str) -> int:
-    if not text.isdecimal() or not int(text):
-        raise argparse.ArgumentTypeError(f'{text!r} is no number from 1 on')
-    return int(text)
 
 
 def seed(text: str) -> int:

@@ -57,6 +57,8 @@ def _check_arguments(name: str, arguments: dict) -> None:
     dicts(name, given(arguments, 'train_cfg', 'test_cfg'))
     test_cfg = arguments.get('test_cfg') or {}
     typed(name, given(test_cfg, 'nms', within='test_cfg'))
+    if 'nms' in test_cfg:  # MMCV evaluates the name as a program
+        one_of(name, 'test_cfg.nms.type', test_cfg['nms']['type'], ('nms', 'soft_nms'))
     shares(name, given(test_cfg, 'score_thr', within='test_cfg'))
     shares(name, given(test_cfg.get('nms'), 'iou_threshold', within='test_cfg.nms'))
     whole_numbers(name, given(test_cfg, 'nms_pre', 'max_per_img', within='test_cfg'))

@@ -9,13 +9,13 @@ import torch
 from mmdet.registry import MODELS
 from small_model import small_model_config
 
-from centermask import arguments, fcos_head, sag_mask_head, scale_adaptive_roi_extractor, vovnet
+from centermask import arguments, detector, fcos_head, sag_mask_head, scale_adaptive_roi_extractor, vovnet
 from centermask.engine.options import _parameters
 
 ROI_ALIGN = dict(type='RoIAlign', output_size=14)
 LOSSES = ('loss_cls', 'loss_bbox', 'loss_centerness')
 SWITCHES = ('center_sampling', 'dcn_on_last_conv')
-TRAIN_CFG = small_model_config()['train_cfg']
+TRAIN_CFG, PREPROCESSOR = (small_model_config()[key] for key in ('train_cfg', 'data_preprocessor'))
 # CenterMask hands this number to the parts that have classes.
 CLASSES = {part: {'num_classes': 3} for part in ('bbox_head', 'roi_head.mask_head', 'roi_head.mask_iou_head')}
 CASES: list[tuple[str, str, Any, str]] = [
@@ -69,6 +69,7 @@ CASES: list[tuple[str, str, Any, str]] = [
         {'nms': dict(type='nms', iou_threshold=6)},
         'test_cfg.nms.iou_threshold is a number from',
     ),
+    ('bbox_head', 'test_cfg', {'nms': dict(type='exit')}, "test_cfg.nms.type is 'nms' or 'soft_nms', not 'exit'"),
     ('bbox_head', 'test_cfg', {'nms_pre': -1}, 'test_cfg.nms_pre is a whole number from 1 up, not -1'),
     ('bbox_head', 'test_cfg', {'max_per_img': 0}, 'test_cfg.max_per_img is a whole number from 1 up, not 0'),
     ('roi_head.mask_roi_extractor', 'assignment', 'eq3', "assignment is 'scale_adaptive' or 'fpn', not 'eq3'"),
@@ -125,6 +126,8 @@ CASES: list[tuple[str, str, Any, str]] = [
     ],
     ('', 'train_cfg', [], "CenterMask's train_cfg is a dict, not []"),
     ('', 'train_cfg', {**TRAIN_CFG, 'max_per_img': -1}, 'train_cfg.max_per_img is a whole number from 1 up, not -1'),
+    ('', 'data_preprocessor', {**PREPROCESSOR, 'pad_size_divisor': 0}, 'data_preprocessor.pad_size_divisor is a whole'),
+    ('', 'data_preprocessor', {**PREPROCESSOR, 'std': [1, 0, 1]}, 'data_preprocessor.std are numbers above 0, not [1,'),
     ('', 'test_cfg', 'x', "CenterMask's test_cfg is a dict, not 'x'"),
 ]
 PARTS = [part for part in dict.fromkeys(part for part, *_ in CASES) if part != 'roi_head' and part]
@@ -150,7 +153,7 @@ def test_refused(part: str, argument: str, value: Any, words: str) -> None:
 @pytest.mark.parametrize(('part', 'argument', 'value', 'words'), CASES)
 def test_without_the_guard(part: str, argument: str, value: Any, words: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The part is built as if nothing were wrong, or torch, MMCV or MMDetection stumbles in its own words."""
-    for module in (arguments, fcos_head, sag_mask_head, scale_adaptive_roi_extractor, vovnet):
+    for module in (arguments, detector, fcos_head, sag_mask_head, scale_adaptive_roi_extractor, vovnet):
         monkeypatch.setattr(module, 'refuse', lambda *args: None)
     try:
         _build(part, argument, value)

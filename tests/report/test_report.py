@@ -310,12 +310,22 @@ def test_a_work_dir_without_a_run(tmp_path):
         build_report(tmp_path, str(tmp_path / 'results'), tmp_path / 'report', '')
 
 
+def _mask(counts):
+    return dict(image_id=1, category_id=1, score=1, segmentation=dict(size=[2, 2], counts=counts))
+
+
 @pytest.mark.parametrize(
     ('file', 'content', 'message'),
     [
         ('test/results.segm.json', None, r'results\.segm\.json can not be read'),
         ('test/results.segm.json', '[{', r'results\.segm\.json is not valid JSON'),
         ('test/results.bbox.json', '{}', 'must hold a list'),
+        ('test/results.bbox.json', '[' * 100_000, r'results\.bbox\.json is not valid JSON'),
+        ('test/results.bbox.json', [1], 'entry 0 has no valid "image_id"'),
+        ('test/results.bbox.json', [dict(image_id=1, category_id=1, score='1')], 'entry 0 has no valid "score"'),
+        ('test/results.bbox.json', [dict(image_id=1, category_id=1, score=1)], 'entry 0 has no valid "bbox"'),
+        ('test/results.segm.json', [_mask([0, 9])], 'entry 0 has no valid "segmentation"'),
+        ('test/results.segm.json', [_mask([4])], 'entry 0 is not of the size of its image'),
         ('test/results.bbox.json', [dict(image_id=777, category_id=1, bbox=[0, 0, 1, 1], score=1)], 'image 777'),
         ('test/results.bbox.json', [dict(image_id=1, category_id=99, bbox=[0, 0, 1, 1], score=1)], 'category 99'),
         ('shapes_demo.py', None, 'holds no config'),

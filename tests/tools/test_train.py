@@ -240,3 +240,14 @@ def test_an_image_proves_unreadable(tiny_config: Path, train: Callable, tmp_path
     assert (
         code == 1 and last.startswith(f'error: The image {tmp_path}/shapes/train/images/') and 'Traceback' not in last
     )
+
+
+@pytest.mark.parametrize('option', ['--resume', '--data', '--work-dir'])
+def test_a_variable_of_the_shell_that_is_empty(
+    option: str, tiny_config: Path, tools: Callable, capsys: pytest.CaptureFixture
+) -> None:
+    """A training of something else would begin, over the checkpoints of the one that was to go on."""
+    with pytest.raises(SystemExit) as end:
+        tools('train')([str(tiny_config), option, ''])
+    assert end.value.code == 2
+    assert f"argument {option}: '' names nothing" in capsys.readouterr().err

@@ -24,6 +24,8 @@ NEEDED = {
 }
 # Numbers beyond these, in pixels or of an id, are no data: lengths of an image, anything else.
 LONGEST_SIDE, LARGEST = 100_000, 2**53
+# Of names of files, in bytes; a path has the folder of the images before it.
+LONGEST_NAME, LONGEST_PATH = 255, 3000
 # What may be absent or null, but no nonsense.
 OPTIONAL = ('area', 'iscrowd')
 
@@ -216,9 +218,15 @@ def is_number(value: Any, largest: float) -> bool:
 
 
 def stays_inside(name: str) -> bool:
-    """Whether a path, taken from a folder, names something in it: a file from a stranger may name any file of ours."""
-    steps = os.path.normpath(name).split(os.sep)
-    return bool(name) and not os.path.isabs(name) and steps[0] not in (os.pardir, os.curdir) and '\0' not in name
+    """Whether a path, taken from a folder, can be of something in it: a stranger's file may name any file of ours."""
+    try:
+        path = os.fsencode(os.path.normpath(name))
+    except UnicodeEncodeError:
+        return False
+    steps = path.split(os.fsencode(os.sep))
+    possible = len(path) <= LONGEST_PATH and max(map(len, steps)) <= LONGEST_NAME
+    outside = os.path.isabs(name) or steps[0] in (b'..', b'.')
+    return bool(name) and possible and not outside and '\0' not in name
 
 
 def usable_segmentation(segmentation: Any, height: int, width: int) -> tuple[list[np.ndarray] | dict, str | None]:

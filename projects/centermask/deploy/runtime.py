@@ -148,7 +148,7 @@ def _open_openvino(path: str, threads: int | None) -> Opened:
     )
 
     def run(given: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        results = compiled(given)
+        results = compiled(given, share_inputs=True)
         return {name: results[i] for i, name in enumerate(names)}
 
     return metadata, set(inputs), set(names), run

@@ -43,12 +43,14 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what training and testing have in common."""
     parser.add_argument(
         '--data',
+        type=named,
         metavar='DIR',
         help='a folder of your own data instead of what the config names: train.json and val.json, '
         "annotations/instances_{train,val}*.json, or one JSON file in COCO's format, and the images",
     )
     parser.add_argument(
         '--work-dir',
+        type=named,
         help='where logs and checkpoints go (default work_dirs/NAME_OF_THE_CONFIG, with --data followed by _DIR)',
     )
     add_config_options(parser)
@@ -72,6 +74,28 @@ def add_config_options(parser: argparse.ArgumentParser) -> None:
         help='settings that replace those of the config: model.backbone.norm_eval=False param_scheduler.0.end=501 '
         'key="[a,b]" (no spaces within a value)',
     )
+
+
+def named(text: str) -> str:
+    """A name as argparse takes it from a command line: a shell's empty variable would count as if it weren't there."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError(f'{text!r} names nothing')
+    return text
+
+
+def positive(text: str) -> int:
+    """A whole number from 1 on, as argparse takes it from a command line."""
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f'{text!r} is no number from 1 on')
+    return int(text)
+
+
+def share(text: str) -> float:
+    """A number from 0 to 1, as argparse takes it from a command line."""
+    with suppress(ValueError):
+        if 0 <= float(text) <= 1:
+            return float(text)
+    raise argparse.ArgumentTypeError(f'{text!r} is no number from 0 to 1')
 
 
 def load_config(path: str, options: dict, change: Callable[[Config], None] = lambda cfg: None) -> Config:
@@ -155,7 +179,7 @@ def require_writable(folder: str | Path, option: str) -> None:
 
 def require_file(path: str, what: str) -> None:
     """Raise an :class:`InputError` where ``path`` is neither a file nor a URL, before a run's slow beginning."""
-    if '://' not in path and not os.path.isfile(os.path.expanduser(path)):
+    if '://' not in str(path) and not os.path.isfile(os.path.expanduser(str(path))):  # a config may hold a number
         raise InputError(f"The {what} {path} doesn't exist: give the path of a file.")
 
 
