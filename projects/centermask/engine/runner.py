@@ -15,6 +15,7 @@ from mmengine.runner import BaseLoop, Runner
 from torch import nn
 from torch.utils.data import DataLoader
 
+from centermask.arguments import given, whole_numbers
 from centermask.checkpoints.loading import count_classes, load_weights, read_checkpoint, require_fit, start_from
 from centermask.engine.draws import TrainingLoader, leave_signals_to_the_run
 from centermask.engine.interruption import Interruption
@@ -83,6 +84,10 @@ class CenterMaskRunner(Runner):
 
     def build_train_loop(self, loop: BaseLoop | dict) -> BaseLoop:
         with explained_model_errors(self.cfg.filename, 'train_dataloader or train_cfg'):
+            if isinstance(loop, dict):
+                counts = given(loop, 'max_iters', 'max_epochs', 'val_interval')
+                whole = {key: int(count) if str(count).endswith('.0') else count for key, count in counts.items()}
+                whole_numbers('train_cfg', whole)
             if isinstance(self._train_dataloader, dict):
                 apart = self._randomness_cfg.get('diff_rank_seed', False)
                 built = self.build_dataloader(self._train_dataloader, seed=self.seed, diff_rank_seed=apart)
