@@ -61,11 +61,13 @@ class ShardedStrategy(FSDPStrategy):
         source: the checkpoint to begin with, None for none.
         resumes: whether its training goes on, not only its weights.
         draws: what it has of the order of the images.
+        config: the file of the config.
     """
 
     source: str | None = None
     resumes = False
     draws: list[dict] | None = None
+    config: str | None = None
 
     def __init__(self, *, model_wrapper: dict | None = None, **kwargs: Any) -> None:
         wrapper: dict[str, Any] = dict(
@@ -88,7 +90,7 @@ class ShardedStrategy(FSDPStrategy):
         Raises:
             InputError: a class, an argument or a value in it doesn't exist.
         """
-        with explained_model_errors(self.cfg.filename):
+        with explained_model_errors(self.config):
             built: Any = super().build_model(model)
         built.fold = False  # a twin for validation would be made of shards
         return built
@@ -136,7 +138,7 @@ class ShardedStrategy(FSDPStrategy):
         """
         if optim_wrapper.get('type') == 'MixedPrecisionOptimWrapper' and is_cuda_available():
             optim_wrapper.setdefault('use_fsdp', True)
-        with explained_model_errors('optim_wrapper'):
+        with explained_model_errors(self.config, 'optim_wrapper'):
             built: Any = super().build_optim_wrapper(optim_wrapper, model)
         if built.clip_grad_kwargs and built.clip_func is clip_grad_norm_:
             built.clip_func = partial(_clip_gradients, model)
@@ -197,7 +199,9 @@ class ShardedRunner(FlexibleRunner):
             )
         if not torch.distributed.is_initialized():
             join_processes(launcher)
-        return super().build_strategy(strategy or dict(type='ShardedStrategy'), launcher, **kwargs)
+        built = super().build_strategy(strategy or dict(type='ShardedStrategy'), launcher, **kwargs)
+        built.config = self.cfg.filename
+        return built
 
     def train(self) -> nn.Module:
         """Train, from the newest checkpoint of the work folder where a resumption names none."""
