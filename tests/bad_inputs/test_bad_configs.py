@@ -52,6 +52,10 @@ CASES: dict[str, tuple[Callable[[str], str], str]] = {  # the file by the proper
         lambda proper: proper.replace('data_root=', 'max_pixels=-1, data_root='),
         'max_pixels is a',
     ),
+    'no iterations': (lambda proper: proper.replace('max_iters=1', 'max_iters=0'), "train_cfg's max_iters is a whole"),
+    'no interval': (lambda proper: proper.replace('max_iters=1', 'max_iters=1, val_interval=0'), 'val_interval is a'),
+    'loader of a wrong type': (lambda proper: proper + 'train_dataloader = 7\n', 'train_dataloader is a dict, not 7'),
+    'hooks of a wrong type': (lambda proper: proper + 'default_hooks = 7\n', 'default_hooks is a dict, not 7'),
     'scale without pixels': (
         lambda proper: proper.replace('(60, 40)', '(60, 0)'),
         "RoundResize's scale is two lengths",

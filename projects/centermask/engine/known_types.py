@@ -36,12 +36,21 @@ for _mode in ('train', 'val', 'test'):
     }
 
 
+_DICTS = (
+    *('model', 'train_dataloader', 'val_dataloader', 'test_dataloader', 'train_cfg', 'val_cfg', 'test_cfg'),
+    *('optim_wrapper', 'auto_scale_lr', 'default_hooks', 'env_cfg', 'randomness', 'log_processor', 'visualizer'),
+)
+
+
 def check_types(cfg: Config) -> None:
     """Check that there is what a config names as its optimiser, schedules, hooks, data sets and so on.
 
     Raises:
         InputError: there isn't. The sentence names the key, the type and the nearest one that there is.
     """
+    for key in _DICTS:
+        if not isinstance(value := cfg.get(key, {}), dict | None):
+            raise InputError(f"The config {cfg.filename} can't be used: {key} is a dict, not {value!r}.")
     for place, known in _PLACES.items():
         for found, name in _named(cfg._cfg_dict, place.split('.')):
             if known.get(name) is None:
