@@ -44,7 +44,7 @@ test_evaluator = val_evaluator
     torch.nn.init.constant_(model.roi_head.mask_head.conv_logits.bias, 0.5)  # masks that cover them
     torch.save({'state_dict': model.state_dict()}, folder / 'random.pth')
 
-    inferencer = CenterMaskInferencer(str(config), str(folder / 'random.pth'), 'cpu')
+    inferencer = CenterMaskInferencer(cfg, str(folder / 'random.pth'), 'cpu')
     coco = json.loads(annotations.read_text())
     coco['annotations'] = []
     for image in coco['images']:

@@ -277,11 +277,25 @@ class CenterMaskFCOSHead(FCOSHead):
         return InstanceData(bboxes=boxes, scores=scores, labels=labels)
 
 
+def apart_by_class(boxes: Tensor, labels: Tensor, num_classes: int) -> Tensor:
+    """Move boxes apart by their class, so that one NMS does what one for each class would.
+
+    Each class has a cell of its own in a square of cells: in a row of 80, let alone of 1200, coordinates would grow so
+    large that float32 rounds small boxes.
+
+    Args:
+        boxes: at least one in each image, shape (K, 4) or (N, K, 4).
+        labels: of these, shape (K,) or (N, K).
+        num_classes: labels are less than this.
+    """
+    boxes = boxes - boxes.amin((-2, -1), keepdim=True)
+    cells = math.isqrt(num_classes - 1) + 1
+    shift = torch.stack([labels % cells, labels // cells], dim=-1) * (boxes.amax((-2, -1), keepdim=True) + 1)
+    return boxes + torch.cat([shift, shift], dim=-1)
+
+
 def nms_by_class(boxes: Tensor, scores: Tensor, labels: Tensor, num_classes: int, cfg: dict) -> Tensor:
     """Return which of the boxes (K, 4) of one image NMS keeps, by falling score.
-
-    One NMS does it for all classes, each moved to a cell of its own in a square of cells: in a row of 80, let alone of
-    1200, coordinates would grow so large that float32 rounds small boxes.
 
     Args:
         boxes, scores, labels: of the candidates, any number of them.
@@ -290,9 +304,6 @@ def nms_by_class(boxes: Tensor, scores: Tensor, labels: Tensor, num_classes: int
     """
     if not len(boxes):
         return labels
-    boxes = boxes - boxes.min()
-    cells = math.isqrt(num_classes - 1) + 1
-    shift = torch.stack([labels % cells, labels // cells], dim=1) * (boxes.max() + 1)
     # MMCV would go through the classes one by one where there are many boxes.
     cfg = {**cfg, 'class_agnostic': True, 'split_thr': len(boxes) + 1}
-    return batched_nms(boxes + shift.repeat(1, 2), scores, labels, cfg)[1]
+    return batched_nms(apart_by_class(boxes, labels, num_classes), scores, labels, cfg)[1]

@@ -52,7 +52,11 @@ class MaskScoringHead(MaskIoUHead):
             mask_preds: mask logits of the RoIs' classes, shape (R, 28, 28).
             labels: the classes, shape (R,). Without them the outputs of all, (R, channels).
         """
-        x = torch.cat([mask_feat, self.max_pool(mask_preds.sigmoid()[:, None])], dim=1)  # (R, C + 1, 14, 14)
+        inputs = mask_feat, self.max_pool(mask_preds.sigmoid()[:, None])
+        if mask_feat.is_contiguous(memory_format=torch.channels_last):  # which one channel wouldn't leave as it is
+            x = torch.cat([part.permute(0, 2, 3, 1) for part in inputs], dim=3).permute(0, 3, 1, 2)
+        else:
+            x = torch.cat(inputs, dim=1)  # (R, C + 1, 14, 14)
         for conv in self.convs:
             x = self.relu(conv(x))
         x = x.flatten(1)

@@ -36,11 +36,15 @@ def _image_areas(img_metas: Sequence[dict], like: Tensor) -> Tensor:
     )
 
 
+def clip(boxes: Tensor, image_size: tuple[int, int]) -> Tensor:
+    """Clip boxes (N, 4) to an image of this height and width."""
+    height, width = image_size
+    return torch.minimum(boxes.clamp(min=0), boxes.new_tensor([width, height, width, height]))
+
+
 def clip_to_image(detected: InstanceData, image_size: tuple[int, int]) -> tuple[InstanceData, Tensor]:
     """Clip boxes to an image of this height and width; return those that aren't empty then, and which they are."""
-    height, width = image_size
-    limits = detected.bboxes.new_tensor([width, height, width, height])
-    detected.bboxes = torch.minimum(detected.bboxes.clamp(min=0), limits)
+    detected.bboxes = clip(detected.bboxes, image_size)
     kept = (detected.bboxes[:, 2:] > detected.bboxes[:, :2]).all(1).nonzero().squeeze(1)
     return detected[kept], kept
 
@@ -187,11 +191,13 @@ class CenterMaskRoIHead(StandardRoIHead):
         if ious is not None:
             detected.mask_scores = detected.scores * ious
         if self.pasting == 'exact':
-            detected, kept = clip_to_image(detected, image_size)
-            probabilities = probabilities[kept]
-        # All that pasting needs in one transfer to the host.
+            detected.bboxes = clip(detected.bboxes, image_size)
+        # All that pasting needs, and which boxes are empty, in one transfer to the host.
         needed = torch.cat([detected.bboxes, probabilities.flatten(1)], dim=1).detach().cpu().numpy()
-        boxes, cells = needed[:, :4], needed[:, 4:].reshape(probabilities.shape)
+        if self.pasting == 'exact':
+            kept = np.flatnonzero((needed[:, 2:4] > needed[:, :2]).all(1))
+            needed, detected = needed[kept], detected[torch.from_numpy(kept).to(detected.bboxes.device)]
+        boxes, cells = needed[:, :4], needed[:, 4:].reshape(-1, *probabilities.shape[1:])
         how = (image_size, self.test_cfg['mask_thr_binary'], self.pasting)
         if self.test_cfg.get('mask_format') == 'rle':
             detected.masks = encode(cells, boxes, *how)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
 
 import torch
 import torch.nn.functional as F
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 
 from centermask.deploy import operators
 from centermask.detector import CenterMask
+from centermask.fcos_head import apart_by_class
 
 OUTPUTS = ('boxes', 'labels', 'scores', 'mask_scores', 'masks')
 
@@ -133,7 +133,7 @@ class ExportGraph(nn.Module):
         return boxes[image, place], scores[image, place], labels[image, place], image
 
     def apart(self, boxes: Tensor, scores: Tensor, labels: Tensor, offset: int) -> Tensor:
-        """Boxes for one NMS of all classes: each class moved to a cell of its own in a square of cells.
+        """Boxes for one NMS of all classes.
 
         Args:
             boxes, scores, labels: candidates.
@@ -141,10 +141,7 @@ class ExportGraph(nn.Module):
         """
         found = (scores > 0)[..., None]
         boxes = torch.where(found, boxes, boxes.new_zeros(()))
-        boxes = boxes - boxes.amin((1, 2), keepdim=True)
-        cells = math.isqrt(self.model.bbox_head.num_classes - 1) + 1
-        cell = torch.stack([labels % cells, labels // cells], dim=2)
-        boxes = boxes + (cell * (boxes.amax((1, 2), keepdim=True) + 1)).repeat(1, 1, 2)
+        boxes = apart_by_class(boxes, labels, self.model.bbox_head.num_classes)
         return torch.cat([boxes[..., :2], boxes[..., 2:] + offset], dim=2)
 
     def pad(self, image: Tensor, place: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from mmengine._strategy import FSDPStrategy
 from mmengine.device import get_device, is_cuda_available
-from mmengine.dist import all_gather_object, all_reduce, is_main_process
+from mmengine.dist import all_reduce, is_main_process
 from mmengine.hooks import EMAHook
 from mmengine.registry import RUNNERS, STRATEGIES
 from mmengine.runner import FlexibleRunner
@@ -26,12 +26,12 @@ from torch.nn.utils import clip_grad_norm_
 from centermask.checkpoints.loading import load_weights, read_checkpoint, require_fit, start_from
 from centermask.engine.draws import TrainingLoader, leave_signals_to_the_run
 from centermask.engine.finite import NotFinite
-from centermask.engine.interruption import Interruption, InterruptionHook, MissedValidationHook
+from centermask.engine.interruption import Interruption
 from centermask.engine.known_types import check_types
 from centermask.engine.launch import explained_model_errors
-from centermask.engine.randomness import IterationSeedHook
+from centermask.engine.processes import join_processes
 from centermask.engine.replay import NotFiniteHook
-from centermask.engine.runner import go_on, join_processes, newest_checkpoint
+from centermask.engine.resumption import choose_start, go_on, register_hooks_of_a_training, with_draws
 from centermask.errors import InputError
 from centermask.folders import write_synced
 from centermask.vovnet import OSAModule
@@ -61,11 +61,13 @@ class ShardedStrategy(FSDPStrategy):
         source: the checkpoint to begin with, None for none.
         resumes: whether its training goes on, not only its weights.
         draws: what it has of the order of the images.
+        config: the file of the config.
     """
 
     source: str | None = None
     resumes = False
     draws: list[dict] | None = None
+    config: str | None = None
 
     def __init__(self, *, model_wrapper: dict | None = None, **kwargs: Any) -> None:
         wrapper: dict[str, Any] = dict(
@@ -88,7 +90,7 @@ class ShardedStrategy(FSDPStrategy):
         Raises:
             InputError: a class, an argument or a value in it doesn't exist.
         """
-        with explained_model_errors(self.cfg.filename):
+        with explained_model_errors(self.config):
             built: Any = super().build_model(model)
         built.fold = False  # a twin for validation would be made of shards
         return built
@@ -136,7 +138,7 @@ class ShardedStrategy(FSDPStrategy):
         """
         if optim_wrapper.get('type') == 'MixedPrecisionOptimWrapper' and is_cuda_available():
             optim_wrapper.setdefault('use_fsdp', True)
-        with explained_model_errors('optim_wrapper'):
+        with explained_model_errors(self.config, 'optim_wrapper'):
             built: Any = super().build_optim_wrapper(optim_wrapper, model)
         if built.clip_grad_kwargs and built.clip_func is clip_grad_norm_:
             built.clip_func = partial(_clip_gradients, model)
@@ -197,13 +199,13 @@ class ShardedRunner(FlexibleRunner):
             )
         if not torch.distributed.is_initialized():
             join_processes(launcher)
-        return super().build_strategy(strategy or dict(type='ShardedStrategy'), launcher, **kwargs)
+        built = super().build_strategy(strategy or dict(type='ShardedStrategy'), launcher, **kwargs)
+        built.config = self.cfg.filename
+        return built
 
     def train(self) -> nn.Module:
         """Train, from the newest checkpoint of the work folder where a resumption names none."""
-        if self._resume and self._load_from is None:
-            self._load_from = newest_checkpoint(self.work_dir, self.logger)
-            self._resume = self._load_from is not None
+        choose_start(self)
         self.strategy.source, self.strategy.resumes = self._load_from, self._resume
         with self._interruption:
             return super().train()
@@ -229,13 +231,7 @@ class ShardedRunner(FlexibleRunner):
         super().register_hooks(default_hooks, custom_hooks)
         if any(isinstance(hook, EMAHook) for hook in self.hooks):
             raise InputError('custom_hooks: EMAHook is not for a sharded training, remove it or train without shards.')
-        for hook in (
-            IterationSeedHook(),
-            _NotFiniteHook(),
-            InterruptionHook(self._interruption),
-            MissedValidationHook(),
-        ):
-            self.register_hook(hook)
+        register_hooks_of_a_training(self, self._interruption, _NotFiniteHook())
 
     def resume(self, filename: str, *args: Any, **kwargs: Any) -> None:
         """Go on from a checkpoint, with the images after those that were trained on before it."""
@@ -248,8 +244,7 @@ class ShardedRunner(FlexibleRunner):
         Raises:
             RunError: it can't be written to its end.
         """
-        if isinstance(self._train_dataloader, TrainingLoader) and meta is not None:
-            meta = {**meta, 'draws': all_gather_object(self._train_dataloader.draws.state(meta['iter']))}
+        meta = with_draws(meta, self._train_dataloader)
 
         def write(aside: Path) -> None:
             super(ShardedRunner, self).save_checkpoint(out_dir, aside.name, *args, meta=meta, **kwargs)
