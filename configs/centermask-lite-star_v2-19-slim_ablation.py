@@ -3,26 +3,14 @@
 _base_ = './centermask-lite-star_v2-19-slim_shapes.py'
 
 data_root = 'data/ablation/'
-train_dataloader = dict(
-    batch_size=2,
-    dataset=dict(
-        data_root=data_root,
-        pipeline=[
-            dict(type='LoadImageFromFile'),
-            dict(type='LoadAnnotations', with_bbox=True, with_mask=True, poly2mask=False),
-            dict(type='RoundResize', scale=(320, 320)),
-            dict(type='RandomFlip', prob=0.5),
-            dict(type='PackDetInputs'),
-        ],
-    ),
-)
+train_dataloader = dict(batch_size=2, dataset=dict(data_root=data_root))
 val_dataloader = dict(
     batch_size=4,
     dataset=dict(
         data_root=data_root,
         pipeline=[
             dict(type='LoadImageFromFile'),
-            dict(type='RoundResize', scale=(320, 320)),
+            dict(type='Resize', scale=(320, 320), keep_ratio=True, backend='pillow'),
             dict(type='PackDetInputs', meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')),
         ],
     ),

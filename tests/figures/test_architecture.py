@@ -8,8 +8,7 @@ import pytest
 
 from centermask.engine.launch import load_config
 from centermask.errors import InputError
-from centermask.figures.architecture import measure
-from centermask.figures.architecture_drawing import draw_architecture
+from centermask.figures.architecture import draw_architecture, measure
 
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
 
