@@ -43,7 +43,7 @@ soak: setup
 	$(PY) tools/soak.py
 
 test: lint
-	$(PY) -m pytest -n auto --dist loadfile --no-loadscope-reorder --cov=centermask --cov-report=term
+	$(PY) -m pytest -n auto --dist loadfile --no-loadscope-reorder --max-worker-restart=0 --cov=centermask --cov-report=term
 
 lint: setup-test
 	$(PY) -m ruff check .

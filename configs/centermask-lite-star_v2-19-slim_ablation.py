@@ -3,14 +3,26 @@
 _base_ = './centermask-lite-star_v2-19-slim_shapes.py'
 
 data_root = 'data/ablation/'
-train_dataloader = dict(batch_size=2, dataset=dict(data_root=data_root))
+train_dataloader = dict(
+    batch_size=2,
+    dataset=dict(
+        data_root=data_root,
+        pipeline=[
+            dict(type='LoadImageFromFile'),
+            dict(type='LoadAnnotations', with_bbox=True, with_mask=True, poly2mask=False),
+            dict(type='RoundResize', scale=(320, 320)),
+            dict(type='RandomFlip', prob=0.5),
+            dict(type='PackDetInputs'),
+        ],
+    ),
+)
 val_dataloader = dict(
     batch_size=4,
     dataset=dict(
         data_root=data_root,
         pipeline=[
             dict(type='LoadImageFromFile'),
-            dict(type='Resize', scale=(320, 320), keep_ratio=True, backend='pillow'),
+            dict(type='RoundResize', scale=(320, 320)),
             dict(type='PackDetInputs', meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')),
         ],
     ),

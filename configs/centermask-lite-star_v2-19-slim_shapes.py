@@ -29,6 +29,7 @@ train_dataloader = dict(
         pipeline=[
             dict(type='LoadImageFromFile'),
             dict(type='LoadAnnotations', with_bbox=True, with_mask=True, poly2mask=False),
+            dict(type='RoundResize', scale=(160, 160)),  # data of one's own (--data); the shapes have this size
             dict(type='RandomFlip', prob=0.5),
             dict(type='PackDetInputs'),
         ],
@@ -49,7 +50,7 @@ val_dataloader = dict(
         test_mode=True,
         pipeline=[
             dict(type='LoadImageFromFile'),
-            dict(type='Resize', scale=(160, 160), keep_ratio=True, backend='pillow'),
+            dict(type='RoundResize', scale=(160, 160)),
             dict(type='PackDetInputs', meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')),
         ],
     ),
@@ -60,7 +61,7 @@ tta_pipeline = [
     dict(
         type='TestTimeAug',
         transforms=[
-            [dict(type='Resize', scale=(size, size), keep_ratio=True, backend='pillow') for size in [128, 160, 192]],
+            [dict(type='RoundResize', scale=(size, size)) for size in [128, 160, 192]],
             [dict(type='RandomFlip', prob=0.0), dict(type='RandomFlip', prob=1.0)],
             [dict(type='PackDetInputs')],
         ],

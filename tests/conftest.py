@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -10,11 +11,14 @@ from pathlib import Path
 os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
 if 'PYTEST_XDIST_WORKER' in os.environ:  # one of several workers, of which each has a core
     os.environ.setdefault('OMP_NUM_THREADS', '1')
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # shells begin what runs in the background so
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 import psutil
 import pytest
 from mmdet.visualization import DetLocalVisualizer
 from mmengine.registry import DefaultScope
+from mmengine.visualization import Visualizer
 
 from centermask import CenterMaskVisualizer
 
@@ -65,7 +69,7 @@ def mmdet_scope() -> None:
 def own_visualizer() -> Iterator[None]:
     """Each test has its own: MMEngine keeps one in a process, which writes to its first run's folder, gone by then."""
     yield
-    for visualizer in (CenterMaskVisualizer, DetLocalVisualizer):
+    for visualizer in (CenterMaskVisualizer, DetLocalVisualizer, Visualizer):  # MMEngine's base class lists all
         visualizer._instance_dict.clear()
 
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from mmengine.config import Config
 from mmengine.hub import get_config
+from read_configs import read_config
 
 from centermask.benchmark.pictures import set_size
 
@@ -22,7 +23,7 @@ KINDS = {
 
 def small_config(kind: str, detections: int) -> Config:
     name, changes = KINDS[kind]
-    config = get_config(name) if '::' in name else Config.fromfile(CONFIGS / f'{name}.py')
+    config = get_config(name) if '::' in name else read_config(name)
     config.merge_from_dict(dict(model=changes))
     settings = config.model.test_cfg
     settings.get('rcnn', settings)['max_per_img'] = detections

@@ -8,8 +8,8 @@ import torch
 from mmdet.registry import MODELS
 from mmdet.structures import DetDataSample
 from mmdet.structures.mask import PolygonMasks
-from mmengine.config import Config
 from mmengine.structures import InstanceData
+from read_configs import read_config
 from torch import Tensor
 
 from centermask import CenterMask
@@ -37,7 +37,7 @@ Object = tuple[int, list[list[float]]]
 
 def small_model_config(recipe: str = 'star', changes: dict[str, Any] | None = None) -> dict:
     """The recipe's model, far narrower and shallower; ``changes`` by dotted keys, as ``--cfg-options`` takes them."""
-    config = Config.fromfile(MODELS_FOLDER / f'{recipe}.py')
+    config = read_config(f'_base_/models/{recipe}')
     config.merge_from_dict({f'model.{key}': value for key, value in SMALL.items()})
     config.merge_from_dict({f'model.{key}': value for key, value in (changes or {}).items()})
     return config.model

@@ -12,6 +12,7 @@ from mmdet.registry import DATASETS, MODELS, RUNNERS, TRANSFORMS
 from mmdet.structures import DetDataSample
 from mmdet.structures.mask import BitmapMasks
 from mmengine.config import Config
+from read_configs import read_config
 from small_model import Object, picture, sample, square, without_gradient
 from test_schedules import Schedule
 from torch import Tensor, nn
@@ -29,7 +30,7 @@ OBJECTS = [square(0, 4, 6, 80, 90), square(2, 30, 20, 70, 44)]
 
 
 def _config(name: str) -> Config:
-    config = Config.fromfile(CONFIGS / f'{name}.py')
+    config = read_config(name)
     config.model.backbone.init_cfg = None  # the file that it starts from isn't fetched
     return config
 
@@ -88,7 +89,7 @@ def test_every_config_is_tested() -> None:
 
 @pytest.mark.parametrize('name', ALL)
 def test_parses_and_reloads(name: str, tmp_path: Path) -> None:
-    config = Config.fromfile(CONFIGS / f'{name}.py')
+    config = read_config(name)
     config.dump(tmp_path / 'dumped.py')
     assert Config.fromfile(tmp_path / 'dumped.py').to_dict() == config.to_dict()
     assert config.custom_imports == dict(imports=['centermask'])
@@ -214,8 +215,8 @@ def test_mask_rcnn(name: str) -> None:
     for key in ('mean', 'std', 'bgr_to_rgb', 'pad_size_divisor'):
         assert model.data_preprocessor[key] == reference.data_preprocessor[key]
     assert dict(model.backbone, out_indices=0) == dict(reference.backbone, out_indices=0)
-    assert Config.fromfile(CONFIGS / f'{name}.py').model.backbone.init_cfg == (
-        Config.fromfile(CONFIGS / f'{name.replace("mask-rcnn", "centermask")}.py').model.backbone.init_cfg
+    assert read_config(name).model.backbone.init_cfg == (
+        read_config(name.replace('mask-rcnn', 'centermask')).model.backbone.init_cfg
     )
     assert config.train_dataloader == paper.train_dataloader and config.test_dataloader == paper.test_dataloader
 
@@ -468,5 +469,5 @@ def test_warm_up_of_yolact(name: str) -> None:
 
 
 def test_backbones_of_yolact_start_from_imagenet() -> None:
-    starts = [Config.fromfile(CONFIGS / f'{name}.py').model.backbone.init_cfg.checkpoint for name in YOLACT]
+    starts = [read_config(name).model.backbone.init_cfg.checkpoint for name in YOLACT]
     assert starts == [f'torchvision://resnet{101 if "r101" in name else 50}' for name in YOLACT]

@@ -10,11 +10,13 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from mmcv.ops import ModulatedDeformConv2d
 from mmdet.registry import DATASETS, MODELS, TRANSFORMS
 from mmengine.config import Config
+from read_configs import read_config
 from torch import nn
 
 from centermask import CenterMask
@@ -75,14 +77,10 @@ def own_data(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-def _config(name: str) -> Config:
-    return Config.fromfile(CONFIGS / f'{name}.py')
-
-
 @cache
 def _model(name: str) -> CenterMask:
     """The model without memory, and without the file that its backbone starts from. Tests share it."""
-    config = _config(name)
+    config = read_config(name)
     config.model.backbone.init_cfg = None
     with torch.device('meta'):
         return MODELS.build(config.model)
@@ -106,14 +104,14 @@ def test_every_config_is_tested() -> None:
 
 @EVERY
 def test_dumps_and_reloads(name: str, tmp_path: Path) -> None:
-    config = _config(name)
+    config = read_config(name)
     config.dump(tmp_path / 'dumped.py')
     assert Config.fromfile(tmp_path / 'dumped.py').to_dict() == config.to_dict()
 
 
 @EVERY
 def test_builds(name: str) -> None:
-    config = _config(name)
+    config = read_config(name)
     assert _model(name).bbox_head.num_classes == config.model.num_classes
     assert config.custom_imports == dict(imports=['centermask'])
     for loader in (config.train_dataloader, config.val_dataloader, config.test_dataloader):
@@ -124,7 +122,7 @@ def test_builds(name: str) -> None:
 @COCO
 def test_coco(name: str) -> None:
     """Where MMDetection has it, and only images with objects in training."""
-    config = _config(name)
+    config = read_config(name)
     train, val = config.train_dataloader.dataset, config.val_dataloader.dataset
     assert (train.data_root, train.ann_file, train.data_prefix) == (
         'data/coco/',
@@ -168,7 +166,7 @@ def test_has_the_tensors_of_the_release(shared: Path, name: str) -> None:
 @pytest.mark.parametrize('backbone', ['r50', 'r101', 'x101', 'v2-39', 'v2-57', 'v2-99'])
 def test_schedules_share_the_model(backbone: str) -> None:
     """A row of Table 3 is a released model with another schedule."""
-    one, two = (_config(f'centermask_{backbone}_fpn_{length}_coco') for length in ('1x', '2x'))
+    one, two = (read_config(f'centermask_{backbone}_fpn_{length}_coco') for length in ('1x', '2x'))
     assert one.model == two.model
 
 
@@ -264,7 +262,7 @@ HRFPN_LACKS = ('neck.add_extra_convs', 'neck.relu_before_extra_convs')
 
 @COCO
 def test_recipe(name: str) -> None:
-    model = _config(name).model
+    model = read_config(name).model
     expected = COMMON | (OF_PAPER if name in PAPER else OF_STAR) | OF_CONFIG.get(name, {})
     if 'hrnet' in name:
         expected = {key: value for key, value in expected.items() if key not in HRFPN_LACKS} | OF_HRNET
@@ -376,7 +374,7 @@ def _start(name: str) -> str:
     + [('centermask-star_x101_fpn_3x_coco', 'open-mmlab://detectron2/resnext101_32x8d')],
 )
 def test_start_of_the_backbone(name: str, checkpoint: str) -> None:
-    assert _config(name).model.backbone.init_cfg == dict(type='Pretrained', checkpoint=checkpoint)
+    assert read_config(name).model.backbone.init_cfg == dict(type='Pretrained', checkpoint=checkpoint)
 
 
 @pytest.mark.parametrize('name', [n for n in PAPER + STAR if _backbone(n)[0] in 'mv' and 'timm' not in n])
@@ -390,7 +388,7 @@ def test_start_from_a_release(shared: Path, name: str) -> None:
     backbone = re.sub(r'-(dcn|residual|se)', '', _backbone(name)).replace('v1', 'v2').replace('-', '')
     of_star = listed['star', backbone]
     expected = listed.get(('paper', backbone), of_star) if name in PAPER else of_star
-    assert _config(name).model.backbone.init_cfg == dict(type='Pretrained', checkpoint=expected)
+    assert read_config(name).model.backbone.init_cfg == dict(type='Pretrained', checkpoint=expected)
 
 
 # Test-time augmentation
@@ -399,7 +397,7 @@ def test_start_from_a_release(shared: Path, name: str) -> None:
 @COCO
 def test_augmented_testing(name: str) -> None:
     """Three scales, the test scale in the middle, each flipped and not."""
-    config = _config(name)
+    config = read_config(name)
     resizes, flips, (pack,) = config.tta_pipeline[-1].transforms
     assert [resize.scale for resize in resizes][1] == config.test_dataloader.dataset.pipeline[1].scale
     assert len(resizes) == 3
@@ -415,7 +413,7 @@ def test_augmented_testing(name: str) -> None:
 
 
 def test_classes_of_own_data() -> None:
-    config = _config('centermask-lite-star_v2-19-slim_custom')
+    config = read_config('centermask-lite-star_v2-19-slim_custom')
     assert config.model.num_classes == 1
     for loader in (config.train_dataloader, config.val_dataloader, config.test_dataloader):
         assert loader.dataset.metainfo.classes == ('cup',)
@@ -424,10 +422,43 @@ def test_classes_of_own_data() -> None:
     assert max(config.param_scheduler[-1].milestones) < config.train_cfg.max_iters
 
 
+def _transforms(node: Any) -> list[dict]:
+    """All transforms of a pipeline, those within test-time augmentation too."""
+    if isinstance(node, dict):
+        return [node, *_transforms(list(node.get('transforms', [])))]
+    return [transform for entry in node for transform in _transforms(entry)]
+
+
+# One of each file of `_base_/datasets` that sets sizes, and those of their own.
+@pytest.mark.parametrize(
+    'name',
+    [
+        *OTHERS,
+        *(f'centermask_r50_fpn_{schedule}_coco' for schedule in ('1x', '3x')),
+        'retinamask_r101_fpn_2x_coco',
+        'centermask-lite_r50_fpn_4x_coco',
+    ],
+)
+def test_no_image_gets_too_thin(name: str) -> None:
+    """A line of pixels, flipped, is an array that torch refuses; MMDetection's ``Resize`` fails on images under one."""
+    config = read_config(name)
+    for part in ('train_dataloader.dataset.pipeline', 'test_dataloader.dataset.pipeline', 'tta_pipeline'):
+        *path, last = part.split('.')
+        node = config
+        for key in path:
+            node = node[key]
+        resizes = [transform for transform in _transforms(node[last]) if 'Resize' in transform.type]
+        assert resizes, part
+        for shape in ((1, 4000, 3), (4000, 1, 3)):
+            for transform in resizes:
+                done = TRANSFORMS.build(transform)({'img': np.zeros(shape, np.uint8), 'img_shape': shape[:2]})
+                assert min(done['img'].shape[:2]) == 2
+
+
 def test_demo() -> None:
     """It starts from random weights, so its BN trains; one number sets all classes."""
     name = 'centermask-lite-star_v2-19-slim_shapes'
-    config = _config(name)
+    config = read_config(name)
     assert config.model.backbone.init_cfg is None
     assert config.model.num_classes == len(config.train_dataloader.dataset.metainfo.classes) >= 4
     norms = [m for m in _model(name).train().modules() if isinstance(m, nn.BatchNorm2d)]

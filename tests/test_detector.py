@@ -15,6 +15,7 @@ from mmdet.apis import inference_detector, init_detector
 from mmdet.registry import MODELS
 from mmengine.config import Config
 from mmengine.structures import InstanceData
+from read_configs import read_config
 from small_model import MODELS_FOLDER, batch, picture, sample, small_model, square, without_gradient
 
 from centermask import CenterMask
@@ -72,7 +73,7 @@ def test_gradients_reach_every_parameter(recipe: str) -> None:
 
 
 def test_gradients_reach_every_parameter_of_the_star_config() -> None:
-    config = Config.fromfile(MODELS_FOLDER / 'star.py').model
+    config = read_config('_base_/models/star').model
     config.backbone.init_cfg = None
     torch.manual_seed(0)
     model = MODELS.build(config).train()
@@ -213,6 +214,12 @@ def test_channels_last_is_refused_for_deformable_convs() -> None:
     with pytest.raises(ValueError, match='leave channels_last=False'):
         small_model(changes={**deformable, 'channels_last': True})
     assert len(_predict(small_model(changes=deformable), (64, 80))[0]) > 0
+
+
+@pytest.mark.parametrize('argument', ['channels_last', 'fold', 'half_precision'])
+def test_switches_are_true_or_false(argument: str) -> None:
+    with pytest.raises(ValueError, match=f"CenterMask's {argument} is True or False, not 'no'"):
+        small_model(changes={argument: 'no'})
 
 
 @RECIPES

@@ -1,8 +1,12 @@
 """Testing runs on a folded twin: it computes the same, follows the weights, and leaves no trace in the detector."""
 
 import copy
+import ctypes
 import pickle
+import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
@@ -48,6 +52,41 @@ BACKBONES = {
         ),
     ),
 }
+
+
+# Alone in a process: how many pages an image, or tensors of 160 MB, made the system clear; and the most memory, in KiB.
+ALONE = """
+import contextlib, resource, sys
+import torch
+from mmengine.registry import init_default_scope
+from small_model import batch, picture, sample, small_model
+from centermask.inference import kept_memory
+
+torch.set_num_threads(1)
+init_default_scope('mmdet')
+model, size = small_model(), (544, 736)
+data = batch(model, [picture(*size)], [sample(*size)])
+if sys.argv[1] == 'plain malloc':
+    type(model).predict = type(model).predict.__wrapped__
+    kept_memory = contextlib.nullcontext
+
+def tensors():
+    with kept_memory():
+        return [torch.ones(10**7) for _ in range(4)]  # given up later, as results are
+
+def used(what):
+    return getattr(resource.getrusage(resource.RUSAGE_SELF), what)
+
+with torch.no_grad():
+    for run in (lambda: model.predict(*data), tensors):
+        for _ in range(3):
+            run()
+        pages = used('ru_minflt')
+        run()
+        run()
+        print((used('ru_minflt') - pages) // 2)
+print(used('ru_maxrss'))
+"""
 
 
 def _unlike_identity(module: nn.Module) -> nn.Module:
@@ -231,3 +270,21 @@ def test_features_in_half_precision(backbone: dict, dtype: torch.dtype) -> None:
     for level, of_plain in zip(found, expected, strict=True):
         assert level.dtype == dtype
         assert (level - of_plain).abs().mean() < 0.03 * of_plain.std()
+
+
+@pytest.mark.skipif(
+    sys.platform != 'linux' or not hasattr(ctypes.CDLL(None), 'mallinfo2'), reason='malloc is not glibc 2.33 or later'
+)
+def test_an_image_takes_no_fresh_memory() -> None:
+    """Alone in a process, from the fourth image on; and the process is hardly larger than it would be."""
+    done = {
+        way: subprocess.run(
+            [sys.executable, '-c', ALONE, way], cwd=Path(__file__).parent, stdout=subprocess.PIPE, text=True, check=True
+        )
+        for way in ('as shipped', 'plain malloc')
+    }
+    image, tensors, most = map(int, done['as shipped'].stdout.split())
+    fresh_image, fresh_tensors, otherwise = map(int, done['plain malloc'].stdout.split())
+    assert image < 500 and tensors < 500
+    assert fresh_image > 3000 and fresh_tensors > 30_000
+    assert most < otherwise + 200_000

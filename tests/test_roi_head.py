@@ -254,6 +254,13 @@ def test_image_without_detections(recipe: str) -> None:
     assert result.masks.shape == (0, HEIGHT, WIDTH_OF_IMAGE)
 
 
-def test_unknown_pasting() -> None:
-    with pytest.raises(ValueError, match="pasting is 'exact' or 'rounded', not 'nearest'"):
-        _roi_head(changes={'roi_head.pasting': 'nearest'})
+@pytest.mark.parametrize(
+    'argument, value, message',
+    [
+        ('pasting', 'nearest', "pasting is 'exact' or 'rounded', not 'nearest'"),
+        ('average_normalizers', 'False', "average_normalizers is True or False, not 'False'"),
+    ],
+)
+def test_wrong_arguments(argument: str, value: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        _roi_head(changes={f'roi_head.{argument}': value})

@@ -10,6 +10,7 @@ from mmdet.models.roi_heads.roi_extractors import SingleRoIExtractor
 from mmdet.registry import MODELS
 from mmengine.config import Config
 from mmengine.fileio import load
+from read_configs import read_config
 from small_model import batch, picture, sample, square, without_gradient
 from torch import Tensor, nn
 
@@ -23,7 +24,7 @@ OBJECTS = [square(0, 0, 0, 95, 63), square(79, 4, 6, 60, 60), square(40, 30, 20,
 
 
 def _model_config(row: str) -> Config:
-    return Config.fromfile(CONFIGS / f'{row}_fpn_1x_coco.py').model
+    return read_config(f'{row}_fpn_1x_coco').model
 
 
 def _model(row: str) -> CenterMask:

@@ -44,7 +44,7 @@ test_evaluator = val_evaluator
     torch.nn.init.constant_(model.roi_head.mask_head.conv_logits.bias, 0.5)  # masks that cover them
     torch.save({'state_dict': model.state_dict()}, folder / 'random.pth')
 
-    inferencer = CenterMaskInferencer(str(config), str(folder / 'random.pth'), 'cpu')
+    inferencer = CenterMaskInferencer(cfg, str(folder / 'random.pth'), 'cpu')
     coco = json.loads(annotations.read_text())
     coco['annotations'] = []
     for image in coco['images']:
@@ -77,7 +77,7 @@ model = dict(
 )
 optim_wrapper = dict(
     optimizer=dict(_delete_=True, type='SGD', lr=0.02, momentum=0.9, weight_decay=1e-4),
-    clip_grad=None,
+    clip_grad=dict(max_norm=1),  # which all steps pass
     paramwise_cfg=dict(norm_decay_mult=0.0),
 )
 train_dataloader = dict(batch_size=1)

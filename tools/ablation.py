@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,18 +11,12 @@ from pathlib import Path
 from centermask.ablation.report import compare, draw, levels_text, markdown
 from centermask.ablation.rows import ROWS, choose
 from centermask.ablation.study import Study, carry_out, gather
-from centermask.engine.launch import run
-from centermask.errors import InputError, RunError
+from centermask.engine.launch import ends_like_ctrl_c, positive, run
+from centermask.errors import InputError
 from centermask.folders import write_aside
 from centermask.tables.index import read_index
 
 CONFIGS = Path(__file__).resolve().parents[1] / 'configs'
-
-
-def positive(text: str) -> int:
-    if not text.isdecimal() or not int(text):
-        raise argparse.ArgumentTypeError(f'{text!r} is no number from 1 on')
-    return int(text)
 
 
 def seed(text: str) -> int:
@@ -75,10 +68,6 @@ def ablation(study: Study, names: list[str] | None, seeds: Sequence[int], train:
     print(f'Table: {study.work_dir / "ablation.md"}, picture: {study.work_dir / "ablation.png"}')
 
 
-def interrupt(*_: object) -> None:
-    raise KeyboardInterrupt
-
-
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
     study = Study(
@@ -89,14 +78,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         start=CONFIGS / 'centermask-lite-star_v2-19-slim_shapes.py',
         jobs=args.jobs,
     )
-    # What ends this process must end the trainings too; nohup's choice stays.
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) is not signal.SIG_IGN:
-            signal.signal(number, interrupt)
-    try:
+    with ends_like_ctrl_c('Interrupted: the same command goes on with the trainings that are not done.'):
         ablation(study, args.rows, args.seeds, train=not args.report)
-    except KeyboardInterrupt:
-        raise RunError('Interrupted: the same command goes on with the trainings that are not done.') from None
 
 
 if __name__ == '__main__':

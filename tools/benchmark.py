@@ -56,6 +56,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         metavar='NAMES',
         help=f'CenterMask also exported: of eager,{",".join(RUNTIMES)}; with --amp by OpenVINO in bfloat16, too',
     )
+    parser.add_argument('--int8', action='store_true', help='those of --backend also quantised, by one picture')
     parser.add_argument(
         '--train',
         type=int,
@@ -85,6 +86,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             raise InputError(f'--backend {args.backend}: {name!r} is none of eager, {", ".join(RUNTIMES)}.')
     if args.device != 'cpu' and backends != ['eager']:
         raise InputError(f'--backend {args.backend}: exported models are timed on the CPU, add --device cpu.')
+    if args.int8 and backends == ['eager']:
+        raise InputError('--int8 is for exported models: add --backend eager,onnxruntime,openvino.')
     require_device(args.device)
     require_writable(args.out, '--out')
     if args.threads:
@@ -98,6 +101,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         masks=args.masks,
         ways=dict(equal=args.equal, amp=args.amp, channels_last=args.channels_last, compiled=args.compile),
         runtimes=[name for name in backends if name != 'eager'],
+        int8=args.int8,
         stages=not args.no_stages,
         batch_size=args.train,
     )

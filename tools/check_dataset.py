@@ -9,7 +9,7 @@ from pathlib import Path
 
 from centermask.datasets.checking import Assignment, check_dataset, describe, draw_worst, write_repaired
 from centermask.engine.launch import load_config, require_writable, run
-from centermask.errors import RunError
+from centermask.errors import InputError, RunError
 
 CONFIG = Path(__file__).resolve().parents[1] / 'configs' / 'centermask-lite-star_v2-19_fpn_4x_coco.py'
 
@@ -26,9 +26,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument('--fix', type=Path, metavar='OUT.json', help='write a repaired copy, and list each change')
     parser.add_argument('--sheet', type=Path, metavar='FILE', help='write pictures of the worst images (.png, .jpg)')
     args = parser.parse_args(argv)
-    for option, path in (('--fix', args.fix), ('--sheet', args.sheet)):
-        if path:
-            require_writable(path.parent, option)
+    for option, path, endings in (('--fix', args.fix, ('.json',)), ('--sheet', args.sheet, ('.png', '.jpg'))):
+        if not path:
+            continue
+        if path.suffix not in endings or path.is_dir():
+            raise InputError(f'{option} {path}: it is a file whose name ends in {" or ".join(endings)}.')
+        if path.exists() and args.images in path.parents:
+            raise InputError(f'{option} {path} is among the images that are checked: name another file.')
+        require_writable(path.parent, option)
 
     assignment = Assignment(load_config(args.config, {}))
     check = check_dataset(args.annotations, args.images, assignment)

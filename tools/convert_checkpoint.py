@@ -75,8 +75,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         checkpoint = conversion.checkpoint
     if args.keep_classes:
         checkpoint = keep_classes(checkpoint, args.source, args.keep_classes)
+        name = str(checkpoint['meta']['config'])
+        if name not in {path.stem for path in CONFIGS.glob('*.py')}:  # nor another's, as a config is a program
+            raise InputError(f'--keep-classes: {args.source} is of a config {name!r}, which configs/ has not.')
         config = args.destination.with_suffix('.py')
-        _write_config(config, CONFIGS / f'{checkpoint["meta"]["config"]}.py', args.keep_classes)
+        _write_config(config, CONFIGS / f'{name}.py', args.keep_classes)
     else:
         config = _from_here(CONFIGS / f'{checkpoint["meta"]["config"]}.py')
     write_aside(args.destination, lambda path: torch.save(checkpoint, path))

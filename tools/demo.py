@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import shlex
 import signal
@@ -12,8 +11,8 @@ import sys
 import time
 from pathlib import Path
 
-from centermask.datasets.shapes import make_dataset
-from centermask.engine.launch import run
+from centermask.datasets.shapes import is_there, make_dataset
+from centermask.engine.launch import ends_like_ctrl_c, run
 from centermask.errors import RunError
 from centermask.report import build_report
 
@@ -28,12 +27,7 @@ def make_data(folder: Path) -> None:
     """Draw the splits that aren't there as they should be."""
     for split, (images, seed) in SPLITS.items():
         out = folder / split
-        try:
-            made = json.loads((out / 'annotations.json').read_text())
-            there = made['info']['seed'] == seed and len(made['images']) == images
-        except (OSError, ValueError, LookupError, TypeError):
-            there = False
-        if there:
+        if is_there(out, images, seed):
             print(f'    {out} is there')
         else:
             make_dataset(out, images, seed)
@@ -114,23 +108,13 @@ def demo(work_dir: Path, data: Path) -> None:
             )
 
 
-def interrupt(*_: object) -> None:
-    raise KeyboardInterrupt
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('--work-dir', type=Path, default='work_dirs/demo', help='checkpoints, logs and report')
     parser.add_argument('--data', type=Path, default=DATA, help=f'where the shapes are or go (default {DATA})')
     args = parser.parse_args()
-    # What ends this process must end the training too; nohup's choice stays.
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) is not signal.SIG_IGN:
-            signal.signal(number, interrupt)
-    try:
+    with ends_like_ctrl_c('Interrupted: the same command goes on from the last checkpoint'):
         demo(args.work_dir, args.data)
-    except KeyboardInterrupt:
-        raise RunError('Interrupted: the same command goes on from the last checkpoint') from None
 
 
 if __name__ == '__main__':

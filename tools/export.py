@@ -61,6 +61,8 @@ def require_options(args: argparse.Namespace) -> None:
         raise InputError('--calibration is for --int8, add that or leave it out.')
     if args.calibration_count < 1:
         raise InputError(f'--calibration-count {args.calibration_count}: give at least 1.')
+    for folder in filter(None, (args.images, args.calibration)):
+        find_images(folder)  # which are needed at the end alone
     require('onnx'), require('onnxscript'), require('onnxruntime')
     if args.format == 'openvino':
         require('openvino')
@@ -101,9 +103,7 @@ def write(args: argparse.Namespace, cfg, model: CenterMask, metadata: Metadata) 
         if args.half:
             exported = quantise.half_onnx(exported)
         elif args.int8:
-            quantised = Path(folder) / 'int8.onnx'
-            quantise.int8_onnx(plain, quantised, calibration_inputs(args, cfg, model))
-            exported = require('onnx').load(quantised)
+            exported = quantise.int8_onnx(plain, calibration_inputs(args, cfg, model))
         export.stamp(exported, smaller)
         export.save_onnx(exported, args.out)
 

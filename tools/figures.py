@@ -10,9 +10,9 @@ from pathlib import Path
 from mmengine.device import get_device
 
 from centermask.engine.inferencer import CenterMaskInferencer, find_images, require_device
-from centermask.engine.launch import add_config_options, load_config, require_file, require_writable, run
+from centermask.engine.launch import add_config_options, load_config, require_file, require_writable, run, share
 from centermask.errors import InputError
-from centermask.figures.architecture import draw_architecture
+from centermask.figures.architecture_drawing import draw_architecture
 from centermask.figures.sheet import draw_sheet
 from centermask.figures.tradeoff import draw_tradeoff
 from centermask.tables.index import read_index
@@ -40,7 +40,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     sheet.add_argument('config', help='config file')
     sheet.add_argument('checkpoint', help='checkpoint file')
     sheet.add_argument('images', nargs='+', metavar='IMAGE_OR_FOLDER', help='pictures, or folders of them')
-    sheet.add_argument('--score-thr', type=float, default=0.3, help='least score of what is drawn (default 0.3)')
+    sheet.add_argument('--score-thr', type=share, default=0.3, help='least score of what is drawn (default 0.3)')
     sheet.add_argument('--columns', type=int, default=4, help='pictures in a row (default 4)')
     sheet.add_argument('--device', default=get_device(), help='cpu, cuda, cuda:1 ... (default %(default)s)')
     add_config_options(sheet)

@@ -14,7 +14,7 @@ from centermask.deploy.detector import require_no_model_options
 from centermask.deploy.runtime import is_exported
 from centermask.engine.amp import use_half_precision
 from centermask.engine.inferencer import CenterMaskInferencer, find_images, predict, require_device
-from centermask.engine.launch import add_config_options, load_config, require_writable, run
+from centermask.engine.launch import add_config_options, load_config, positive, require_writable, run, share
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -29,11 +29,11 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         help='gets vis/* with detections drawn, and predictions.bbox.json and predictions.segm.json in COCO format',
     )
     parser.add_argument(
-        '--score-thr', type=float, default=0.3, help='least score of what is drawn (default 0.3); JSON holds all'
+        '--score-thr', type=share, default=0.3, help='least score of what is drawn (default 0.3); JSON holds all'
     )
     parser.add_argument('--device', default=get_device(), help='cpu, cuda, cuda:1 ... (default %(default)s)')
     parser.add_argument(
-        '--max-pixels', type=int, default=MAX_PIXELS, help='refuse larger images undecoded (default %(default)s)'
+        '--max-pixels', type=positive, default=MAX_PIXELS, help='refuse larger images undecoded (default %(default)s)'
     )
     parser.add_argument(
         '--amp', action='store_true', help='compute in half precision: bfloat16 on a CPU, float16 on a GPU'

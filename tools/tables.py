@@ -15,18 +15,16 @@ from centermask.benchmark.comparison import latency
 from centermask.benchmark.machine import name_of_machine
 from centermask.engine.launch import load_config, run
 from centermask.errors import InputError
+from centermask.folders import write_aside
 from centermask.tables.check import check
 from centermask.tables.explain import explain
 from centermask.tables.index import LATENCY, TABLES, read_index, write_figures
-from centermask.tables.measure import (
-    build,
-    count_flops,
-    count_parameters,
-)
-from centermask.tables.pages import as_csv, markdown, update_readme
+from centermask.tables.measure import build, count_flops, count_parameters
+from centermask.tables.pages import as_csv, markdown, page
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 CONFIGS = REPOSITORY / 'configs'
+PAGE = Path('docs/paper_tables.md')
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -51,15 +49,15 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         help='measure parameters and FLOPs (seconds a row), or latency (runs the models, minutes a row on a CPU), of '
         'every config and write them into configs/metafile.yml',
     )
-    action.add_argument('--readme', action='store_true', help='write all tables into README.md')
+    action.add_argument('--docs', action='store_true', help=f'write all tables into {PAGE}')
     parser.add_argument('--only', nargs='+', metavar='CONFIG', help='measure only these configs')
     args = parser.parse_args(argv)
     if args.only and not args.measure:
         parser.error('--only goes with --measure')
-    if args.what[0] == 'explain' and (args.csv or args.check or args.measure or args.readme):
+    if args.what[0] == 'explain' and (args.csv or args.check or args.measure or args.docs):
         parser.error('explain CONFIG takes no option')
-    if args.readme and args.what != ['all']:
-        parser.error('--readme writes all tables: give all')
+    if args.docs and args.what != ['all']:
+        parser.error('--docs writes all tables: give all')
     return args
 
 
@@ -78,9 +76,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     elif args.measure:
         of_tables = dict.fromkeys(row.config for row in index.rows if row.config and row.table in numbers)
         _measure(args.measure, _chosen(index.configs if 'all' in args.what else list(of_tables), args.only))
-    elif args.readme:
-        update_readme(REPOSITORY / 'README.md', index.rows)
-        print('README.md has the tables')
+    elif args.docs:
+        write_aside(REPOSITORY / PAGE, lambda path: path.write_text(page(index.rows), encoding='utf-8'))
+        print(f'{PAGE} has the tables')
     else:
         print('\n'.join((as_csv if args.csv else markdown)(number, index.rows) for number in numbers), end='')
 

@@ -83,6 +83,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.show or args.show_dir:
         if not cfg.default_hooks.get('visualization'):
             raise InputError(f'--show: the config {args.config} has no default_hooks.visualization.')
+        if args.show_dir and os.path.isabs(args.show_dir):
+            require_writable(args.show_dir, '--show-dir')
         trigger_visualization_hook(cfg, args)
     if args.tta:
         use_tta(cfg)

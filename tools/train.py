@@ -8,8 +8,8 @@ import sys
 from collections.abc import Sequence
 
 from centermask.datasets.checking import check_training_data
-from centermask.engine.launch import add_run_arguments, build_runner, load_run_config, require_file, run
-from centermask.engine.own_config import is_first_process
+from centermask.engine.launch import add_run_arguments, build_runner, load_run_config, named, require_file, run
+from centermask.engine.processes import is_first_process
 from centermask.errors import InputError
 from centermask.report.after_training import report_training
 
@@ -23,6 +23,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument(
         '--resume',
+        type=named,
         nargs='?',
         const='auto',
         metavar='CHECKPOINT',

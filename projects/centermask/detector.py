@@ -13,6 +13,7 @@ from mmengine.config import ConfigDict
 from mmengine.structures import InstanceData
 from torch import Tensor
 
+from .arguments import dicts, flags, given, refuse, whole_numbers
 from .inference import Folded, kept_memory
 from .roi_head import clip_to_image
 
@@ -34,7 +35,8 @@ class CenterMask(SingleStageDetector):
         data_preprocessor, init_cfg: as every detector of MMDetection takes them.
 
     Raises:
-        ValueError: for ``channels_last`` with deformable convs, which MMCV computes wrongly in that memory order.
+        ValueError: for a ``channels_last``, ``fold`` or ``half_precision`` that is neither True nor False, and for
+            ``channels_last`` with deformable convs, which MMCV computes wrongly in that memory order.
     """
 
     def __init__(
@@ -52,6 +54,16 @@ class CenterMask(SingleStageDetector):
         data_preprocessor: dict | None = None,
         init_cfg: dict | None = None,
     ) -> None:
+        name = type(self).__name__
+        flags(name, dict(channels_last=channels_last, fold=fold, half_precision=half_precision))
+        whole_numbers(name, dict(num_classes=num_classes))
+        dicts(name, dict(train_cfg=train_cfg, test_cfg=test_cfg))
+        whole_numbers(name, given(train_cfg, 'max_per_img', within='train_cfg'))
+        if isinstance(data_preprocessor, dict):
+            whole_numbers(name, given(data_preprocessor, 'pad_size_divisor', within='data_preprocessor'))
+            std = data_preprocessor.get('std')
+            if std is not None and not all(isinstance(value, int | float) and value > 0 for value in std):
+                refuse(name, 'data_preprocessor.std', 'are numbers above 0', std)
         super().__init__(
             backbone,
             neck,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -17,7 +18,7 @@ from mmdet.utils import reduce_mean
 from mmengine.structures import InstanceData
 from torch import Tensor
 
-from .arguments import flags, given, is_whole, one_of, whole_numbers
+from .arguments import dicts, flags, given, initialisation, is_whole, one_of, refuse, shares, typed, whole_numbers
 from .normalizers import at_least_one
 
 
@@ -43,15 +44,32 @@ def _check_arguments(name: str, arguments: dict) -> None:
     whole_numbers(name, given(arguments, 'stacked_convs'), 0)
     strides = arguments.get('strides', (4, 8))
     if not isinstance(strides, Sequence) or not strides or not all(is_whole(s) and s > 0 for s in strides):
-        raise ValueError(f"{name}'s strides are whole numbers above 0, not {strides!r}")
+        refuse(name, 'strides', 'are whole numbers above 0', strides)
     ranges = arguments.get('regress_ranges', ((-1, 64),))
-    if not isinstance(ranges, Sequence) or not all(
-        isinstance(pair, Sequence) and len(pair) == 2 and pair[0] < pair[1] for pair in ranges
-    ):
-        raise ValueError(f"{name}'s regress_ranges are pairs of a lesser and a greater length, not {ranges!r}")
+    if not isinstance(ranges, Sequence) or not all(map(_is_range, ranges)):
+        refuse(name, 'regress_ranges', 'are pairs of a lesser and a greater length', ranges)
     radius = arguments.get('center_sample_radius', 1.5)
-    if not isinstance(radius, (int, float)) or not 0 < radius < math.inf:
-        raise ValueError(f"{name}'s center_sample_radius is a number above 0, not {radius!r}")
+    if not _is_length(radius) or not 0 < radius < math.inf:
+        refuse(name, 'center_sample_radius', 'is a number above 0', radius)
+    configs = ('loss_cls', 'loss_bbox', 'loss_centerness', 'bbox_coder', 'conv_cfg', 'norm_cfg', 'cls_predictor_cfg')
+    typed(name, given(arguments, *configs))
+    initialisation(name, arguments.get('init_cfg'))
+    dicts(name, given(arguments, 'train_cfg', 'test_cfg'))
+    test_cfg = arguments.get('test_cfg') or {}
+    typed(name, given(test_cfg, 'nms', within='test_cfg'))
+    if 'nms' in test_cfg:  # MMCV evaluates the name as a program
+        one_of(name, 'test_cfg.nms.type', test_cfg['nms']['type'], ('nms', 'soft_nms'))
+    shares(name, given(test_cfg, 'score_thr', within='test_cfg'))
+    shares(name, given(test_cfg.get('nms'), 'iou_threshold', within='test_cfg.nms'))
+    whole_numbers(name, given(test_cfg, 'nms_pre', 'max_per_img', within='test_cfg'))
+
+
+def _is_length(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_range(pair: Any) -> bool:
+    return isinstance(pair, Sequence) and len(pair) == 2 and all(map(_is_length, pair)) and pair[0] < pair[1]
 
 
 @MODELS.register_module()
@@ -90,10 +108,7 @@ class CenterMaskFCOSHead(FCOSHead):
         whole_numbers(name, dict(num_classes=num_classes, in_channels=in_channels))
         super().__init__(num_classes, in_channels, **kwargs)
         if len(self.regress_ranges) != len(self.strides):
-            raise ValueError(
-                f"{name}'s regress_ranges has {len(self.regress_ranges)} levels and its strides {len(self.strides)}: "
-                'give a range for each stride'
-            )
+            refuse(name, 'regress_ranges', f'are one for each of the {len(self.strides)} strides', self.regress_ranges)
         self.prior_generator = _PointGenerator(self.strides)
         self.sqrt_score = sqrt_score
         self.plus_one = plus_one
@@ -262,11 +277,25 @@ class CenterMaskFCOSHead(FCOSHead):
         return InstanceData(bboxes=boxes, scores=scores, labels=labels)
 
 
+def apart_by_class(boxes: Tensor, labels: Tensor, num_classes: int) -> Tensor:
+    """Move boxes apart by their class, so that one NMS does what one for each class would.
+
+    Each class has a cell of its own in a square of cells: in a row of 80, let alone of 1200, coordinates would grow so
+    large that float32 rounds small boxes.
+
+    Args:
+        boxes: at least one in each image, shape (K, 4) or (N, K, 4).
+        labels: of these, shape (K,) or (N, K).
+        num_classes: labels are less than this.
+    """
+    boxes = boxes - boxes.amin((-2, -1), keepdim=True)
+    cells = math.isqrt(num_classes - 1) + 1
+    shift = torch.stack([labels % cells, labels // cells], dim=-1) * (boxes.amax((-2, -1), keepdim=True) + 1)
+    return boxes + torch.cat([shift, shift], dim=-1)
+
+
 def nms_by_class(boxes: Tensor, scores: Tensor, labels: Tensor, num_classes: int, cfg: dict) -> Tensor:
     """Return which of the boxes (K, 4) of one image NMS keeps, by falling score.
-
-    One NMS does it for all classes, each moved to a cell of its own in a square of cells: in a row of 80, let alone of
-    1200, coordinates would grow so large that float32 rounds small boxes.
 
     Args:
         boxes, scores, labels: of the candidates, any number of them.
@@ -275,9 +304,6 @@ def nms_by_class(boxes: Tensor, scores: Tensor, labels: Tensor, num_classes: int
     """
     if not len(boxes):
         return labels
-    boxes = boxes - boxes.min()
-    cells = math.isqrt(num_classes - 1) + 1
-    shift = torch.stack([labels % cells, labels // cells], dim=1) * (boxes.max() + 1)
     # MMCV would go through the classes one by one where there are many boxes.
     cfg = {**cfg, 'class_agnostic': True, 'split_thr': len(boxes) + 1}
-    return batched_nms(boxes + shift.repeat(1, 2), scores, labels, cfg)[1]
+    return batched_nms(apart_by_class(boxes, labels, num_classes), scores, labels, cfg)[1]

@@ -8,7 +8,7 @@ from mmdet.models.roi_heads.mask_heads import MaskIoUHead
 from mmdet.registry import MODELS
 from torch import Tensor
 
-from .arguments import flags, given, one_of, whole_numbers
+from .arguments import flags, given, initialisation, one_of, typed, whole_numbers
 from .mask_targets import Polygons, mask_iou_targets, share_by_exact_area, share_of_first_polygon
 from .normalizers import weight_among_processes
 
@@ -38,6 +38,8 @@ class MaskScoringHead(MaskIoUHead):
         sizes = ('roi_feat_size', 'in_channels', 'conv_out_channels', 'fc_out_channels')
         whole_numbers(name, dict(num_classes=num_classes, **given(kwargs, *sizes)))
         whole_numbers(name, given(kwargs, 'num_convs', 'num_fcs'), 0)
+        typed(name, given(kwargs, 'loss_iou'))
+        initialisation(name, kwargs.get('init_cfg'))
         super().__init__(num_classes=num_classes + int(background_channel), **kwargs)
         self.first_class = int(background_channel)
         self.share = share
@@ -50,7 +52,11 @@ class MaskScoringHead(MaskIoUHead):
             mask_preds: mask logits of the RoIs' classes, shape (R, 28, 28).
             labels: the classes, shape (R,). Without them the outputs of all, (R, channels).
         """
-        x = torch.cat([mask_feat, self.max_pool(mask_preds.sigmoid()[:, None])], dim=1)  # (R, C + 1, 14, 14)
+        inputs = mask_feat, self.max_pool(mask_preds.sigmoid()[:, None])
+        if mask_feat.is_contiguous(memory_format=torch.channels_last):  # which one channel wouldn't leave as it is
+            x = torch.cat([part.permute(0, 2, 3, 1) for part in inputs], dim=3).permute(0, 3, 1, 2)
+        else:
+            x = torch.cat(inputs, dim=1)  # (R, C + 1, 14, 14)
         for conv in self.convs:
             x = self.relu(conv(x))
         x = x.flatten(1)

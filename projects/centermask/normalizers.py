@@ -13,12 +13,15 @@ def at_least_one(mean_count: Tensor) -> Tensor:
 
     The second release divides by at least one object *a process*: where fewer objects than processes are in a batch,
     its gradients depend on how many processes share the images.
+
+    Args:
+        mean_count: objects a process, averaged over the processes, a scalar.
     """
     return mean_count.clamp(min=1 / get_world_size())
 
 
 def weight_among_processes(own_count: int, like: Tensor) -> Tensor:
-    """Return what turns this process's mean over its items into its part of the mean over the items of all processes.
+    """Return a scalar that turns this process's mean over its items into its part of the mean over those of all.
 
     Every process has to call it, also one without items. The weights average to 1, so DDP's mean of the processes'
     gradients becomes that of one process with all images.

@@ -6,7 +6,6 @@ channels lie next to each other in channels-last memory, and all threads work.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -27,65 +26,71 @@ def pool(feats: Sequence[Tensor], rois: Tensor, levels: Tensor, roi_layers: Sequ
     """
     on_host = torch.cat([rois, levels[:, None]], dim=1).cpu().numpy()  # one wait
     rois_, levels_ = on_host[:, :5], on_host[:, 5]
-    size = roi_layers[0].output_size
-    pooled = [
-        _pool_level(feat, rois_[levels_ == i], layer)
-        for i, (feat, layer) in enumerate(zip(feats, roi_layers, strict=True))
-        if (levels_ == i).any()
-    ]
-    places = np.argsort(np.argsort(levels_, kind='stable'))
+    pooled, order = [], []
+    for i, (feat, layer) in enumerate(zip(feats, roi_layers, strict=True)):
+        if len(of_level := np.flatnonzero(levels_ == i)):
+            cells, order_of_level = _pool_level(feat, rois_[of_level], layer)
+            pooled.append(cells)
+            order.append(of_level[order_of_level])
+    places = np.argsort(np.concatenate(order))
     cells = torch.cat(pooled).view(len(rois), -1)[torch.from_numpy(places)]
-    return cells.view(-1, *size, feats[0].shape[1]).permute(0, 3, 1, 2)
+    return cells.view(-1, *roi_layers[0].output_size, feats[0].shape[1]).permute(0, 3, 1, 2)
 
 
-def _pool_level(feat: Tensor, rois: np.ndarray, layer: Any) -> Tensor:
-    """Return the cells of RoIs (R, 5) of one level, row by row, shape (R · cells, C)."""
+def _pool_level(feat: Tensor, rois: np.ndarray, layer: Any) -> tuple[Tensor, np.ndarray]:
+    """Return the cells of RoIs (R, 5) of one level, row by row, shape (R · cells, C), and the order of RoIs in them."""
     height, width = feat.shape[2:]
-    (rows, columns), ratio, aligned = layer.output_size, layer.sampling_ratio, layer.aligned
-    boxes = rois[:, 1:] * np.float32(layer.spatial_scale) - np.float32(0.5 if aligned else 0)
-    places, weights, counts = [], [], []
-    for image, (x1, y1, x2, y2) in zip(rois[:, 0].astype(int).tolist(), boxes, strict=True):
-        y, y_weights = _samples(y1, y2, height, rows, ratio, aligned)
-        x, x_weights = _samples(x1, x2, width, columns, ratio, aligned)
-        place = ((image * height + y)[:, None, :, None] * width) + x[None, :, None, :]
-        places.append(place.ravel())
-        weights.append((y_weights[:, None, :, None] * x_weights[None, :, None, :]).ravel())
-        counts.append(y.shape[1] * x.shape[1])
-    sizes = np.repeat(counts, rows * columns)
-    return F.embedding_bag(
+    rows, columns = layer.output_size
+    boxes = rois[:, 1:] * np.float32(layer.spatial_scale) - np.float32(0.5 if layer.aligned else 0)
+    sides = boxes[:, 2:] - boxes[:, :2]
+    if not layer.aligned:
+        sides = np.maximum(sides, np.float32(1))
+    steps = sides / np.array([columns, rows], np.float32)
+    counts = np.full(steps.shape, layer.sampling_ratio)
+    if not layer.sampling_ratio:  # samples at most a location apart
+        counts = np.ceil(np.where(np.isfinite(steps), steps, 0)).astype(int)
+    places, weights, sizes, order = [], [], [], []
+    for x_count, y_count in np.unique(counts, axis=0).tolist():  # RoIs of as many samples at once
+        group = np.flatnonzero((counts == (x_count, y_count)).all(1))
+        x, x_weights = _samples(boxes[group, 0], steps[group, 0], width, columns, x_count)
+        y, y_weights = _samples(boxes[group, 1], steps[group, 1], height, rows, y_count)
+        y = y + rois[group, 0].astype(int)[:, None, None] * height
+        places.append((y[:, :, None, :, None] * width + x[:, None, :, None, :]).ravel())
+        weights.append((y_weights[:, :, None, :, None] * x_weights[:, None, :, None, :]).ravel())
+        sizes.append(np.full(len(group) * rows * columns, x.shape[2] * y.shape[2]))
+        order.append(group)
+    ends = np.cumsum(np.concatenate(sizes))
+    pooled = F.embedding_bag(
         torch.from_numpy(np.concatenate(places)),
         feat.float().permute(0, 2, 3, 1).flatten(0, 2),
-        torch.from_numpy(np.cumsum(sizes) - sizes),
+        torch.from_numpy(ends - np.concatenate(sizes)),
         mode='sum',
         per_sample_weights=torch.from_numpy(np.concatenate(weights)),
     )
+    return pooled, np.concatenate(order)
 
 
-def _samples(
-    low: np.float32, high: np.float32, length: int, cells: int, ratio: int, aligned: bool
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return, along one axis, the locations that each cell averages and their weights, each of shape (cells, S).
+def _samples(low: np.ndarray, steps: np.ndarray, length: int, cells: int, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return, along one axis, the locations that each cell averages and their weights, each of shape (R, cells, S).
 
     Args:
-        low, high: of the RoI, in locations of the map.
+        low: where each RoI begins, in locations of the map, shape (R,).
+        steps: how long each of its cells is, shape (R,).
         length: of the map.
-        cells: of the RoI.
-        ratio: samples a cell; 0 takes them at most a location apart.
-        aligned: whether a RoI may be smaller than a location.
+        cells: of a RoI.
+        count: samples a cell.
     """
-    side = high - low if aligned else max(high - low, np.float32(1))
-    step = side / cells
-    count = ratio or (math.ceil(step) if math.isfinite(step) else 0)
-    samples = (np.arange(count, dtype=np.float32) + np.float32(0.5)) * step / max(count, 1)
-    samples = low + np.arange(cells, dtype=np.float32)[:, None] * step + samples
+    steps = steps[:, None, None]
+    samples = (np.arange(count, dtype=np.float32) + np.float32(0.5)) * steps / max(count, 1)
+    samples = low[:, None, None] + np.arange(cells, dtype=np.float32)[:, None] * steps + samples
     inside = (samples >= -1) & (samples <= length)
     samples = np.where(inside, samples, 0).clip(0, length - 1)
     rest, first = np.modf(samples)
     first = first.astype(np.int64)
-    places = np.concatenate([first, np.minimum(first + 1, length - 1)], axis=1)
-    weights = np.concatenate([(1 - rest) * inside, rest * inside], axis=1) / np.float32(max(count, 1))
-    if places.shape[1] > length:  # a RoI far larger than the map takes each location once
-        sums = np.zeros((cells, length), np.float32)
-        np.add.at(sums, (np.arange(cells)[:, None], places), weights)
-        return np.tile(np.arange(length), (cells, 1)), sums
+    places = np.concatenate([first, np.minimum(first + 1, length - 1)], axis=2)
+    weights = np.concatenate([(1 - rest) * inside, rest * inside], axis=2) / np.float32(max(count, 1))
+    if places.shape[2] > length:  # RoIs far larger than the map take each location once
+        sums = np.zeros((len(low), cells, length), np.float32)
+        np.add.at(sums, (np.arange(len(low))[:, None, None], np.arange(cells)[:, None], places), weights)
+        return np.broadcast_to(np.arange(length), sums.shape), sums
     return places, weights

@@ -16,6 +16,7 @@ from mmdet.structures.bbox import bbox2roi
 from mmengine.structures import InstanceData
 from torch import Tensor
 
+from .arguments import dicts, flags, given, one_of, shares, whole_numbers
 from .mask_pasting import PASTINGS, encode, paste
 from .mask_targets import rasterise_in_rois
 from .normalizers import weight_among_processes
@@ -35,11 +36,15 @@ def _image_areas(img_metas: Sequence[dict], like: Tensor) -> Tensor:
     )
 
 
+def clip(boxes: Tensor, image_size: tuple[int, int]) -> Tensor:
+    """Clip boxes (N, 4) to an image of this height and width."""
+    height, width = image_size
+    return torch.minimum(boxes.clamp(min=0), boxes.new_tensor([width, height, width, height]))
+
+
 def clip_to_image(detected: InstanceData, image_size: tuple[int, int]) -> tuple[InstanceData, Tensor]:
     """Clip boxes to an image of this height and width; return those that aren't empty then, and which they are."""
-    height, width = image_size
-    limits = detected.bboxes.new_tensor([width, height, width, height])
-    detected.bboxes = torch.minimum(detected.bboxes.clamp(min=0), limits)
+    detected.bboxes = clip(detected.bboxes, image_size)
     kept = (detected.bboxes[:, 2:] > detected.bboxes[:, :2]).all(1).nonzero().squeeze(1)
     return detected[kept], kept
 
@@ -64,7 +69,7 @@ class CenterMaskRoIHead(StandardRoIHead):
             ``'rle'``, an :class:`EncodedMasks`.
 
     Raises:
-        ValueError: for an unknown ``pasting`` or ``mask_format``.
+        ValueError: for a ``pasting``, ``average_normalizers`` or ``mask_format`` of none of these values.
     """
 
     def __init__(
@@ -78,6 +83,13 @@ class CenterMaskRoIHead(StandardRoIHead):
         test_cfg: dict | None = None,
         init_cfg: dict | None = None,
     ) -> None:
+        name = type(self).__name__
+        one_of(name, 'pasting', pasting, tuple(PASTINGS))
+        flags(name, dict(average_normalizers=average_normalizers))
+        dicts(name, dict(train_cfg=train_cfg, test_cfg=test_cfg))
+        whole_numbers(name, given(train_cfg, 'mask_size', within='train_cfg'))
+        shares(name, given(test_cfg, 'mask_thr_binary', within='test_cfg'))
+        one_of(name, 'test_cfg.mask_format', (test_cfg or {}).get('mask_format', 'tensor'), ('tensor', 'rle'))
         super().__init__(
             mask_roi_extractor=mask_roi_extractor,
             mask_head=mask_head,
@@ -85,11 +97,6 @@ class CenterMaskRoIHead(StandardRoIHead):
             test_cfg=test_cfg,
             init_cfg=init_cfg,
         )
-        if pasting not in PASTINGS:
-            raise ValueError(f"pasting is 'exact' or 'rounded', not {pasting!r}")
-        mask_format = (test_cfg or {}).get('mask_format', 'tensor')
-        if mask_format not in ('tensor', 'rle'):
-            raise ValueError(f"mask_format is 'tensor' or 'rle', not {mask_format!r}")
         self.pasting = pasting
         self.average_normalizers = average_normalizers
         self.mask_iou_head = MODELS.build(mask_iou_head) if mask_iou_head is not None else None
@@ -184,11 +191,13 @@ class CenterMaskRoIHead(StandardRoIHead):
         if ious is not None:
             detected.mask_scores = detected.scores * ious
         if self.pasting == 'exact':
-            detected, kept = clip_to_image(detected, image_size)
-            probabilities = probabilities[kept]
-        # All that pasting needs in one transfer to the host.
+            detected.bboxes = clip(detected.bboxes, image_size)
+        # All that pasting needs, and which boxes are empty, in one transfer to the host.
         needed = torch.cat([detected.bboxes, probabilities.flatten(1)], dim=1).detach().cpu().numpy()
-        boxes, cells = needed[:, :4], needed[:, 4:].reshape(probabilities.shape)
+        if self.pasting == 'exact':
+            kept = np.flatnonzero((needed[:, 2:4] > needed[:, :2]).all(1))
+            needed, detected = needed[kept], detected[torch.from_numpy(kept).to(detected.bboxes.device)]
+        boxes, cells = needed[:, :4], needed[:, 4:].reshape(-1, *probabilities.shape[1:])
         how = (image_size, self.test_cfg['mask_thr_binary'], self.pasting)
         if self.test_cfg.get('mask_format') == 'rle':
             detected.masks = encode(cells, boxes, *how)

@@ -7,7 +7,7 @@ from mmdet.models.roi_heads.mask_heads import FCNMaskHead
 from mmdet.registry import MODELS
 from torch import Tensor, nn
 
-from .arguments import flags, given, whole_numbers
+from .arguments import flags, given, refuse, typed, whole_numbers
 
 
 class SpatialAttention(nn.Module):
@@ -21,6 +21,7 @@ class SpatialAttention(nn.Module):
         self.conv = nn.Conv2d(2, 1, 3, padding=1, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return RoI features (R, C, 14, 14), each position weighed by its attention."""
         pooled = torch.cat([x.mean(1, keepdim=True), x.amax(1, keepdim=True)], dim=1)  # (R, 2, 14, 14)
         return x * self.conv(pooled).sigmoid()
 
@@ -51,16 +52,22 @@ class SAGMaskHead(FCNMaskHead):
         whole_numbers(name, given(kwargs, *sizes))
         whole_numbers(name, given(kwargs, 'num_convs'), 0)
         if kwargs.get('class_agnostic', False) is not False:
-            raise ValueError(f"{name}'s class_agnostic is False, as a mask is read from its class's channel")
+            refuse(
+                name, 'class_agnostic', "is False, as a mask is read from its class's channel", kwargs['class_agnostic']
+            )
         upsampling = kwargs.get('upsample_cfg', dict(type='deconv'))
         if not isinstance(upsampling, dict) or not upsampling.get('type'):
-            raise ValueError(f"{name}'s upsample_cfg is a dict with a type such as 'deconv', not {upsampling!r}")
+            refuse(name, 'upsample_cfg', "is a dict with a type such as 'deconv'", upsampling)
         whole_numbers(name, {'upsample_cfg.scale_factor': upsampling.get('scale_factor', 2)})
+        typed(name, given(kwargs, 'conv_cfg', 'norm_cfg', 'predictor_cfg', 'loss_mask'))
+        if kwargs.get('init_cfg') is not None:
+            refuse(name, 'init_cfg', 'is None, as its layers have rules of their own', kwargs['init_cfg'])
         super().__init__(num_classes=num_classes + int(background_channel), **kwargs)
         self.first_class = int(background_channel)
         self.spatial_attention = SpatialAttention() if spatial_attention else nn.Identity()
 
     def init_weights(self) -> None:
+        """Give the head its first weights."""
         super().init_weights()
         # FCNMaskHead's own start grows as classes get fewer, and its gradients then drown the box head's.
         nn.init.normal_(self.conv_logits.weight, std=0.001)

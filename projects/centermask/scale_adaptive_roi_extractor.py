@@ -7,12 +7,13 @@ from itertools import pairwise
 
 import numpy as np
 import torch
+from mmcv import ops
 from mmdet.models.roi_heads.roi_extractors import BaseRoIExtractor
 from mmdet.registry import MODELS
 from torch import Tensor
 
 from . import roi_align
-from .arguments import flags, is_whole, one_of, whole_numbers
+from .arguments import flags, given, initialisation, is_whole, one_of, refuse, whole_numbers
 
 
 @MODELS.register_module()
@@ -46,12 +47,14 @@ class ScaleAdaptiveRoIExtractor(BaseRoIExtractor):
         strides = list(featmap_strides) if isinstance(featmap_strides, Sequence) else []
         powers = all(is_whole(stride) and stride > 0 and stride & (stride - 1) == 0 for stride in strides)
         if not strides or not powers or any(2 * a != b for a, b in pairwise(strides)):
-            raise ValueError(
-                f"{name}'s featmap_strides are powers of 2, each twice the one before, not {featmap_strides!r}"
-            )
+            refuse(name, 'featmap_strides', 'are powers of 2, each twice the one before', featmap_strides)
         if not isinstance(roi_layer, dict) or not {'type', 'output_size'} <= {*roi_layer}:
-            raise ValueError(f"{name}'s roi_layer is a dict with a type and an output_size, not {roi_layer!r}")
-        whole_numbers(name, {'roi_layer.output_size': roi_layer['output_size']})
+            refuse(name, 'roi_layer', 'is a dict with a type and an output_size', roi_layer)
+        if not hasattr(ops, str(roi_layer['type'])):
+            refuse(name, 'roi_layer.type', 'is a layer of mmcv.ops', roi_layer['type'])
+        whole_numbers(name, given(roi_layer, 'output_size', within='roi_layer'))
+        whole_numbers(name, given(roi_layer, 'sampling_ratio', within='roi_layer'), 0)
+        initialisation(name, init_cfg)
         super().__init__(roi_layer, out_channels, strides, init_cfg)
         self.assignment = assignment
         self.plus_one = plus_one

@@ -17,7 +17,7 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from .arguments import flags, is_whole, one_of, whole_numbers
+from .arguments import flags, initialisation, is_whole, one_of, refuse, typed, whole_numbers
 
 
 class Variant(NamedTuple):
@@ -56,6 +56,7 @@ class EffectiveSE(nn.Module):
         self.fc = nn.Conv2d(channels, channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return features (N, C, H, W), each channel weighed by its attention."""
         attention = self.fc(x.mean((2, 3), keepdim=True))  # (N, C, 1, 1)
         return x * F.hardsigmoid(attention)
 
@@ -72,6 +73,7 @@ class SqueezeExcitation(nn.Module):
         self.fc2 = nn.Conv2d(channels // 4, channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return features (N, C, H, W), each channel weighed by its attention."""
         attention = self.fc2(self.fc1(x.mean((2, 3), keepdim=True)).relu())  # (N, C, 1, 1)
         return x * F.hardsigmoid(attention)
 
@@ -120,6 +122,7 @@ class OSAModule(nn.Module):
         self.attention = _attention(attention, out_channels)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return (N, ``out_channels``, H, W) of features (N, ``in_channels``, H, W)."""
         outputs = [x]
         y = self.reduce(x)
         for conv in self.convs:
@@ -160,7 +163,40 @@ class OSAStage(nn.Module):
         self.blocks = nn.Sequential(*blocks)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return (N, C of the last module, ceil(H / 2), ceil(W / 2)) of features (N, C, H, W); stage 2: (…, H, W)."""
         return self.blocks(self.pool(x))
+
+
+def _check_arguments(
+    arch: str,
+    attention: str,
+    attention_blocks: str,
+    dcn_stages: Sequence[bool],
+    out_indices: Sequence[int],
+    frozen_stages: int,
+    norm_cfg: dict,
+    norm_eval: bool,
+) -> None:
+    """Check what a config hands to a :class:`VoVNet`."""
+    if arch not in VARIANTS:
+        refuse('VoVNet', 'arch', f'is one of {", ".join(VARIANTS)}', arch)
+    one_of('VoVNet', 'attention', attention, ('none', 'se', 'ese'))
+    one_of('VoVNet', 'attention_blocks', attention_blocks, ('every', 'last'))
+    whole_numbers('VoVNet', dict(frozen_stages=frozen_stages), -1, 4)
+    if not isinstance(dcn_stages, Sequence) or len(dcn_stages) != 4 or not {*map(type, dcn_stages)} <= {bool}:
+        refuse('VoVNet', 'dcn_stages', 'is True or False for each of four stages', dcn_stages)
+    if not (
+        isinstance(out_indices, Sequence)
+        and out_indices
+        and all(is_whole(i) and 0 <= i <= 3 for i in out_indices)
+        and sorted({*out_indices}) == [*out_indices]
+    ):
+        refuse('VoVNet', 'out_indices', 'are of 0, 1, 2 and 3 in this order', out_indices)
+    typed('VoVNet', dict(norm_cfg=norm_cfg))
+    if not norm_eval and norm_cfg.get('eps') == 0:
+        raise ValueError('a BN that trains needs an epsilon above 0: with norm_eval=False set norm_cfg.eps=1e-5')
+    if VARIANTS[arch].depthwise and any(dcn_stages):
+        raise ValueError(f'the depthwise VoVNet {arch} has no deformable convs: leave dcn_stages out')
 
 
 @MODELS.register_module()
@@ -201,30 +237,11 @@ class VoVNet(BaseModule):
         init_cfg: dict | list[dict] | None = None,
     ) -> None:
         super().__init__(init_cfg)
-        arch = str(arch)
-        if arch not in VARIANTS:
-            raise ValueError(f'VoVNet has no variant {arch!r}; known are {", ".join(VARIANTS)}')
-        one_of('VoVNet', 'attention', attention, ('none', 'se', 'ese'))
-        one_of('VoVNet', 'attention_blocks', attention_blocks, ('every', 'last'))
+        arch, norm_cfg = str(arch), dict(type='BN') if norm_cfg is None else norm_cfg
         flags('VoVNet', dict(residual=residual, norm_eval=norm_eval, with_cp=with_cp))
-        whole_numbers('VoVNet', dict(frozen_stages=frozen_stages), -1, 4)
-        if not isinstance(dcn_stages, Sequence) or len(dcn_stages) != 4 or not {*map(type, dcn_stages)} <= {bool}:
-            raise ValueError(f"VoVNet's dcn_stages is True or False for each of four stages, not {dcn_stages!r}")
-        if not (
-            isinstance(out_indices, Sequence)
-            and out_indices
-            and all(is_whole(i) and 0 <= i <= 3 for i in out_indices)
-            and sorted({*out_indices}) == [*out_indices]
-        ):
-            raise ValueError(f"VoVNet's out_indices are of 0, 1, 2 and 3 in this order, not {out_indices!r}")
-        if norm_cfg is not None and not isinstance(norm_cfg, dict):
-            raise ValueError(f"VoVNet's norm_cfg is a dict such as dict(type='BN'), not {norm_cfg!r}")
-        norm_cfg = norm_cfg or dict(type='BN')
-        if not norm_eval and norm_cfg.get('eps') == 0:
-            raise ValueError('a BN that trains needs an epsilon above 0: with norm_eval=False set norm_cfg.eps=1e-5')
+        initialisation('VoVNet', init_cfg)
+        _check_arguments(arch, attention, attention_blocks, dcn_stages, out_indices, frozen_stages, norm_cfg, norm_eval)
         variant = VARIANTS[arch]
-        if variant.depthwise and any(dcn_stages):
-            raise ValueError(f'the depthwise VoVNet {arch} has no deformable convs: leave dcn_stages out')
         self.out_indices = tuple(out_indices)
         self.frozen_stages = frozen_stages
         self.norm_eval = norm_eval
@@ -236,26 +253,23 @@ class VoVNet(BaseModule):
             _conv3x3(64, 64, 1, variant.depthwise, None, norm_cfg),
             _conv3x3(64, stem_width, 2, variant.depthwise, None, norm_cfg),
         )
-        in_channels = stem_width
         self.stages = nn.ModuleList()
-        for i, (conv_width, out_width) in enumerate(zip(variant.conv_widths, variant.out_widths, strict=True)):
-            blocks = []
+        for i, in_channels in enumerate([stem_width, *variant.out_widths[:-1]]):
             last = variant.blocks_per_stage[i] - 1
-            for block in range(last + 1):
-                blocks.append(
-                    OSAModule(
-                        in_channels,
-                        conv_width,
-                        out_width,
-                        variant.convs_per_block,
-                        residual=residual and block > 0,
-                        attention=attention if attention_blocks == 'every' or block == last else 'none',
-                        depthwise=variant.depthwise,
-                        conv_cfg=dict(type='DCNv2') if dcn_stages[i] else None,
-                        norm_cfg=norm_cfg,
-                    )
+            blocks = [
+                OSAModule(
+                    variant.out_widths[i] if block else in_channels,
+                    variant.conv_widths[i],
+                    variant.out_widths[i],
+                    variant.convs_per_block,
+                    residual=residual and block > 0,
+                    attention=attention if attention_blocks == 'every' or block == last else 'none',
+                    depthwise=variant.depthwise,
+                    conv_cfg=dict(type='DCNv2') if dcn_stages[i] else None,
+                    norm_cfg=norm_cfg,
                 )
-                in_channels = out_width
+                for block in range(last + 1)
+            ]
             self.stages.append(OSAStage(pool=i > 0, blocks=blocks))
         self._freeze_stages()
 
@@ -280,6 +294,7 @@ class VoVNet(BaseModule):
             part.requires_grad_(False)
 
     def train(self, mode: bool = True) -> VoVNet:
+        """Set training or testing, but for frozen stages and, with ``norm_eval``, norms: these stay in testing."""
         super().train(mode)
         for part in self._frozen_parts():
             part.eval()

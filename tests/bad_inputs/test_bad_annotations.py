@@ -3,6 +3,9 @@
 import json
 import math
 import os
+import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,14 +16,13 @@ from hypothesis import strategies as st
 from mmdet.registry import DATASETS
 from mmengine.config import Config
 
-from centermask.datasets import coco
-from centermask.datasets.coco import CocoAnnotations
+from centermask.datasets.annotations import NEEDED, CocoAnnotations, read_classes
 from centermask.errors import InputError
 
 HUGE = 10**400
 MISSING = object()
 FIELDS: list[tuple[str, str, Any]] = [
-    *[(key, field, MISSING) for key, fields in coco.NEEDED.items() for field in fields],
+    *[(key, field, MISSING) for key, fields in NEEDED.items() for field in fields],
     ('images', 'width', 0),
     ('images', 'width', -60),
     ('images', 'height', math.nan),
@@ -32,10 +34,13 @@ FIELDS: list[tuple[str, str, Any]] = [
     ('images', 'id', [1]),
     ('images', 'file_name', 7),
     ('images', 'file_name', ''),
-    ('images', 'file_name', '../../../etc/passwd'),
-    ('images', 'file_name', 'a/../../b.png'),
+    ('images', 'file_name', '../a.png'),
+    ('images', 'file_name', 'a/../../a.png'),
     ('images', 'file_name', '/etc/passwd'),
     ('images', 'file_name', 'a\0.png'),
+    ('images', 'file_name', 'a' * 300 + '.png'),
+    ('images', 'file_name', 'a/' * 2500 + 'a.png'),
+    ('images', 'file_name', '\ud800.png'),
     ('categories', 'name', None),
     ('categories', 'name', ''),
     ('categories', 'id', True),
@@ -85,13 +90,22 @@ def test_a_field(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Refused with the guard; without it the data load with nonsense in them, or fail in words of no use."""
+    """Refused with the guard; without it the data load with nonsense in them, or there is a traceback.
+
+    Without it a training would also fail at an image that it reads, perhaps after hours, or read one of somebody else.
+    """
     file = data / 'annotations.json'
     file.write_text(_spoilt(annotations, key, field, value))
     words = f'entry 0 of "{key}" has no valid "{field}"'
     assert outcome('train', config, '--work-dir', tmp_path / 'run').refused(str(file), words)
-    monkeypatch.setattr(coco, '_valid', lambda field, value: True)
-    assert words not in _load(config)
+    shutil.copytree(data / 'images', data / 'images/a')
+    shutil.copy(data / 'images/a.png', data / 'a.png')  # of somebody else
+    monkeypatch.setattr('centermask.datasets.annotations._valid', lambda field, value: True)
+    monkeypatch.setattr('centermask.datasets.coco.check_images_exist', lambda *args: None)
+    if field == 'name' and value is not MISSING:
+        assert read_classes(str(file)) == (value,)
+    else:
+        assert not _load(config).startswith('InputError')
 
 
 def _more(annotations: dict, key: str) -> str:
@@ -135,7 +149,7 @@ def test_a_file(
     assert outcome('train', config, '--work-dir', tmp_path / 'run').refused(str(file), words)
     unguarded = config.read_text().replace('CenterMaskCocoDataset', 'CocoDataset')
     config.write_text(unguarded)
-    assert words not in _load(config)
+    assert not _load(config).startswith('InputError')
 
 
 SEGMENTATIONS = {
@@ -147,6 +161,16 @@ SEGMENTATIONS = {
     'text without end': {'size': [40, 60], 'counts': 'o' * 1_000_000},
     'surrogates': {'size': [40, 60], 'counts': '\ud800'},
 }
+DECODE = """
+import json, resource, sys
+import pycocotools.mask as masks
+resource.setrlimit(resource.RLIMIT_AS, (2**32, 2**32))
+resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+found = json.load(sys.stdin)['annotations'][0]['segmentation']
+if isinstance(found, list) or isinstance(found['counts'], list):
+    found = masks.merge(masks.frPyObjects(found if isinstance(found, list) else [found], 40, 60))
+masks.decode(found)
+"""
 
 
 @pytest.mark.parametrize('case', SEGMENTATIONS)
@@ -156,6 +180,8 @@ def test_a_segmentation_that_would_crash(case: str, annotations: dict, data: Pat
     text = json.dumps(annotations).replace(str(HUGE), '1' + 400 * '0')
     (data / 'annotations.json').write_text(text)
     assert [ids for ids in CocoAnnotations(str(data / 'annotations.json')).unusable.values()] == [[1]]
+    unguarded = subprocess.run([sys.executable, '-c', DECODE], input=text, text=True, capture_output=True)
+    assert unguarded.returncode not in (0, 2)
 
 
 NUMBERS = st.one_of(st.integers(), st.floats(), st.sampled_from([0, 1, 2, 40, 60, 10**18, -1]))

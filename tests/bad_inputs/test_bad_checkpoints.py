@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import shutil
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -9,13 +10,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+import released_files as released
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from mmdet.registry import MODELS
 from torch import Tensor
 
 from centermask.checkpoints import reading
+from centermask.checkpoints.conversion import convert
 from centermask.errors import InputError
 
 NAME = 'layer.weight'
@@ -158,3 +161,139 @@ def test_any_damage(at: int, patch: bytes, keep: float, tmp_path: Path) -> None:
         assert '\n' not in str(error) and str(path) in str(error)
     else:
         assert all(isinstance(tensor, Tensor) for tensor in contents.weights.values())
+
+
+models_built_once = released.models_built_once
+CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
+KEPT = 'roi_heads.mask_head.predictor.bias'
+RELEASES: dict[str, tuple[str, str, released.Shapes]] = {  # name of the file, entry of the weights, shapes
+    'star': ('a.pth', 'model', released.lite_star()),
+    'paper': ('a.pth', 'model', released.paper(released.mobilenetv2(), (32, 96, 320), lite=True, scoring=False)),
+    'VoVNet': ('a.pth', '', released.vovnet('19-slim')),
+    'Detectron2': ('a.pkl', 'model', released.resnet_star(50, statistics=False)),
+    'Caffe2': ('a.pkl', 'blobs', released.resnet_caffe2(50)),
+}
+TYPES = (torch.float64, torch.float16, torch.bfloat16, torch.int64, torch.bool, torch.complex64, torch.float8_e5m2)
+# Their configs; the converter builds the models of all that there are.
+NEEDED = (
+    'centermask-lite-star_v2-19-slim_fpn_4x_coco',
+    'centermask-lite_mobilenetv2_fpn_4x_coco',
+    'centermask-star_r50_fpn_3x_coco',
+)
+# What may be done to a tensor.
+CHANGES: dict[str, Callable[[Tensor], Any]] = {
+    'flat': lambda tensor: tensor.flatten(),
+    'one more dimension': lambda tensor: tensor[None],
+    'turned': lambda tensor: tensor.permute(*reversed(range(tensor.dim()))),
+    'twice as long': lambda tensor: torch.cat([tensor[None], tensor[None]]).flatten(0, 1) if tensor.dim() else tensor,
+    'a scalar': lambda _: torch.zeros(()),
+    'empty': lambda _: torch.zeros(0),
+    'no rows': lambda tensor: tensor[:0] if tensor.dim() else tensor,
+    'NaN': lambda _: torch.tensor([torch.nan]),
+    'sparse': lambda _: torch.eye(2).to_sparse(),
+    'without memory': lambda tensor: tensor.to('meta'),
+    'a list': lambda tensor: [tensor],
+    'a dict': lambda tensor: {'weight': tensor},
+    'an array': lambda tensor: tensor.numpy(),
+    'an array of objects': lambda _: np.array([{}], object),
+    'a number': lambda _: 7,
+    'text': lambda _: 'weight',
+    'nothing': lambda _: None,
+    **{str(dtype): lambda tensor, dtype=dtype: tensor.to(dtype) for dtype in TYPES},
+}
+# What may be made of a dict of weights.
+WRAPPED: dict[str, Callable[[dict], Any]] = {
+    'bare': lambda weights: weights,
+    **{f'under {name}': lambda weights, name=name: {name: weights} for name in ('model', 'state_dict', 'blobs', 'ema')},
+    'under both': lambda weights: {'model': weights, 'state_dict': weights},
+    'twice': lambda weights: {'model': {'model': weights}},
+    'a list': lambda weights: [weights],
+    'pairs': lambda weights: {'model': list(weights.items())},
+    'with odd entries': lambda weights: {'model': weights, 'meta': 7, 'released': [], 3: None, None: {}},
+    'ours, with odd entries': lambda weights: {'state_dict': weights, 'meta': [], 'released': 'text'},
+    'ours, with odd names': lambda weights: {
+        'state_dict': weights,
+        'meta': {'dataset_meta': {'classes': 7}, 'config': '../../x'},
+        'released': {'layout': 'star', 'names': {name: name for name in weights}, 'kept': 3},
+    },
+}
+NAMES = st.one_of(st.none(), st.integers(), st.text(max_size=5), st.sampled_from(['module.a', 'a.weight', KEPT, '']))
+
+
+@pytest.fixture
+def configs(models_built_once: None, tmp_path: Path) -> Path:
+    """A folder of those configs."""
+    folder = tmp_path / 'configs'
+    folder.mkdir()
+    (folder / 'metafile.yml').symlink_to(CONFIGS / 'metafile.yml')
+    for name in NEEDED:
+        (folder / f'{name}.py').write_text(f'_base_ = {str(CONFIGS / name)!r} + ".py"\n')
+    return folder
+
+
+@pytest.fixture
+def ours(configs: Path) -> dict:
+    """What a release is converted to."""
+    contents = reading.Contents(released.empty(released.lite_star()), 'model', {})
+    return convert(contents, 'a.pth', configs).checkpoint
+
+
+@settings(
+    max_examples=int(os.environ.get('FUZZ_EXAMPLES', 120)),
+    deadline=None,
+    derandomize=True,
+    phases=[Phase.generate],  # to print the fixtures of each smaller example would take minutes
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+@given(
+    release=st.sampled_from([*RELEASES, 'ours']),
+    wrapped=st.none() | st.sampled_from([*WRAPPED]),
+    changes=st.lists(
+        st.tuples(st.integers(0, 999), st.sampled_from([*CHANGES, 'renamed', 'removed', 'moved']), NAMES), max_size=3
+    ),
+    options=st.sampled_from([[], [], [], ['--to', 'star'], ['--to', 'paper'], ['--keep-classes', 'person', 'dog']]),
+)
+def test_any_content_converted(
+    release: str,
+    wrapped: str | None,
+    changes: list[tuple[int, str, Any]],
+    options: list[str],
+    ours: dict,
+    configs: Path,
+    tools: Callable,
+    outcome: Callable,
+    tmp_path: Path,
+) -> None:
+    """Whatever a file holds, it is converted to one that can be read, or refused and nothing is written."""
+    if release == 'ours':
+        name, content = 'a.pth', {**ours, 'state_dict': dict(ours['state_dict'])}
+        weights = content['state_dict']
+    else:
+        name, entry, shapes = RELEASES[release]
+        weights = released.empty(shapes)
+        content = {entry: weights, 'iteration': 3} if entry else weights
+    for place, change, new_name in changes:
+        key = [*weights][place % len(weights)]
+        tensor = weights[key]
+        if change in CHANGES:
+            if isinstance(tensor, Tensor) and tensor.layout is torch.strided:
+                weights[key] = CHANGES[change](tensor)
+        else:
+            del weights[key]
+            if change != 'removed':
+                weights[new_name if change == 'renamed' else f'{key}.{new_name}'] = tensor
+    content = WRAPPED[wrapped](weights) if wrapped else content
+    out = tmp_path / 'out'
+    main = tools('convert_checkpoint')
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(reading, 'load_from_local', lambda *args: content)
+        patch.setattr(reading, '_read_arrays', lambda *args: content)
+        (tmp_path / name).touch()
+        patch.setitem(main.__globals__, 'CONFIGS', configs)
+        ended = outcome(main, tmp_path / name, out / 'b.pth', *options)
+    if ended.code == 2:
+        assert not ended.written and ended.said.startswith('error: ')
+    else:
+        assert ended.code == 0 and out / 'b.pth' in ended.written
+        assert reading.read(str(out / 'b.pth')).weights
+        shutil.rmtree(out)

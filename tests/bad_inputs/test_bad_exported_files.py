@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -65,11 +66,40 @@ CASES: dict[str, tuple[str, Callable[[Path], bytes]]] = {  # name of the file, c
     'operators of the future': ('a.onnx', lambda _: _model(PROPER, version=999).SerializeToString()),
     'weights in a file of ours': ('a.onnx', _outside),
 }
+OTHER = {'other inputs and outputs': ('a.onnx', lambda _: _model(PROPER).SerializeToString())}
 
 
-@pytest.mark.parametrize('case', CASES)
+def _openvino(folder: Path, strings: dict[str, str]) -> tuple[bytes, bytes]:
+    """What OpenVINO's two files hold, of a model with a weight."""
+    openvino = pytest.importorskip('openvino')
+    model = _model({})
+    model.graph.initializer.append(helper.make_tensor('w', FLOAT, [64], [1.0] * 64))
+    model.graph.node.append(helper.make_node('Identity', ['w'], ['v']))
+    model.graph.output.append(helper.make_tensor_value_info('v', FLOAT, [64]))
+    onnx.save(model, folder / 'source.onnx')
+    converted = openvino.convert_model(folder / 'source.onnx')
+    for key, value in strings.items():
+        converted.set_rt_info(value, ['centermask', key])
+    openvino.save_model(converted, folder / 'source.xml', compress_to_fp16=False)
+    parts = [(folder / f'source.{suffix}').read_bytes() for suffix in ('xml', 'bin')]
+    for suffix in ('onnx', 'xml', 'bin'):
+        (folder / f'source.{suffix}').unlink()
+    return parts[0], parts[1]
+
+
+OPENVINO: dict[str, tuple[dict[str, str], Callable[[bytes, bytes], tuple[bytes, bytes | None]], str]] = {
+    'no .bin': (PROPER, lambda xml, weights: (xml, None), 'is damaged or no model'),
+    'truncated .bin': (PROPER, lambda xml, weights: (xml, weights[:16]), 'is damaged or no model'),
+    'truncated .xml': (PROPER, lambda xml, weights: (xml[: len(xml) // 2], weights), 'is damaged or no model'),
+    'text': (PROPER, lambda xml, weights: (b'<html>Sign in to download</html>', weights), 'is damaged or no model'),
+    'no metadata': ({}, lambda xml, weights: (xml, weights), "doesn't say what its model needs"),
+    'other inputs and outputs': (PROPER, lambda xml, weights: (xml, weights), 'takes images and gives boxes, v,'),
+}
+
+
+@pytest.mark.parametrize('case', {**CASES, **OTHER})
 def test_refused(case: str, tmp_path: Path) -> None:
-    name, make = CASES[case]
+    name, make = {**CASES, **OTHER}[case]
     path = tmp_path / name
     path.write_bytes(make(tmp_path))
     with pytest.raises(InputError) as error:
@@ -77,6 +107,39 @@ def test_refused(case: str, tmp_path: Path) -> None:
     assert str(path) in str(error.value)
     assert '\n' not in str(error.value)
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize('tool', ['predict', 'test'])
+@pytest.mark.parametrize('case', {**CASES, **OTHER})
+def test_refused_by_a_command(
+    case: str, tool: str, data: Path, config: Path, tmp_path: Path, outcome: Callable
+) -> None:
+    name, make = {**CASES, **OTHER}[case]
+    path = tmp_path / name
+    path.write_bytes(make(tmp_path))
+    result = _call(outcome, tool, data, config, path)
+    assert result.refused(str(path)), result
+
+
+@pytest.mark.parametrize('tool', ['predict', 'test'])
+@pytest.mark.parametrize('case', OPENVINO)
+def test_openvino_refused_by_a_command(
+    case: str, tool: str, data: Path, config: Path, tmp_path: Path, outcome: Callable
+) -> None:
+    strings, spoil, words = OPENVINO[case]
+    xml, weights = spoil(*_openvino(tmp_path, strings))
+    path = tmp_path / 'a.xml'
+    path.write_bytes(xml)
+    if weights is not None:
+        path.with_suffix('.bin').write_bytes(weights)
+    result = _call(outcome, tool, data, config, path)
+    assert result.refused(str(path), words), result
+
+
+def _call(outcome: Callable, tool: str, data: Path, config: Path, path: Path) -> Any:
+    if tool == 'test':
+        return outcome('test', config, path, '--work-dir', path.parent / 'out')
+    return outcome('predict', data / 'images', config, path, '--device', 'cpu', '--out-dir', path.parent / 'out')
 
 
 @pytest.mark.parametrize('case', CASES)

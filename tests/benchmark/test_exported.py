@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from one_size import of_one_size
 from small_contestants import small_config
 
 from centermask.benchmark.exported import exported_ways
@@ -12,8 +13,12 @@ def test_runs_as_a_file(calibrated) -> None:
     """A runtime finds what the model finds."""
     pytest.importorskip('onnxruntime')
     contestant, _ = calibrated('star', 5, masks='rle')
-    (way,) = exported_ways(contestant, small_config('star', 5), ('onnxruntime',), half=True)
+    with of_one_size():
+        ways = exported_ways(contestant, small_config('star', 5), ('onnxruntime',), half=True, int8=True)
+        way, quantised = ways
     assert (way.way, way.precision, way.backend) == ('onnxruntime', 'float32', 'onnxruntime')
+    assert (quantised.way, quantised.precision) == ('onnxruntime, int8', 'int8')
+    assert quantised.model.exported.metadata.precision == 'int8' and len(quantised.run(0)[0].pred_instances)
     expected, found = (one.run(0)[0].pred_instances for one in (contestant, way))
     assert len(found.masks) == 5
     torch.testing.assert_close(found.bboxes, expected.bboxes, atol=0.05, rtol=0)

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from centermask.benchmark.contestants import EQUAL, SHIPPED, Contestant
-from centermask.benchmark.malloc import LARGE, _Information, without_kept_memory
-from centermask.inference import kept_memory
+from centermask.benchmark.malloc import _Information, without_kept_memory
+from centermask.inference import LARGE, kept_memory
 
 
 def _fresh_pieces() -> int:

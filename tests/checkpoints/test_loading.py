@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from mmdet.registry import MODELS
-from mmengine.config import Config
+from read_configs import read_config
 from small_model import small_model
 from torch import nn
 
@@ -167,7 +167,7 @@ def test_several_outputs_for_each_class(classes: tuple[int, int]) -> None:
 @pytest.mark.parametrize('name', ['mask-rcnn_r101_fpn_2x_coco', 'retinamask_r101_fpn_2x_coco', 'yolact-550_r50_coco'])
 def test_baselines_start_on_other_classes(name: str) -> None:
     def model(classes: int) -> nn.Module:
-        config = Config.fromfile(CONFIGS / f'{name}.py').model
+        config = read_config(name).model
         pending = [config]
         while pending:
             for key, value in (part := pending.pop()).items():

@@ -5,7 +5,6 @@ import re
 from collections import Counter
 from collections.abc import Callable
 from fractions import Fraction
-from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 from unittest.mock import Mock
@@ -15,8 +14,9 @@ import pytest
 import torch
 from mmdet.datasets import CocoDataset
 from mmdet.registry import DATASETS, MODELS, TRANSFORMS
-from mmengine.config import Config, ConfigDict
+from mmengine.config import ConfigDict
 from PIL import Image
+from read_configs import read_config
 
 from centermask.datasets import FloorResize, RoundResize
 
@@ -67,14 +67,8 @@ RECIPES = {
 OF_RECIPES = pytest.mark.parametrize('recipe', RECIPES.values(), ids=RECIPES)
 
 
-@cache
-def _config(name: str) -> Config:
-    """To be read only."""
-    return Config.fromfile(CONFIGS / f'{name}.py')
-
-
 def _training(recipe: Recipe) -> list[ConfigDict]:
-    return _config(recipe.config).train_dataloader.dataset.pipeline
+    return read_config(recipe.config).train_dataloader.dataset.pipeline
 
 
 @pytest.mark.parametrize('name', COCO)
@@ -85,7 +79,7 @@ def test_recipe_of_every_config(name: str) -> None:
         recipe += ' lite'
     elif re.search('_1x_', name):
         recipe += ' 1x'
-    config, tested = _config(name), _config(RECIPES[recipe].config)
+    config, tested = read_config(name), read_config(RECIPES[recipe].config)
     for loader in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
         assert config[loader] == tested[loader]
 
@@ -212,7 +206,7 @@ def _objects(recipe: Recipe, entry: dict, annotations: list[dict], shape: tuple[
 @OF_RECIPES
 def test_training_images(recipe: Recipe, data: Path) -> None:
     """Pixels, boxes and polygons of what the training reads, drawn three times."""
-    dataset = _dataset(_config(recipe.config).train_dataloader.dataset, data)
+    dataset = _dataset(read_config(recipe.config).train_dataloader.dataset, data)
     content = json.loads((data / 'instances.json').read_text())
     entries = {entry['id']: entry for entry in content['images']}
     np.random.seed(0)
@@ -244,7 +238,7 @@ def test_training_images(recipe: Recipe, data: Path) -> None:
 @OF_RECIPES
 def test_tested_images(recipe: Recipe, data: Path) -> None:
     """The greatest of the shorter sides, never flipped."""
-    for item in _dataset(_config(recipe.config).test_dataloader.dataset, data):
+    for item in _dataset(read_config(recipe.config).test_dataloader.dataset, data):
         sample = item['data_samples']
         height, width = sample.ori_shape
         size = recipe.size(width, height, recipe.sides[-1], recipe.limit)
@@ -264,7 +258,7 @@ def test_normalised_and_padded(name: str) -> None:
         mean = [127.5, 127.5, 127.5]
     elif 'hrnet' in name:
         mean, std = [123.675, 116.28, 103.53], [58.395, 57.12, 57.375]  # torchvision's, as its ImageNet weights want
-    preprocess = MODELS.build(_config(name).model.data_preprocessor)
+    preprocess = MODELS.build(read_config(name).model.data_preprocessor)
     images = [torch.randint(256, (3, *shape), dtype=torch.uint8) for shape in ((64, 33), (40, 70))]
     expected = np.zeros((2, 3, 64, 96))
     for i, image in enumerate(images):

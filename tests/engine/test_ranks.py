@@ -53,20 +53,34 @@ def main():
     {wait}
 sys.exit(run(main))
 """
+# Killed from outside, with no word of this package's.
+KILLED = """
+import os, time
+os._exit(7) if os.environ['RANK'] == '1' else time.sleep(600)
+"""
 
 
 @pytest.mark.parametrize(
-    ('failure', 'wait', 'code', 'text'),
+    ('content', 'code', 'text'),
     [
         # The others wait for the failed process, as in a collective operation, or fail by its absence.
-        ("raise InputError('This is bad.')", 'time.sleep(600)', 2, 'error: This is bad.\n'),
-        ("raise RunError('This went bad.')", "raise OSError('peer')", 1, 'error: This went bad.\n'),
-        ('os._exit(7)', 'time.sleep(600)', 7, 'error: process 1 ended with exit code 7\n'),
+        (
+            SCRIPT.format(failure="raise InputError('This is bad.')", wait='time.sleep(600)'),
+            2,
+            'error: This is bad.\n',
+        ),
+        (
+            SCRIPT.format(failure="raise RunError('This went bad.')", wait="raise OSError('peer')"),
+            1,
+            'error: This went bad.\n',
+        ),
+        (KILLED, 7, 'error: process 1 ended with exit code 7\n'),
     ],
+    ids=['input', 'run', 'killed'],
 )
-def test_one_report_and_its_exit_code(failure: str, wait: str, code: int, text: str, tmp_path: Path) -> None:
+def test_one_report_and_its_exit_code(content: str, code: int, text: str, tmp_path: Path) -> None:
     script = tmp_path / 'script.py'
-    script.write_text(SCRIPT.format(failure=failure, wait=wait))
+    script.write_text(content)
     command = [sys.executable, '-m', 'centermask.engine.ranks', '2', str(script)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == code

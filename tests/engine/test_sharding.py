@@ -2,10 +2,12 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from centermask.engine.sharding import ShardedStrategy
+from centermask.engine.finite import NotFinite
+from centermask.engine.sharding import ShardedRunner, _NotFiniteHook
 from centermask.errors import InputError
 
 CONFIG = Path(__file__).resolve().parents[2] / 'configs/centermask-star_v2-99_fpn_3x_coco_fsdp.py'
@@ -16,7 +18,18 @@ def test_single_process(tools: Callable, tmp_path: Path) -> None:
         tools('train')([str(CONFIG), '--work-dir', str(tmp_path)])
 
 
-def test_clipping_is_refused() -> None:
-    strategy = object.__new__(ShardedStrategy)  # which sets nothing up
-    with pytest.raises(InputError, match=r'optim_wrapper\.clip_grad is not for a sharded training: set it to None'):
-        strategy.build_optim_wrapper(dict(clip_grad=dict(max_norm=1)))
+def test_averaged_weights_are_refused() -> None:
+    runner = object.__new__(ShardedRunner)  # which sets nothing up
+    runner._hooks = []
+    with pytest.raises(InputError, match='EMAHook is not for a sharded training, remove it'):
+        runner.register_hooks({}, [dict(type='EMAHook')])
+
+
+def test_steps_left_out_are_reported_without_a_file() -> None:
+    lines: list[str] = []
+    runner = SimpleNamespace(iter=6, rank=1, logger=SimpleNamespace(error=lines.append))
+    _NotFiniteHook()._report(runner, NotFinite(losses=True, here=True), ['a.jpg', 'b.jpg'])
+    assert lines == [
+        'Iteration 7, process 1: a loss is not finite and the step was left out, images: a.jpg, b.jpg. '
+        'A sharded training writes no file to compute it again.'
+    ]

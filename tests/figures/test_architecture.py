@@ -8,7 +8,8 @@ import pytest
 
 from centermask.engine.launch import load_config
 from centermask.errors import InputError
-from centermask.figures.architecture import draw_architecture, measure
+from centermask.figures.architecture import measure
+from centermask.figures.architecture_drawing import draw_architecture
 
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
 

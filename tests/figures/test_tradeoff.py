@@ -109,6 +109,7 @@ def test_pictures(benchmark: Path, tmp_path: Path) -> None:
     'text, told',
     [
         (None, r"can't be read \(No such file"),
+        ('[' * 100_000, 'is no benchmark'),
         ('{', 'is no benchmark'),
         ('[]', 'is no benchmark'),
         ('{"machine": "m", "models": [{"config": "a"}]}', 'is no benchmark'),

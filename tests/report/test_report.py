@@ -15,7 +15,7 @@ import pytest
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
-from centermask.datasets.coco import CocoAnnotations
+from centermask.datasets.annotations import CocoAnnotations
 from centermask.datasets.shapes import make_dataset
 from centermask.errors import InputError
 from centermask.report import build_report, pictures
@@ -281,6 +281,13 @@ class TestHistory:
         write_scalars(tmp_path, '1', [training(50), {'coco/bbox_mAP': 0.2, 'step': 1}, training(100)])
         assert read_history(tmp_path).curve('coco/bbox_mAP') == ([50], [0.2])
 
+    def test_a_validation_made_up_for_is_of_what_was_trained_before(self, tmp_path):
+        write_scalars(tmp_path, '1', [training(i) for i in (10, 20, 30, 40)])
+        write_scalars(tmp_path, '2', [{'coco/bbox_mAP': 0.3, 'step': 0}, training(30)])
+        assert read_history(tmp_path).curve('coco/bbox_mAP') == ([20], [0.3])
+        write_scalars(tmp_path, '3', [{'coco/bbox_mAP': 0.4, 'step': 0}])
+        assert read_history(tmp_path).curve('coco/bbox_mAP') == ([20, 30], [0.3, 0.4])
+
     def test_losses_in_the_order_of_the_log_without_their_sum(self, tmp_path):
         write_scalars(tmp_path, '1', [training(1)])
         names = ['loss_cls', 'loss_bbox', 'loss_centerness', 'loss_mask', 'loss_mask_iou']
@@ -303,12 +310,22 @@ def test_a_work_dir_without_a_run(tmp_path):
         build_report(tmp_path, str(tmp_path / 'results'), tmp_path / 'report', '')
 
 
+def _mask(counts):
+    return dict(image_id=1, category_id=1, score=1, segmentation=dict(size=[2, 2], counts=counts))
+
+
 @pytest.mark.parametrize(
     ('file', 'content', 'message'),
     [
         ('test/results.segm.json', None, r'results\.segm\.json can not be read'),
         ('test/results.segm.json', '[{', r'results\.segm\.json is not valid JSON'),
         ('test/results.bbox.json', '{}', 'must hold a list'),
+        ('test/results.bbox.json', '[' * 100_000, r'results\.bbox\.json is not valid JSON'),
+        ('test/results.bbox.json', [1], 'entry 0 has no valid "image_id"'),
+        ('test/results.bbox.json', [dict(image_id=1, category_id=1, score='1')], 'entry 0 has no valid "score"'),
+        ('test/results.bbox.json', [dict(image_id=1, category_id=1, score=1)], 'entry 0 has no valid "bbox"'),
+        ('test/results.segm.json', [_mask([0, 9])], 'entry 0 has no valid "segmentation"'),
+        ('test/results.segm.json', [_mask([4])], 'entry 0 is not of the size of its image'),
         ('test/results.bbox.json', [dict(image_id=777, category_id=1, bbox=[0, 0, 1, 1], score=1)], 'image 777'),
         ('test/results.bbox.json', [dict(image_id=1, category_id=99, bbox=[0, 0, 1, 1], score=1)], 'category 99'),
         ('shapes_demo.py', None, 'holds no config'),

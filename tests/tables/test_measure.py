@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from mmengine.config import Config
+from read_configs import read_config
 from torch import nn
 
 from centermask.errors import InputError
@@ -23,15 +23,11 @@ MEASURED = [  # one of each kind of model
 ]
 
 
-def _config(name: str) -> Config:
-    return Config.fromfile(CONFIGS / f'{name}.py')
-
-
 @pytest.mark.parametrize('name', MEASURED)
 def test_flops_of_the_index(name: str) -> None:
     """They are what the command measures."""
     text = (CONFIGS / 'metafile.yml').read_text().partition(f'  - Name: {name}\n')[2]
-    assert f'      FLOPs: {count_flops(_config(name))}\n' in text.partition('  - Name: ')[0]
+    assert f'      FLOPs: {count_flops(read_config(name))}\n' in text.partition('  - Name: ')[0]
 
 
 def test_parameters_outside_the_tables(index: Index) -> None:
@@ -42,7 +38,7 @@ def test_parameters_outside_the_tables(index: Index) -> None:
     assert others
     for name in others:
         entry = text.partition(f'  - Name: {name}\n')[2].partition('  - Name: ')[0]
-        assert f'      Parameters: {count_parameters(build(_config(name)))}\n' in entry, name
+        assert f'      Parameters: {count_parameters(build(read_config(name)))}\n' in entry, name
 
 
 def test_parameters_without_those_of_norms() -> None:
@@ -52,7 +48,9 @@ def test_parameters_without_those_of_norms() -> None:
 
 def test_operations_of_parts() -> None:
     """What a part adds is what it computes on 50 RoIs: by hand, two operations for a multiplication and an addition."""
-    flops = {name: count_flops(_config(f'centermask_r50{name}_fpn_1x_coco')) for name in ('-eq1', '-eq2', '-sam', '')}
+    flops = {
+        name: count_flops(read_config(f'centermask_r50{name}_fpn_1x_coco')) for name in ('-eq1', '-eq2', '-sam', '')
+    }
     assert flops['-eq1'] == flops['-eq2']
     assert flops['-sam'] - flops['-eq2'] == 50 * 14 * 14 * (2 * 3 * 3) * 2
     convs = 14 * 14 * (257 * 256 * 9 + 2 * 256 * 256 * 9) + 7 * 7 * 256 * 256 * 9
@@ -62,7 +60,7 @@ def test_operations_of_parts() -> None:
 
 def test_operations_of_deformable_convs() -> None:
     """As of ordinary ones, and the convolutions of offsets and masks: 27 channels each."""
-    plain, deformable = (count_flops(_config(f'centermask-star_v2-39{kind}_fpn_3x_coco')) for kind in ('', '-dcn'))
+    plain, deformable = (count_flops(read_config(f'centermask-star_v2-39{kind}_fpn_3x_coco')) for kind in ('', '-dcn'))
     stages = (  # of stages 3, 4, 5: positions, modules, input's and convs' channels
         (100 * 168, [(256, 160)]),
         (50 * 84, [(512, 192), (768, 192)]),
@@ -83,11 +81,11 @@ def test_operations_of_deformable_convs() -> None:
     ],
 )
 def test_input_size(name: str, size: tuple[int, int]) -> None:
-    assert input_size(_config(name)) == size
+    assert input_size(read_config(name)) == size
 
 
 def test_a_model_that_cant_be_built(tmp_path: Path) -> None:
-    config = _config(SLIM)
+    config = read_config(SLIM)
     config.model.neck.type = 'Nothing'
-    with pytest.raises(InputError, match=r"The config's model can't be built: .*Nothing"):
+    with pytest.raises(InputError, match=r"The model of .* can't be built: .*Nothing"):
         build(config)

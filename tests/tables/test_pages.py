@@ -1,23 +1,19 @@
-"""Tables as Markdown and CSV, and the README in step with them."""
+"""Tables as Markdown and CSV, and the page of docs/ in step with them."""
 
 import csv
 from pathlib import Path
 
 import pytest
 
-from centermask.errors import InputError
 from centermask.tables.index import LATENCY, TABLES, Index
-from centermask.tables.pages import BEGIN, END, as_csv, markdown, readme_section, update_readme
+from centermask.tables.pages import as_csv, markdown, page
 
-README = Path(__file__).resolve().parents[2] / 'README.md'
+PAGE = Path(__file__).resolve().parents[2] / 'docs' / 'paper_tables.md'
 
 
-def test_readme_is_in_step(index: Index) -> None:
-    """What `python tools/tables.py all --readme` would write is there."""
-    _, _, rest = README.read_text().partition(BEGIN)
-    section, end, _ = rest.partition(END)
-    assert end
-    assert section.strip() == readme_section(index.rows).strip()
+def test_page_is_in_step(index: Index) -> None:
+    """What `python tools/tables.py all --docs` would write is there."""
+    assert PAGE.read_text() == page(index.rows)
 
 
 @pytest.mark.parametrize('number', TABLES)
@@ -76,21 +72,3 @@ def test_why_counts_differ(index: Index) -> None:
     *_, note = markdown(4, index.rows).strip().splitlines()
     assert note.startswith('Parameters of VoVNet-99, V1; VoVNet-99, V1 + residual; VoVNet-99, V1 + residual + SE: ')
     assert '1, 3, 8, 3' in note and '1, 3, 9, 3' in note
-
-
-def test_update_readme(index: Index, tmp_path: Path) -> None:
-    """What stands around the markers stays; a second time changes nothing."""
-    readme = tmp_path / 'README.md'
-    readme.write_text(f'before\n{BEGIN}\nold\n{END}\nafter\n')
-    for _ in range(2):
-        update_readme(readme, index.rows)
-        assert readme.read_text() == f'before\n{BEGIN}\n\n{readme_section(index.rows)}\n{END}\nafter\n'
-
-
-@pytest.mark.parametrize('text', ['', f'{BEGIN}\n', f'{END}\n'])
-def test_readme_without_markers(index: Index, tmp_path: Path, text: str) -> None:
-    readme = tmp_path / 'README.md'
-    readme.write_text(text)
-    with pytest.raises(InputError, match='lacks the lines'):
-        update_readme(readme, index.rows)
-    assert readme.read_text() == text

@@ -73,6 +73,7 @@ def test_photographs_and_run_lengths(tools: Callable, tmp_path: Path) -> None:
         ([SLIM, '--size', '96', '64'], '--size 96 64: give the shorter side first'),
         ([SLIM, '--images', 'nowhere'], "The image or folder nowhere doesn't exist"),
         ([SLIM, '--backend', 'tensorrt'], "--backend tensorrt: 'tensorrt' is none of eager, onnxruntime, openvino"),
+        ([SLIM, '--int8'], '--int8 is for exported models: add --backend'),
         ([SLIM, '--device', 'cuda:77'], '--device cuda:77 is not on this machine'),
     ],
 )

@@ -261,7 +261,7 @@ BAD = [
     (
         lambda f: (f / 'config.py').write_text("model = dict(type='CenterMsk')\n"),
         '{f}/config.py {f}/small.npz',
-        "The config's model can't be built: ",
+        "The model of {f}/config.py can't be built: ",
     ),
     (
         lambda f: write_config(f, 'star', {'roi_head.mask_head.norm_cfg': dict(type='BN')}),

@@ -6,6 +6,7 @@ import pickle
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -47,7 +48,7 @@ train_cfg = dict(max_iters=4, val_interval=4)
 
 
 @pytest.mark.slow
-def test_one_process_has_no_object(one_without_objects: Path, tmp_path: Path) -> None:
+def test_one_process_has_no_object(one_without_objects: Path, tools: Callable[[str], Callable], tmp_path: Path) -> None:
     """It must neither hang nor stop learning; then two processes test the result and find what one finds."""
     done = _run('dist_train.sh', one_without_objects, 2, '--work-dir', tmp_path)
     assert done.returncode == 0, done.stderr
@@ -57,16 +58,16 @@ def test_one_process_has_no_object(one_without_objects: Path, tmp_path: Path) ->
     assert [step['iter'] for step in steps] == [1, 2, 3, 4]
     assert steps[-1]['loss_cls'] < steps[0]['loss_cls']
 
-    predictions = []
-    for count, name in ((1, 'one'), (2, 'two')):
-        out = tmp_path / f'{name}.pkl'
-        options = ['--work-dir', tmp_path / name, '--out', out]
-        done = _run('dist_test.sh', one_without_objects, tmp_path / 'iter_4.pth', count, *options)
-        assert done.returncode == 0, done.stderr
+    checkpoint, predictions = tmp_path / 'iter_4.pth', []
+    one, two = (['--work-dir', tmp_path / name, '--out', tmp_path / f'{name}.pkl'] for name in ('one', 'two'))
+    tools('test')([str(word) for word in (one_without_objects, checkpoint, *one)])
+    done = _run('dist_test.sh', one_without_objects, checkpoint, 2, *two)
+    assert done.returncode == 0, done.stderr
+    for *_, out in (one, two):
         predictions.append([sample['pred_instances'] for sample in pickle.loads(out.read_bytes())])
     assert [len(found) for found in predictions] == [3, 3]
-    for one, two in zip(*predictions, strict=True):
-        assert torch.allclose(one['mask_scores'], two['mask_scores'], atol=1e-4)
+    for by_one, by_two in zip(*predictions, strict=True):
+        assert torch.allclose(by_one['mask_scores'], by_two['mask_scores'], atol=1e-4)
 
 
 def test_errors_are_one_sentence(tiny_config: Path, tmp_path: Path) -> None:

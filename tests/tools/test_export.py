@@ -1,5 +1,7 @@
 """tools/export.py, its file in tools/predict.py and tools/test.py, and the example that runs it without torch."""
 
+import contextlib
+import io
 import json
 import re
 import subprocess
@@ -25,11 +27,10 @@ def exported(
     tools: Callable, tiny_config: Path, tiny_run: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, str]:
     """The file, and what the command said."""
-    out = tmp_path_factory.mktemp('export') / 'tiny.onnx'
-    command = [sys.executable, 'tools/export.py', str(tiny_config), str(tiny_run / 'iter_2.pth'), '--out', str(out)]
-    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return out, done.stdout
+    out, said = tmp_path_factory.mktemp('export') / 'tiny.onnx', io.StringIO()
+    with contextlib.redirect_stdout(said):
+        assert run(lambda: tools('export')([str(tiny_config), str(tiny_run / 'iter_2.pth'), '--out', str(out)])) == 0
+    return out, said.getvalue()
 
 
 @pytest.fixture

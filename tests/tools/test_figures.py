@@ -49,7 +49,7 @@ def test_figure_4(figures: Callable, tiny_config: Path, tiny_run: Path, tmp_path
     """Three square pictures of one data set in two rows of two; what is drawn changes them."""
     images = sorted((tiny_config.parent / 'shapes/val/images').iterdir())
     sheets = []
-    for threshold in (0.0, 1.1):
+    for threshold in (0.0, 1.0):
         out = tmp_path / f'{threshold}.png'
         model = (tiny_config, tiny_run / 'iter_2.pth', images[0].parent)
         code, output, errors = figures('4', *model, '--columns', 2, '--score-thr', threshold, '--out', out)

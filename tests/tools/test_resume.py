@@ -1,5 +1,6 @@
 """What a training survives: full disks, damaged checkpoints, signals, losses that aren't finite."""
 
+import itertools
 import os
 import resource
 import shutil
@@ -15,6 +16,7 @@ from centermask.datasets import CenterMaskCocoDataset
 from centermask.engine.launch import run
 
 SHORT = ('train_cfg.val_interval=99', 'train_cfg.val_begin=99')
+NUMBERS = itertools.count()  # of trainings
 
 
 @pytest.fixture
@@ -23,7 +25,9 @@ def train(tools: Callable, tiny_config: Path, capsys: pytest.CaptureFixture) -> 
 
     def call(work_dir: Path, *options: str, resume: bool = False) -> tuple[int, str]:
         args = [str(tiny_config), '--work-dir', str(work_dir), *(['--resume'] if resume else [])]
-        code = run(lambda: tools('train')([*args, '--cfg-options', *SHORT, *options]))
+        # MMEngine's logger is that of the run of the same name and second, whose files are closed.
+        name = f'experiment_name=run{next(NUMBERS)}'
+        code = run(lambda: tools('train')([*args, '--cfg-options', name, *SHORT, *options]))
         return code, capsys.readouterr().err
 
     return call

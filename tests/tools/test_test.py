@@ -105,7 +105,7 @@ def test_mmdet_apis_find_the_same(test: Callable, tiny_config: Path, tiny_run: P
 
 BAD = [
     ('--tta --cfg-options tta_pipeline=None', None, '--tta: the config {config} has no tta_pipeline.'),
-    ('--cfg-options model.num_classes=3', None, 'The model has 3 classes and the data have 5 (circle, triangle, '),
+    ('--cfg-options model.num_classes=3', None, ' has 3 classes and the data have 5 (circle, triangle, '),
     ('', 'no.pth', "The checkpoint no.pth doesn't exist: give the path of a file."),
     ('--out a.json', None, '--out a.json: the file is a pickle, so end its name in .pkl or .pickle.'),
     ('--out {run}/iter_2.pth/a.pkl', None, "The folder {run}/iter_2.pth can't be written to"),

@@ -1,6 +1,8 @@
 """tools/train.py, as a command and as a function."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -10,6 +12,7 @@ import pytest
 import torch
 
 from centermask import CenterMaskVisualizer
+from centermask.engine.interruption import InterruptionHook
 from centermask.engine.launch import run
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -64,6 +67,27 @@ def test_resuming_needs_no_backbone(tiny_run: Path, train: Callable) -> None:
     init_cfg = (f'{backbone}._delete_=True', f'{backbone}.type=Pretrained', f'{backbone}.checkpoint=no.pth')
     assert train('--resume', str(tiny_run / 'iter_1.pth'), '--cfg-options', *init_cfg)[0] == 0
     assert train('--cfg-options', *init_cfg)[0] == 2
+
+
+def test_resuming_makes_up_for_a_validation_cut_short(
+    train: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def validated() -> list[float]:
+        lines = [line for log in (tmp_path / 'run').glob('*/vis_data/scalars.json') for line in log.open()]
+        return [json.loads(line)['coco/segm_mAP'] for line in lines if 'segm_mAP' in line]
+
+    def interrupt(*_: object, **__: object) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(InterruptionHook, 'before_val_iter', interrupt)
+        for args in ((), ('--resume',)):
+            with pytest.raises(SystemExit, match='143'):
+                train(*args)
+    assert validated() == [] and (tmp_path / 'run/iter_2.pth').is_file()
+    for _ in range(2):  # the second time there is nothing to make up for
+        assert train('--resume')[0] == 0
+        assert len(validated()) == 1
 
 
 def test_resume_without_checkpoints_begins(train: Callable, tmp_path: Path) -> None:
@@ -150,11 +174,11 @@ BAD = [
     ),
     (
         '--cfg-options model.backbone.arch=41',
-        "The config's model can't be built: VoVNet has no variant '41'; known are 19, 19-dw, 19-slim, 19-slim-dw",
+        "can't be built: VoVNet's arch is one of 19, 19-dw, 19-slim, 19-slim-dw",
     ),
     (
         '--cfg-options model.backbone.type=VovNet',
-        "The config's model can't be built: VovNet is not in the mmdet::model",
+        "can't be built: VovNet is not in the mmdet::model",
     ),
     (
         '--cfg-options model.backbone.init_cfg._delete_=True model.backbone.init_cfg.type=Pretrained '
@@ -164,7 +188,7 @@ BAD = [
     ),
     (
         '--cfg-options model.num_classes=3',
-        'The model has 3 classes and the data have 5 (circle, triangle, square, star, cross): set model.num_classes=5',
+        ' has 3 classes and the data have 5 (circle, triangle, square, star, cross): set model.num_classes=5',
     ),
     ('--launcher pytorch', '--launcher pytorch is for processes that it started and this is none: use tools/dist_'),
     (
@@ -216,3 +240,14 @@ def test_an_image_proves_unreadable(tiny_config: Path, train: Callable, tmp_path
     assert (
         code == 1 and last.startswith(f'error: The image {tmp_path}/shapes/train/images/') and 'Traceback' not in last
     )
+
+
+@pytest.mark.parametrize('option', ['--resume', '--data', '--work-dir'])
+def test_a_variable_of_the_shell_that_is_empty(
+    option: str, tiny_config: Path, tools: Callable, capsys: pytest.CaptureFixture
+) -> None:
+    """A training of something else would begin, over the checkpoints of the one that was to go on."""
+    with pytest.raises(SystemExit) as end:
+        tools('train')([str(tiny_config), option, ''])
+    assert end.value.code == 2
+    assert f"argument {option}: '' names nothing" in capsys.readouterr().err

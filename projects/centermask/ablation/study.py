@@ -18,7 +18,7 @@ from mmengine.config import Config
 from tqdm import tqdm
 
 from centermask.ablation.rows import Row, row_config
-from centermask.datasets.shapes import DEMO, Layout, make_dataset
+from centermask.datasets.shapes import DEMO, Layout, is_there, make_dataset
 from centermask.engine.launch import load_config, require_writable
 from centermask.errors import InputError, RunError
 from centermask.report.history import read_history
@@ -118,13 +118,7 @@ def draw(study: Study) -> None:
     """Draw the pictures that aren't there as they should be."""
     for split, (images, seed, layout) in study.pictures.items():
         out = study.data / split
-        try:
-            made = json.loads((out / 'annotations.json').read_text())
-            wanted = json.loads(json.dumps(layout._asdict()))  # tuples become lists
-            there = made['info']['seed'] == seed and made['info']['layout'] == wanted and len(made['images']) == images
-        except (OSError, ValueError, LookupError, TypeError):
-            there = False
-        if not there:
+        if not is_there(out, images, seed, layout):
             make_dataset(out, images, seed, layout)
 
 

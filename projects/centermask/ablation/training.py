@@ -15,7 +15,7 @@ from mmcv.cnn import ConvModule
 from mmengine.config import Config
 from torch import nn
 
-from centermask.datasets.coco import CocoAnnotations
+from centermask.datasets.annotations import CocoAnnotations
 from centermask.engine.launch import build_runner, load_config, run
 from centermask.folders import write_aside
 from centermask.report.evaluation import evaluate, read_results

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from itertools import cycle
+from itertools import cycle, product
 from typing import Any, NamedTuple
 from unittest.mock import patch
 
@@ -34,6 +34,8 @@ COCO_SPREAD = 1.2  # standard deviation of the logarithm
 # Scores that pass for each detection, and how many times as many where NMS leaves too few of them.
 CANDIDATES = 6
 MULTIPLES = (1, 2, 4, 8, 16, 32)
+# The share of detections that is enough where none of these gives all: padding has places, and their boxes no area.
+NEARLY = 0.9
 SPREAD_OF_LOGITS = 2.0
 # Of what a box's four numbers vary by, what they have in common and what each has of its own.
 COMMON, OWN = 0.9, 0.44
@@ -78,11 +80,11 @@ def calibrate(model: Any, batches: Sequence[dict], detections: int) -> Found:
             _calibrate_proposals(model.rpn_head, pictures)
         threshold = (model.roi_head if isinstance(model, TwoStageDetector) else head).test_cfg['score_thr']
         scores = _Scores(head, threshold, [picture.detect for picture in pictures])
-        for multiple in MULTIPLES:
+        for enough, multiple in product((detections, NEARLY * detections), MULTIPLES):
             passed, places = scores.let_through(multiple * CANDIDATES * detections)
             boxes = _boxes(head, [picture.detect for picture in pictures], pictures[0].side, places)
             _steer(boxes, [picture.sizes for picture in pictures])
-            if min(picture.count() for picture in pictures) >= detections:
+            if min(picture.count() for picture in pictures) >= enough:
                 return _look(pictures, passed / len(pictures))
     raise InputError(f'NMS leaves fewer than {detections} boxes on a picture of this size: give less by --detections.')
 

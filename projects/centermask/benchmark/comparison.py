@@ -40,7 +40,7 @@ class Wishes:
         size: of the test pictures' shorter and longer side; None leaves each config its own.
         masks: ``'tensor'`` or ``'rle'``.
         ways: what :func:`other_ways` takes.
-        runtimes: of exported models, see :func:`exported_ways`.
+        runtimes, int8: of exported models, see :func:`exported_ways`.
         stages: whether to time stages and count costs too.
         batch_size: of a training step, which is timed too if this isn't 0.
     """
@@ -52,6 +52,7 @@ class Wishes:
     masks: str = 'tensor'
     ways: Mapping[str, bool] | None = None
     runtimes: Sequence[str] = ()
+    int8: bool = False
     stages: bool = True
     batch_size: int = 0
 
@@ -83,7 +84,7 @@ def compare(
             one
             for one in (
                 *other_ways(contestant, **(wishes.ways or {})),
-                *exported_ways(contestant, config, wishes.runtimes, amp),
+                *exported_ways(contestant, config, wishes.runtimes, amp, wishes.int8),
             )
             if _runs(one, say)
         ]
@@ -93,7 +94,7 @@ def compare(
             timed = timed_on(wishes.device)
             steps[name], rate = prepare_training(config, contestant.model, wishes.batch_size, wishes.size, timed)
             training.append(dict(config=name, **{'batch size': wishes.batch_size, 'loader images/s/core': rate}))
-    peaks = _peaks(wishes.device)
+    peaks = _peaks(wishes.device, wishes.int8)
     by_name = {str(contestant): contestant for contestant in contestants}
     runs = {name: contestant.run for name, contestant in by_name.items()}
     say(f'{len(contestants)} to time in {wishes.rounds} rounds after one to warm up')
@@ -113,7 +114,7 @@ def compare(
     if wishes.stages:
         _add_costs(contestants, measured, wishes.device, say)
         _add_stages(contestants, measured, wishes.device, say)
-    peaks = {name: max(value, peaks[name]) for name, value in _peaks(wishes.device).items()}
+    peaks = {name: max(value, peaks[name]) for name, value in _peaks(wishes.device, wishes.int8).items()}
     for entry in measured:
         if 'stages' in entry:
             entry['network ms'] = sum(entry['stages'][stage] for stage in NETWORK)
@@ -166,8 +167,8 @@ def _facts(contestant: Contestant, shipped: Contestant) -> dict[str, Any]:
     )
 
 
-def _peaks(device: str) -> dict[str, float]:
-    dtypes = (torch.float32, half_type(torch.device(device)))
+def _peaks(device: str, int8: bool) -> dict[str, float]:
+    dtypes = (torch.float32, half_type(torch.device(device)), *([torch.int8] if int8 else []))
     return {str(dtype).removeprefix('torch.'): peak(device, dtype) for dtype in dtypes}
 
 

@@ -19,6 +19,7 @@ from torch import nn
 from centermask.benchmark.calibration import Found, calibrate
 from centermask.benchmark.malloc import without_kept_memory
 from centermask.benchmark.pictures import as_batches, set_size
+from centermask.deploy.detector import ExportedCenterMask
 from centermask.detector import CenterMask
 from centermask.engine.launch import load_config
 from centermask.errors import InputError
@@ -63,7 +64,7 @@ class Contestant:
 
     def memory(self) -> AbstractContextManager:
         """What its runs are in: the memory that they have in a process of their own."""
-        if self.device != 'cpu' or isinstance(self.model, CenterMask):  # which keeps memory by itself
+        if self.device != 'cpu' or isinstance(self.model, CenterMask | ExportedCenterMask):  # which keep it themselves
             return nullcontext()
         return kept_memory() if self.way == EQUAL else without_kept_memory()
 

@@ -12,9 +12,8 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from centermask.inference import M_TRIM_THRESHOLD
+from centermask.inference import KEPT, LARGE, M_TRIM_THRESHOLD
 
-LARGE = 2**25  # glibc takes larger pieces fresh from the system
 DEFAULT_TRIM_THRESHOLD = 2 * LARGE
 MOST_PIECES = 4096
 
@@ -51,6 +50,6 @@ def without_kept_memory() -> Iterator[None]:
     try:
         yield
     finally:
-        library.mallopt(M_TRIM_THRESHOLD, 2**30)
+        library.mallopt(M_TRIM_THRESHOLD, KEPT)
         for piece in taken:
             library.free(piece)

@@ -12,7 +12,7 @@ import torch
 
 
 class Times(NamedTuple):
-    """Milliseconds of one image: the median, the quartles, the least and the most over the rounds."""
+    """Milliseconds of one image: the median, the quartiles, the least and the most over the rounds."""
 
     median: float
     lower: float

@@ -109,7 +109,7 @@ def restore(contents: Contents, source: str, recipe: str) -> dict[str, Any]:
     if not is_ours(contents):
         raise InputError(f"The checkpoint {source} isn't in the layout of MMDetection: leave out --to to convert it.")
     weights = contents.weights
-    released = contents.others.get('released', {})
+    released = _entry(contents.others, 'released')
     if not _is_whole(weights):
         if released.get('layout') not in ('vovnet', 'mobilenetv2', 'detectron2'):
             raise InputError(
@@ -120,10 +120,22 @@ def restore(contents: Contents, source: str, recipe: str) -> dict[str, Any]:
         raise InputError(f'The checkpoint {source} holds a model of the other recipe: give --to {recipe_of(weights)}.')
     if not released:
         return dict(model=to_released(weights, recipe))
-    model = {}
-    for theirs, ours in released['names'].items():
-        model[theirs] = released['kept'][theirs] if ours is None else as_there(theirs, weights[ours])
-    return dict(model=model)
+    names, kept = _entry(released, 'names'), _entry(released, 'kept')
+    lost = [
+        theirs
+        for theirs, ours in names.items()
+        if not isinstance(kept.get(theirs) if ours is None else weights.get(ours), Tensor)
+    ]
+    if lost or not names:
+        raise InputError(
+            f'The checkpoint {source} lacks {lost[0] if lost else "the names"} of the release that it was converted '
+            'from: give the file as this command wrote it.'
+        )
+    return dict(
+        model={
+            theirs: kept[theirs] if ours is None else as_there(theirs, weights[ours]) for theirs, ours in names.items()
+        }
+    )
 
 
 def keep_classes(checkpoint: Mapping[str, Any], source: str, names: Sequence[str]) -> dict[str, Any]:
@@ -137,9 +149,10 @@ def keep_classes(checkpoint: Mapping[str, Any], source: str, names: Sequence[str
     Raises:
         InputError: the checkpoint doesn't say its classes, or has not all of these.
     """
-    weights, metainfo = dict(checkpoint['state_dict']), checkpoint.get('meta', {}).get('dataset_meta', {})
-    known = list(metainfo.get('classes', ()))
-    if not known or not _is_whole(weights) or 'config' not in checkpoint['meta']:
+    weights, meta = dict(checkpoint['state_dict']), _entry(checkpoint, 'meta')
+    metainfo = _entry(meta, 'dataset_meta')
+    known = list(classes) if isinstance(classes := metainfo.get('classes'), list | tuple) else []
+    if not known or not _is_whole(weights) or 'config' not in meta:
         raise InputError(
             f"--keep-classes: {source} doesn't say its classes and its config: give a detector as it was released, or "
             'a file that this command wrote.'
@@ -156,10 +169,18 @@ def keep_classes(checkpoint: Mapping[str, Any], source: str, names: Sequence[str
     of_masks = torch.cat([torch.tensor([0]), chosen + 1]) if background else chosen
     for layers, channels in ((BOX_LAYERS, chosen), (MASK_LAYERS, of_masks)):
         for name in (f'{layer}.{kind}' for layer in layers for kind in ('weight', 'bias')):
-            if name in weights:
-                weights[name] = weights[name][channels]
-    picked = {key: [metainfo[key][i] for i in chosen] for key in ('classes', 'palette') if key in metainfo}
-    return {**checkpoint, 'state_dict': weights, 'meta': {**checkpoint['meta'], 'dataset_meta': picked}}
+            if name not in weights:
+                continue
+            count = len(known) + int(layers is MASK_LAYERS and background)
+            if weights[name].shape[:1] != (count,):
+                raise InputError(
+                    f"--keep-classes: {name} of {source} is {tuple(weights[name].shape)} and the file's {len(known)} "
+                    f'classes need {count} rows: give the file as it was trained.'
+                )
+            weights[name] = weights[name][channels]
+    lists = {key: value for key in ('classes', 'palette') if isinstance(value := metainfo.get(key), list | tuple)}
+    picked = {key: [value[i] for i in chosen] for key, value in lists.items() if len(value) == len(known)}
+    return {**checkpoint, 'state_dict': weights, 'meta': {**meta, 'dataset_meta': picked}}
 
 
 def is_ours(contents: Contents) -> bool:
@@ -226,6 +247,12 @@ def summary(conversion: Conversion) -> str:
 
 def _listed(names: list[str]) -> str:
     return ', '.join(names) if names else 'nothing'
+
+
+def _entry(content: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """An entry of a file that should be a dict, an empty one where it is anything else."""
+    entry = content.get(name)
+    return entry if isinstance(entry, Mapping) else {}
 
 
 def _is_whole(weights: Mapping[str, Tensor]) -> bool:

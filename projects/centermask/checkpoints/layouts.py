@@ -339,6 +339,8 @@ def recipe_of(weights: Mapping[str, Tensor]) -> str:
         )
     except KeyError as error:
         raise InputError(f'The model has no {error}: no released layout fits it.') from None
+    except TypeError:  # the length of a tensor without dimensions
+        raise InputError("The model's layers of the classes are single numbers: no released layout fits it.") from None
     return 'paper' if masks == classes + 1 else 'star'
 
 

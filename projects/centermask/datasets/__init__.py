@@ -1,6 +1,7 @@
 """Data sets in COCO's format and their metric, the recipes' transforms, and the demo's shapes."""
 
-from .coco import CenterMaskCocoDataset, read_classes
+from .annotations import read_classes
+from .coco import CenterMaskCocoDataset
 from .coco_metric import CenterMaskCocoMetric
 from .transforms import FloorResize, InclusiveBoxes, InclusiveFlip, RoundResize
 

@@ -9,7 +9,7 @@ import numpy as np
 from mmdet.evaluation import CocoMetric
 from mmdet.registry import METRICS
 
-from centermask.datasets.coco import CocoAnnotations
+from centermask.datasets.annotations import CocoAnnotations
 from centermask.errors import InputError
 
 

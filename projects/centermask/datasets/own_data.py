@@ -8,7 +8,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from centermask.datasets.coco import NEEDED, check_entries, read_json, some
+from centermask.datasets.annotations import NEEDED, check_entries, classes_of, read_json, some
 from centermask.errors import InputError, RunError
 
 # Of one file without a split, the share of images that validates.
@@ -80,8 +80,8 @@ def find_data(folder: Path, work_dir: Path, training: bool = True) -> OwnData:
     contents = {name: _read(path) for name, path in files.items()}
     splits = {name: _locate(files[name], content, folder) for name, content in contents.items()}
     first = contents.get('train', contents['val'])
-    classes = _classes(first)
-    absent = set(classes) - set(_classes(contents['val']))
+    classes = classes_of(first)
+    absent = set(classes) - set(classes_of(contents['val']))
     if absent:
         raise InputError(
             f'--data {folder}: {files["val"]} has no category {some(sorted(absent))}, which {files["train"]} has: '
@@ -126,10 +126,6 @@ def _read(path: Path) -> dict:
     for key in NEEDED:
         check_entries(content, key, str(path))
     return content
-
-
-def _classes(content: dict) -> tuple[str, ...]:
-    return tuple(category['name'] for category in sorted(content['categories'], key=lambda category: category['id']))
 
 
 def _locate(ann_file: Path, content: dict, folder: Path) -> Split:
@@ -203,7 +199,7 @@ def _split(ann_file: Path, folder: Path, work_dir: Path) -> OwnData:
     ]
     if unlearned := [name for name in val.present if name not in train.present]:
         remarks.append(f'The part to train on has no object of {some(unlearned)}: annotate more images of these.')
-    return OwnData(train, val, _classes(content), remarks)
+    return OwnData(train, val, classes_of(content), remarks)
 
 
 def _place(image_id: int | str) -> float:

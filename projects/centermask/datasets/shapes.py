@@ -278,6 +278,16 @@ def _made_here(folder: Path) -> bool:
         return False
 
 
+def is_there(out: Path, images: int, seed: int, layout: Layout = DEMO) -> bool:
+    """Whether :func:`make_dataset` has written just this data set; arguments as it takes them."""
+    try:
+        made = json.loads((out / 'annotations.json').read_text())
+        wanted = json.loads(json.dumps(layout._asdict()))  # tuples become lists
+        return (made['info']['seed'], made['info']['layout'], len(made['images'])) == (seed, wanted, images)
+    except (OSError, ValueError, LookupError, TypeError):
+        return False
+
+
 def make_dataset(out: Path, images: int, seed: int, layout: Layout = DEMO) -> dict:
     """Write ``images/*.jpg`` and ``annotations.json`` (COCO instances with polygons) into ``out``.
 

@@ -15,6 +15,8 @@ from mmdet.datasets.transforms import RandomFlip, Resize
 from mmdet.registry import TRANSFORMS
 from mmdet.structures.mask import PolygonMasks
 
+from centermask.arguments import is_whole, refuse
+
 
 class ShorterSideResize(Resize):
     """Resize to a shorter side, with a limit on the longer one; a class below says how lengths are rounded.
@@ -26,9 +28,16 @@ class ShorterSideResize(Resize):
     Args:
         scale: Two lengths in pixels: the greatest longer side and the shorter side, in any order.
         backend: ``'pillow'`` is PIL's bilinear filter, antialiased, as both recipes have it; ``'cv2'``'s isn't.
+
+    Raises:
+        ValueError: ``scale`` is anything else.
     """
 
     def __init__(self, scale: tuple[int, int], backend: str = 'pillow') -> None:
+        # RandomResize and RandomChoiceResize build one of scale 0 and give it each image's.
+        lengths = scale if isinstance(scale, list | tuple) else ()
+        if scale != 0 and not (len(lengths) == 2 and all(is_whole(length) and length > 1 for length in lengths)):
+            refuse(type(self).__name__, 'scale', 'is two lengths from 2 pixels up', scale)
         super().__init__(scale, keep_ratio=True, backend=backend)
 
     @staticmethod

@@ -18,6 +18,7 @@ from torch import Tensor
 from centermask.deploy.runtime import Detections, ExportedModel
 from centermask.encoded_masks import EncodedMasks
 from centermask.errors import InputError
+from centermask.inference import kept_memory
 from centermask.mask_pasting import encode, paste
 from centermask.roi_head import clip_to_image
 
@@ -67,6 +68,20 @@ class ExportedCenterMask(BaseDetector):
         self.test_cfg = test_cfg or {}
         self.num_classes = len(metadata.classes)
         self.dataset_meta = {'classes': tuple(metadata.classes), 'palette': 'random'}
+
+    @kept_memory()
+    def test_step(self, data: dict | tuple | list) -> list:
+        """As every model, with torch in one thread.
+
+        The runtime's threads spin for a while after their work, and torch's second one would wait for their core: up to
+        50 ms for the little that is left to torch.
+        """
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            return super().test_step(data)
+        finally:
+            torch.set_num_threads(threads)
 
     def predict(self, batch_inputs: Tensor, batch_data_samples: SampleList, rescale: bool = True) -> SampleList:
         """Return the samples with ``pred_instances``: bboxes, scores, labels, masks and mask_scores."""

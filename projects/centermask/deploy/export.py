@@ -116,7 +116,7 @@ def stamp(exported: Any, metadata: Metadata) -> None:
         exported.metadata_props.add(key=key, value=value)
 
 
-def _trace(graph: torch.nn.Module, inputs: tuple, dims: tuple, outputs: list[str], opset: int) -> Any:
+def _trace(graph: torch.nn.Module, inputs: tuple, dims: tuple | None, outputs: list[str], opset: int) -> Any:
     with _silenced():
         program = torch.onnx.export(
             graph.eval(),

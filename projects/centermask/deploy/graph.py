@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
 
 import torch
 import torch.nn.functional as F
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 
 from centermask.deploy import operators
 from centermask.detector import CenterMask
+from centermask.fcos_head import apart_by_class
 
 OUTPUTS = ('boxes', 'labels', 'scores', 'mask_scores', 'masks')
 
@@ -133,7 +133,7 @@ class ExportGraph(nn.Module):
         return boxes[image, place], scores[image, place], labels[image, place], image
 
     def apart(self, boxes: Tensor, scores: Tensor, labels: Tensor, offset: int) -> Tensor:
-        """Boxes for one NMS of all classes: each class moved to a cell of its own in a square of cells.
+        """Boxes for one NMS of all classes.
 
         Args:
             boxes, scores, labels: candidates.
@@ -141,10 +141,7 @@ class ExportGraph(nn.Module):
         """
         found = (scores > 0)[..., None]
         boxes = torch.where(found, boxes, boxes.new_zeros(()))
-        boxes = boxes - boxes.amin((1, 2), keepdim=True)
-        cells = math.isqrt(self.model.bbox_head.num_classes - 1) + 1
-        cell = torch.stack([labels % cells, labels // cells], dim=2)
-        boxes = boxes + (cell * (boxes.amax((1, 2), keepdim=True) + 1)).repeat(1, 1, 2)
+        boxes = apart_by_class(boxes, labels, self.model.bbox_head.num_classes)
         return torch.cat([boxes[..., :2], boxes[..., 2:] + offset], dim=2)
 
     def pad(self, image: Tensor, place: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -188,15 +185,8 @@ class ExportGraph(nn.Module):
                 layer.aligned,
             )
             pooled = of_level if pooled is None else torch.where(here[:, None, None, None], of_level, pooled)
-        logits = self.of_class(head.mask_head(pooled), labels + head.mask_head.first_class)
-        if head.mask_iou_head is None:
-            return logits, None
-        ious = head.mask_iou_head(pooled, logits)
-        return logits, self.of_class(ious, labels + head.mask_iou_head.first_class)
-
-    def of_class(self, x: Tensor, channels: Tensor) -> Tensor:
-        """Each RoI's own channel."""
-        return x[torch.arange(channels.shape[0]), channels]
+        logits = head.mask_head(pooled, labels)
+        return logits, None if head.mask_iou_head is None else head.mask_iou_head(pooled, logits, labels)
 
     def pasted(self, masks: Tensor, boxes: Tensor, height: int, width: int) -> Tensor:
         """Masks (D, H, W) of 0 and 1, uint8, of probabilities (D, 28, 28) in boxes (D, 4).

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from centermask.deploy.metadata import Metadata
+from centermask.deploy.signal_stack import kept_signal_stack
 from centermask.errors import InputError
 
 SUFFIXES = {'.onnx': 'onnxruntime', '.xml': 'openvino'}
@@ -46,7 +47,13 @@ class ExportedModel:
             raise InputError(f"The exported model {path} doesn't exist: give the path of a file.")
         self.backend = backend or SUFFIXES[Path(path).suffix]
         opened = _open_onnxruntime if self.backend == 'onnxruntime' else _open_openvino
-        self.metadata, self._run = opened(self.path, threads)
+        self.metadata, inputs, outputs, self._run = opened(self.path, threads)
+        expected = {*Detections._fields} | ({'image_index'} if not self.metadata.detections else set())
+        if inputs != {'images', 'sizes'} or outputs != expected:
+            raise InputError(
+                f"The exported model {path} takes {_listed(inputs)} and gives {_listed(outputs)}, which isn't what its "
+                'metadata promise: export the checkpoint again by tools/export.py.'
+            )
 
     def run(self, images: np.ndarray, sizes: np.ndarray) -> dict[str, np.ndarray]:
         """The file's outputs by their names.
@@ -90,7 +97,15 @@ def require(package: str) -> Any:
         ) from error
 
 
-def _open_onnxruntime(path: str, threads: int | None) -> tuple[Metadata, Callable]:
+Opened = tuple[Metadata, set[str], set[str], Callable]
+"""A file's metadata, the names of its inputs and of its outputs, and what runs it."""
+
+
+def _listed(names: set[str]) -> str:
+    return ', '.join(sorted(names)) or 'nothing'
+
+
+def _open_onnxruntime(path: str, threads: int | None) -> Opened:
     onnxruntime = require('onnxruntime')
     if Path(path).suffix != '.onnx':
         raise InputError(f'ONNX Runtime reads ONNX files and {path} is none: export with --format onnx.')
@@ -107,10 +122,12 @@ def _open_onnxruntime(path: str, threads: int | None) -> tuple[Metadata, Callabl
     def run(inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         return dict(zip(names, session.run(None, inputs), strict=True))
 
-    return Metadata.read(session.get_modelmeta().custom_metadata_map, path), run
+    metadata = Metadata.read(session.get_modelmeta().custom_metadata_map, path)
+    return metadata, {one.name for one in session.get_inputs()}, set(names), run
 
 
-def _open_openvino(path: str, threads: int | None) -> tuple[Metadata, Callable]:
+@kept_signal_stack()
+def _open_openvino(path: str, threads: int | None) -> Opened:
     openvino = require('openvino')
     core = openvino.Core()
     try:
@@ -126,13 +143,17 @@ def _open_openvino(path: str, threads: int | None) -> tuple[Metadata, Callable]:
         settings['INFERENCE_NUM_THREADS'] = threads
     compiled = core.compile_model(model, 'CPU', settings)
     # A tensor may have names of the graph's own beside ours.
-    names = [next(iter({*Detections._fields, 'image_index'} & output.names)) for output in compiled.outputs]
+    ours = {*Detections._fields, 'image_index', 'images', 'sizes'}
+    inputs, names = (
+        [min(one.names, key=lambda name: (name not in ours, name)) for one in ports]
+        for ports in (compiled.inputs, compiled.outputs)
+    )
 
-    def run(inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        results = compiled(inputs)
+    def run(given: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        results = compiled(given, share_inputs=True)
         return {name: results[i] for i, name in enumerate(names)}
 
-    return metadata, run
+    return metadata, set(inputs), set(names), run
 
 
 def _openvino_metadata(model: Any, path: str) -> Metadata:

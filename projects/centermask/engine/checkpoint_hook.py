@@ -27,6 +27,7 @@ class CheckpointHook(hooks.CheckpointHook):
 
     def before_train(self, runner: Runner) -> None:
         super().before_train(runner)
+        self.last_ckpt = runner.message_hub.runtime_info.get('last_ckpt')  # the one that a resumed training begins with
         if is_main_process() and '://' not in str(self.out_dir):
             for left in Path(self.out_dir).glob(f'{PART}*.pth'):  # by a kill
                 left.unlink()

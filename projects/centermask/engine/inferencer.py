@@ -45,11 +45,12 @@ class CenterMaskInferencer(DetInferencer):
         device: torch's name of it, by default the GPU where there is one.
 
     Raises:
-        InputError: the model can't be built, or the checkpoint can't be read or doesn't fit.
+        InputError: the model, the pipeline or the visualizer can't be built, or the checkpoint can't be read or used.
     """
 
     def __init__(self, model: Config, weights: str, device: str | None = None) -> None:
-        super().__init__(model, weights, device, show_progress=False)
+        with explained_model_errors(model.filename, 'test_dataloader or visualizer'):
+            super().__init__(model, weights, device, show_progress=False)
 
     def _init_model(self, cfg: Any, weights: str | None, device: str = 'cpu') -> nn.Module:
         if is_exported(str(weights)):
@@ -57,7 +58,7 @@ class CenterMaskInferencer(DetInferencer):
             exported.cfg = cfg
             return exported.eval()
         checkpoint = read_checkpoint(str(weights))
-        with explained_model_errors():
+        with explained_model_errors(cfg.filename):
             model = MODELS.build(cfg.model)
         require_fit(load_weights(model, checkpoint['state_dict']), str(weights), model)
         if 'dataset_meta' not in checkpoint.get('meta', {}):  # a file of weights alone: the config names the classes
@@ -117,7 +118,7 @@ def find_images(source: str) -> list[Path]:
 def require_device(name: str) -> None:
     """Raise an :class:`InputError` where torch has no such device."""
     try:
-        torch.empty(1, device=name)
+        torch.empty(1, device=name).item()
     except (AssertionError, RuntimeError) as error:
         raise InputError(f'--device {name} is not on this machine: give cpu, or cuda where there is a GPU.') from error
 

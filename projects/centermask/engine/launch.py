@@ -8,12 +8,13 @@ import json
 import os
 import re
 import shutil
+import signal
 import sys
 import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from mmengine.config import Config, DictAction
@@ -42,12 +43,14 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what training and testing have in common."""
     parser.add_argument(
         '--data',
+        type=named,
         metavar='DIR',
         help='a folder of your own data instead of what the config names: train.json and val.json, '
         "annotations/instances_{train,val}*.json, or one JSON file in COCO's format, and the images",
     )
     parser.add_argument(
         '--work-dir',
+        type=named,
         help='where logs and checkpoints go (default work_dirs/NAME_OF_THE_CONFIG, with --data followed by _DIR)',
     )
     add_config_options(parser)
@@ -73,6 +76,28 @@ def add_config_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def named(text: str) -> str:
+    """A name as argparse takes it from a command line: a shell's empty variable would count as if it weren't there."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError(f'{text!r} names nothing')
+    return text
+
+
+def positive(text: str) -> int:
+    """A whole number from 1 on, as argparse takes it from a command line."""
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f'{text!r} is no number from 1 on')
+    return int(text)
+
+
+def share(text: str) -> float:
+    """A number from 0 to 1, as argparse takes it from a command line."""
+    with suppress(ValueError):
+        if 0 <= float(text) <= 1:
+            return float(text)
+    raise argparse.ArgumentTypeError(f'{text!r} is no number from 0 to 1')
+
+
 def load_config(path: str, options: dict, change: Callable[[Config], None] = lambda cfg: None) -> Config:
     """Read a config and merge ``--cfg-options`` into it.
 
@@ -86,6 +111,7 @@ def load_config(path: str, options: dict, change: Callable[[Config], None] = lam
     """
     if not os.path.isfile(path):
         raise InputError(f"The config {path} doesn't exist: give the path of a file under configs/ or your own.")
+    _require_end(path)
     try:
         cfg = Config.fromfile(path)
     except (Exception, SystemExit) as error:  # a config is a program: it may fail in any way
@@ -95,7 +121,21 @@ def load_config(path: str, options: dict, change: Callable[[Config], None] = lam
     change(cfg)
     check_options(cfg, options)
     cfg.merge_from_dict(options)
+    if not isinstance(cfg.get('model', {}), dict):
+        raise InputError(f"The config {path} can't be used: model is a dict, not {cfg.model!r}.")
     return cfg
+
+
+def _require_end(path: str, heirs: tuple[str, ...] = ()) -> None:
+    """Raise an :class:`InputError` where a config inherits itself: MMEngine goes around until Python has enough."""
+    if os.path.realpath(path) in heirs:
+        raise InputError(f"The config {heirs[0]} can't be read, {path} inherits itself: take that out of its _base_.")
+    bases: list = []
+    with suppress(Exception):  # of which MMEngine speaks
+        bases = Config._get_base_files(path)
+    for base in bases:
+        if '::' not in base:
+            _require_end(os.path.join(os.path.dirname(path), base), (*heirs, os.path.realpath(path)))
 
 
 def load_run_config(args: argparse.Namespace, training: bool = False) -> Config:
@@ -141,13 +181,17 @@ def require_writable(folder: str | Path, option: str) -> None:
 
 def require_file(path: str, what: str) -> None:
     """Raise an :class:`InputError` where ``path`` is neither a file nor a URL, before a run's slow beginning."""
-    if '://' not in path and not os.path.isfile(os.path.expanduser(path)):
+    if '://' not in str(path) and not os.path.isfile(os.path.expanduser(str(path))):  # a config may hold a number
         raise InputError(f"The {what} {path} doesn't exist: give the path of a file.")
 
 
 @contextmanager
-def explained_model_errors(part: str = 'model') -> Iterator[None]:
+def explained_model_errors(source: str | None, part: str = 'model') -> Iterator[None]:
     """Turn what is raised where a part of a config is built into one sentence.
+
+    Args:
+        source: the config's file.
+        part: what is built.
 
     Raises:
         InputError: a class, an argument or a value in the config doesn't exist.
@@ -159,7 +203,7 @@ def explained_model_errors(part: str = 'model') -> Iterator[None]:
             raise known from error
         why = ' '.join(str(error.args[0] if error.args else type(error).__name__).split())
         why = re.sub(r'( is not in the \S+ registry)\..*', r'\1', why).rstrip('.')
-        raise InputError(f"The config's {part} can't be built: {why}.") from error
+        raise InputError(f"The {part} of {source or 'the config'} can't be built: {why}.") from error
 
 
 def build_runner(cfg: Config) -> Runner:
@@ -168,7 +212,7 @@ def build_runner(cfg: Config) -> Runner:
     Raises:
         InputError: the config lacks something, or holds what can't be built.
     """
-    with explained_model_errors('run'):
+    with explained_model_errors(cfg.filename, 'run'):
         return RUNNERS.build(cfg)
 
 
@@ -226,3 +270,28 @@ def _find_known(error: BaseException | None) -> InputError | RunError | None:
     while error is not None and not isinstance(error, InputError | RunError):
         error = error.__cause__ or error.__context__
     return error
+
+
+@contextmanager
+def ends_like_ctrl_c(sentence: str) -> Iterator[None]:
+    """For commands that start trainings: SIGTERM and SIGHUP raise KeyboardInterrupt within, so that these end too.
+
+    Args:
+        sentence: what is said then.
+
+    Raises:
+        RunError: with the sentence, when interrupted.
+    """
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    heard = [n for n in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(n) is not signal.SIG_IGN]  # as under nohup
+    before = {number: signal.signal(number, interrupt) for number in heard}
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise RunError(sentence) from None
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

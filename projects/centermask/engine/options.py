@@ -26,7 +26,7 @@ from torch.utils.data import DataLoader
 
 from centermask.errors import InputError
 
-_REGISTRIES = [value for value in vars(mmdet.registry).values() if isinstance(value, Registry)] + [FUNCTIONS]
+REGISTRIES = [value for value in vars(mmdet.registry).values() if isinstance(value, Registry)] + [FUNCTIONS]
 
 # Keys that MMEngine or MMCV take out of a typed dict before the class sees it.
 _TAKEN_OUT = {
@@ -125,7 +125,7 @@ def _arguments(place: str, kind: str | type | None) -> tuple[set[str], bool]:
     if kind is None:
         owners = _UNTYPED.get(place) or _UNTYPED.get('*.' + place.rpartition('.')[2], ())
     elif isinstance(kind, str):
-        owners = tuple(filter(None, (registry.get(kind) for registry in _REGISTRIES)))
+        owners = tuple(filter(None, (registry.get(kind) for registry in REGISTRIES)))
     else:
         owners = (kind,)
     names: set[str] = set()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from mmengine.config import Config
 
 from centermask.datasets.coco import innermost
 from centermask.datasets.own_data import OwnData, find_data
+from centermask.engine.processes import count_processes, is_first_process
 from centermask.errors import InputError
 
 # Images with objects in COCO's train2017, which the recipes' iterations are for.
@@ -90,7 +90,7 @@ def _scale_schedule(cfg: Config, images: int, options: Mapping[str, Any]) -> lis
     if 'max_iters' not in train_cfg:
         return ['The schedule counts in epochs and stays as it is.']
     old, base = train_cfg.max_iters, cfg.get('auto_scale_lr', {}).get('base_batch_size')
-    batch = options.get('train_dataloader.batch_size', cfg.train_dataloader.batch_size) * _count_processes(cfg.launcher)
+    batch = options.get('train_dataloader.batch_size', cfg.train_dataloader.batch_size) * count_processes(cfg.launcher)
     new, why = old, 'the config is not for COCO, so its length stays'
     if base:
         passes = old * base / COCO_IMAGES
@@ -135,14 +135,3 @@ def _scale_schedulers(schedulers: list[dict], factor: float, total: int, batch_r
         if 'milestones' in scheduler:
             scheduler['milestones'] = [max(1, round(milestone * factor)) for milestone in scheduler['milestones']]
     return max(ends.values(), default=0)
-
-
-def is_first_process() -> bool:
-    """Whether this process is the one to print, before the processes have joined."""
-    return os.environ.get('RANK', os.environ.get('SLURM_PROCID', '0')) == '0'
-
-
-def _count_processes(launcher: str) -> int:
-    """How many processes train, by what their launcher set."""
-    name = {'pytorch': 'WORLD_SIZE', 'slurm': 'SLURM_NTASKS', 'mpi': 'OMPI_COMM_WORLD_SIZE'}.get(launcher, '')
-    return int(os.environ.get(name, 1))

@@ -183,7 +183,7 @@ def replay(path: str, device: str = 'cpu', say: Callable[[str], None] = print) -
         raise InputError(
             f'{path} is no dump of a step that was left out: name a not_finite_*.pth of a work folder.'
         ) from error
-    with explained_model_errors():
+    with explained_model_errors(path):
         model = MODELS.build(ConfigDict(config))
     require_fit(load_weights(model, weights), path, model)
     model = model.to(device).train()

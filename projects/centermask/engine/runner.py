@@ -3,29 +3,27 @@
 from __future__ import annotations
 
 import inspect
-import itertools
-import logging
-import os
-import subprocess
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from mmengine.dist import all_gather_object, broadcast_object_list, is_distributed, is_main_process
+from mmengine.dist import is_distributed, is_main_process
 from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.registry import RUNNERS
-from mmengine.runner import BaseLoop, FlexibleRunner, IterBasedTrainLoop, Runner
-from torch import distributed, nn
+from mmengine.runner import BaseLoop, Runner
+from torch import nn
 from torch.utils.data import DataLoader
 
+from centermask.arguments import given, whole_numbers
 from centermask.checkpoints.loading import count_classes, load_weights, read_checkpoint, require_fit, start_from
-from centermask.checkpoints.newest import find_newest
 from centermask.engine.draws import TrainingLoader, leave_signals_to_the_run
-from centermask.engine.interruption import Interruption, InterruptionHook
+from centermask.engine.interruption import Interruption
+from centermask.engine.known_types import check_types
 from centermask.engine.launch import explained_model_errors
-from centermask.engine.randomness import IterationSeedHook
+from centermask.engine.processes import join_processes
 from centermask.engine.replay import NotFiniteHook
+from centermask.engine.resumption import choose_start, go_on, register_hooks_of_a_training, with_draws
 from centermask.errors import InputError
 from centermask.folders import write_synced
 from centermask.roi_head import CenterMaskRoIHead
@@ -47,6 +45,16 @@ class CenterMaskRunner(Runner):
         self._draws: list | None = None  # of the checkpoint, for each process
         super().__init__(*args, **kwargs)
 
+    @classmethod
+    def from_cfg(cls, cfg: Any) -> Runner:
+        """Build a runner from a config.
+
+        Raises:
+            InputError: the config names something that there isn't.
+        """
+        check_types(cfg)
+        return super().from_cfg(cfg)
+
     def setup_env(self, env_cfg: dict) -> None:
         """Join the other processes here where there is no CUDA, which MMEngine's own way needs."""
         if self.distributed and not is_distributed():
@@ -59,7 +67,7 @@ class CenterMaskRunner(Runner):
         Raises:
             InputError: a class, an argument or a value in it doesn't exist.
         """
-        with explained_model_errors():
+        with explained_model_errors(self.cfg.filename):
             return super().build_model(model)
 
     def wrap_model(self, model_wrapper_cfg: dict | None, model: nn.Module) -> nn.Module:
@@ -75,7 +83,11 @@ class CenterMaskRunner(Runner):
         return super().wrap_model(model_wrapper_cfg, model)
 
     def build_train_loop(self, loop: BaseLoop | dict) -> BaseLoop:
-        with explained_model_errors('train_dataloader or train_cfg'):
+        with explained_model_errors(self.cfg.filename, 'train_dataloader or train_cfg'):
+            if isinstance(loop, dict):
+                counts = given(loop, 'max_iters', 'max_epochs', 'val_interval')
+                whole = {key: int(count) if str(count).endswith('.0') else count for key, count in counts.items()}
+                whole_numbers('train_cfg', whole)
             if isinstance(self._train_dataloader, dict):
                 apart = self._randomness_cfg.get('diff_rank_seed', False)
                 built = self.build_dataloader(self._train_dataloader, seed=self.seed, diff_rank_seed=apart)
@@ -83,19 +95,19 @@ class CenterMaskRunner(Runner):
             return self._with_its_classes(super().build_train_loop(loop))
 
     def build_val_loop(self, loop: BaseLoop | dict) -> BaseLoop:
-        with explained_model_errors('val_dataloader, val_evaluator or val_cfg'):
+        with explained_model_errors(self.cfg.filename, 'val_dataloader, val_evaluator or val_cfg'):
             return self._with_rle(self._with_its_classes(super().build_val_loop(loop)))
 
     def build_test_loop(self, loop: BaseLoop | dict) -> BaseLoop:
-        with explained_model_errors('test_dataloader, test_evaluator or test_cfg'):
+        with explained_model_errors(self.cfg.filename, 'test_dataloader, test_evaluator or test_cfg'):
             return self._with_rle(self._with_its_classes(super().build_test_loop(loop)))
 
     def build_optim_wrapper(self, optim_wrapper: Any) -> Any:
-        with explained_model_errors('optim_wrapper'):
+        with explained_model_errors(self.cfg.filename, 'optim_wrapper'):
             return super().build_optim_wrapper(optim_wrapper)
 
     def build_param_scheduler(self, scheduler: Any) -> Any:
-        with explained_model_errors('param_scheduler'):
+        with explained_model_errors(self.cfg.filename, 'param_scheduler'):
             return super().build_param_scheduler(scheduler)
 
     def _with_rle(self, loop: BaseLoop) -> BaseLoop:
@@ -112,7 +124,7 @@ class CenterMaskRunner(Runner):
         if classes and in_model and len(classes) != in_model:
             some = ', '.join(classes[:5]) + (' ...' if len(classes) > 5 else '')
             raise InputError(
-                f'The model has {in_model} classes and the data have {len(classes)} ({some}): '
+                f'The model of {self.cfg.filename} has {in_model} classes and the data have {len(classes)} ({some}): '
                 f'set model.num_classes={len(classes)}, or the classes in the metainfo of every data set.'
             )
         return loop
@@ -132,8 +144,7 @@ class CenterMaskRunner(Runner):
     def register_hooks(self, default_hooks: dict | None = None, custom_hooks: list | None = None) -> None:
         """Register the config's hooks, and those that every training has."""
         super().register_hooks(default_hooks, custom_hooks)
-        for hook in (IterationSeedHook(), NotFiniteHook(), InterruptionHook(self._interruption)):
-            self.register_hook(hook)
+        register_hooks_of_a_training(self, self._interruption, NotFiniteHook())
 
     def train(self) -> nn.Module:
         """Train; to resume without naming a checkpoint is to take the newest in the work folder that is whole.
@@ -141,9 +152,7 @@ class CenterMaskRunner(Runner):
         Raises:
             InputError: there are some and none is.
         """
-        if self._resume and self._load_from is None:
-            self._load_from = newest_checkpoint(self.work_dir, self.logger)
-            self._resume = self._load_from is not None
+        choose_start(self)
         with self._interruption:
             return super().train()
 
@@ -154,8 +163,7 @@ class CenterMaskRunner(Runner):
             RunError: it can't be written to its end.
         """
         loader = self._train_loop.dataloader if isinstance(self._train_loop, BaseLoop) else None
-        if meta is not None and isinstance(loader, TrainingLoader):
-            meta = {**meta, 'draws': all_gather_object(loader.draws.state(meta['iter']))}
+        meta = with_draws(meta, loader)
         if '://' in out_dir:
             super().save_checkpoint(out_dir, filename, *args, meta=meta, **kwargs)
         elif is_main_process():
@@ -214,76 +222,3 @@ class CenterMaskRunner(Runner):
         self._has_loaded = True
         self.logger.info(f'Load checkpoint from {filename}')
         return checkpoint
-
-
-def newest_checkpoint(work_dir: str, logger: logging.Logger) -> str | None:
-    """The newest checkpoint of a work folder that is whole, the same in all processes; None where there is none.
-
-    Raises:
-        InputError: there are some and none is whole.
-    """
-    try:
-        # Each process may see another state of the folder: the first one's view is everybody's.
-        found: list = [find_newest(Path(work_dir)) if is_main_process() else None]
-    except InputError as error:
-        found = [error]
-    broadcast_object_list(found)
-    if isinstance(found[0], InputError):
-        raise found[0]
-    path, passed_over = found[0]
-    if passed_over:
-        names = ', '.join(map(str, passed_over))
-        logger.warning(f'Passed over {names}, which is not whole: going on from {path}.')
-    elif path is None:
-        logger.info(f'There is no checkpoint in {work_dir} to resume from: the training begins.')
-    return str(path) if path else None
-
-
-def go_on(runner: Runner | FlexibleRunner, filename: str, states: list[dict] | None) -> None:
-    """Let a runner that resumed go on with the images after those that the checkpoint was trained on.
-
-    Args:
-        runner: the runner.
-        filename: the checkpoint.
-        states: what it has of the images' order, see :meth:`Draws.state`.
-    """
-    loop = runner.train_loop
-    if not isinstance(loop.dataloader, TrainingLoader):
-        return
-    draws = loop.dataloader.draws
-    draws.seed = runner.seed  # the checkpoint's
-    if isinstance(loop, IterBasedTrainLoop) and draws.endless:
-        if not draws.go_on(loop.iter, states, runner.rank, runner.world_size):
-            runner.logger.warning(
-                f'{filename} is not of {runner.world_size} processes of this version: images come in another order '
-                'from here on than they would have there.'
-            )
-        # MMEngine draws as many batches as were trained on and drops them.
-        loop.dataloader_iterator = itertools.chain(itertools.repeat(None, loop.iter), loop.dataloader_iterator)
-    elif not isinstance(loop, IterBasedTrainLoop):
-        draws.iteration = loop.iter
-
-
-def join_processes(launcher: str) -> None:
-    """On a CPU, join the processes that torchrun or Slurm started, over gloo; with CUDA leave that to MMEngine.
-
-    Raises:
-        InputError: this process is none of several.
-    """
-    environ = os.environ
-    cuda = torch.cuda.is_available()
-    if launcher == 'slurm' and 'SLURM_PROCID' in environ and not cuda:
-        environ['RANK'], environ['WORLD_SIZE'] = environ['SLURM_PROCID'], environ['SLURM_NTASKS']
-        environ['LOCAL_RANK'] = environ['SLURM_LOCALID']
-        environ.setdefault('MASTER_PORT', '29500')
-        if 'MASTER_ADDR' not in environ:
-            hosts = ['scontrol', 'show', 'hostnames', environ['SLURM_NODELIST']]
-            environ['MASTER_ADDR'] = subprocess.run(hosts, capture_output=True, text=True, check=True).stdout.split()[0]
-    needed = ('RANK', 'WORLD_SIZE', 'LOCAL_RANK', 'MASTER_ADDR', 'MASTER_PORT')
-    if (launcher == 'pytorch' or not cuda) and not all(name in environ for name in needed):
-        raise InputError(
-            f'--launcher {launcher} is for processes that it started and this is none: '
-            'use tools/dist_train.sh, tools/dist_test.sh or tools/slurm_train.sh.'
-        )
-    if not cuda:
-        distributed.init_process_group('gloo')

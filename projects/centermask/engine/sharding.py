@@ -7,27 +7,31 @@ them, and any number of processes goes on from them.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from mmengine._strategy import FSDPStrategy
 from mmengine.device import get_device, is_cuda_available
-from mmengine.dist import all_gather_object, all_reduce, is_main_process
+from mmengine.dist import all_reduce, is_main_process
+from mmengine.hooks import EMAHook
 from mmengine.registry import RUNNERS, STRATEGIES
 from mmengine.runner import FlexibleRunner
 from torch import nn
 from torch.distributed.fsdp import FullOptimStateDictConfig, FullStateDictConfig, FullyShardedDataParallel
 from torch.distributed.fsdp.wrap import ModuleWrapPolicy
+from torch.nn.utils import clip_grad_norm_
 
 from centermask.checkpoints.loading import load_weights, read_checkpoint, require_fit, start_from
 from centermask.engine.draws import TrainingLoader, leave_signals_to_the_run
 from centermask.engine.finite import NotFinite
-from centermask.engine.interruption import Interruption, InterruptionHook
+from centermask.engine.interruption import Interruption
+from centermask.engine.known_types import check_types
 from centermask.engine.launch import explained_model_errors
-from centermask.engine.randomness import IterationSeedHook
+from centermask.engine.processes import join_processes
 from centermask.engine.replay import NotFiniteHook
-from centermask.engine.runner import go_on, join_processes, newest_checkpoint
+from centermask.engine.resumption import choose_start, go_on, register_hooks_of_a_training, with_draws
 from centermask.errors import InputError
 from centermask.folders import write_synced
 from centermask.vovnet import OSAModule
@@ -35,6 +39,11 @@ from centermask.vovnet import OSAModule
 
 def _average_gradient(parameter: nn.Parameter) -> None:
     all_reduce(parameter.grad, 'mean')
+
+
+def _clip_gradients(model: Any, _: list, max_norm: float, norm_type: float = 2.0) -> torch.Tensor:
+    """Clip by the norm of all processes' gradients, and return it."""
+    return model.clip_grad_norm_(max_norm, norm_type)
 
 
 @STRATEGIES.register_module()
@@ -52,11 +61,13 @@ class ShardedStrategy(FSDPStrategy):
         source: the checkpoint to begin with, None for none.
         resumes: whether its training goes on, not only its weights.
         draws: what it has of the order of the images.
+        config: the file of the config.
     """
 
     source: str | None = None
     resumes = False
     draws: list[dict] | None = None
+    config: str | None = None
 
     def __init__(self, *, model_wrapper: dict | None = None, **kwargs: Any) -> None:
         wrapper: dict[str, Any] = dict(
@@ -79,7 +90,7 @@ class ShardedStrategy(FSDPStrategy):
         Raises:
             InputError: a class, an argument or a value in it doesn't exist.
         """
-        with explained_model_errors():
+        with explained_model_errors(self.config):
             built: Any = super().build_model(model)
         built.fold = False  # a twin for validation would be made of shards
         return built
@@ -120,16 +131,18 @@ class ShardedStrategy(FSDPStrategy):
         return self._checkpoint
 
     def build_optim_wrapper(self, optim_wrapper: Any, model: nn.Module | None = None) -> Any:
-        """As MMEngine's.
+        """As MMEngine's; gradients are clipped by their norm over all processes.
 
         Raises:
-            InputError: it clips gradients by a norm, of which each process would see a part.
+            InputError: a class, an argument or a value in the config doesn't exist.
         """
-        if optim_wrapper.get('clip_grad'):
-            raise InputError('optim_wrapper.clip_grad is not for a sharded training: set it to None.')
         if optim_wrapper.get('type') == 'MixedPrecisionOptimWrapper' and is_cuda_available():
             optim_wrapper.setdefault('use_fsdp', True)
-        return super().build_optim_wrapper(optim_wrapper, model)
+        with explained_model_errors(self.config, 'optim_wrapper'):
+            built: Any = super().build_optim_wrapper(optim_wrapper, model)
+        if built.clip_grad_kwargs and built.clip_func is clip_grad_norm_:
+            built.clip_func = partial(_clip_gradients, model)
+        return built
 
     # MMEngine hands these two to torch with the arguments in an order that torch has changed.
 
@@ -148,7 +161,7 @@ class _NotFiniteHook(NotFiniteHook):
         what = 'loss' if why.losses else 'gradient'
         runner.logger.error(
             f'Iteration {runner.iter + 1}, process {runner.rank}: a {what} is not finite and the step was left out, '
-            f'images: {", ".join(images)}.'
+            f'images: {", ".join(images)}. A sharded training writes no file to compute it again.'
         )
 
 
@@ -168,6 +181,16 @@ class ShardedRunner(FlexibleRunner):
         self._interruption = Interruption()
         super().__init__(*args, **kwargs)
 
+    @classmethod
+    def from_cfg(cls, cfg: Any) -> FlexibleRunner:
+        """Build a runner from a config.
+
+        Raises:
+            InputError: the config names something that there isn't.
+        """
+        check_types(cfg)
+        return super().from_cfg(cfg)
+
     def build_strategy(self, strategy: Any = None, launcher: str = 'none', **kwargs: Any) -> Any:
         """Join the other processes and build the strategy."""
         if launcher == 'none':
@@ -176,13 +199,13 @@ class ShardedRunner(FlexibleRunner):
             )
         if not torch.distributed.is_initialized():
             join_processes(launcher)
-        return super().build_strategy(strategy or dict(type='ShardedStrategy'), launcher, **kwargs)
+        built = super().build_strategy(strategy or dict(type='ShardedStrategy'), launcher, **kwargs)
+        built.config = self.cfg.filename
+        return built
 
     def train(self) -> nn.Module:
         """Train, from the newest checkpoint of the work folder where a resumption names none."""
-        if self._resume and self._load_from is None:
-            self._load_from = newest_checkpoint(self.work_dir, self.logger)
-            self._resume = self._load_from is not None
+        choose_start(self)
         self.strategy.source, self.strategy.resumes = self._load_from, self._resume
         with self._interruption:
             return super().train()
@@ -200,10 +223,15 @@ class ShardedRunner(FlexibleRunner):
         return super().build_train_loop(loop)
 
     def register_hooks(self, default_hooks: dict | None = None, custom_hooks: list | None = None) -> None:
-        """Register the config's hooks, and those that every training has."""
+        """Register the config's hooks, and those that every training has.
+
+        Raises:
+            InputError: one averages weights, of which each process has a part.
+        """
         super().register_hooks(default_hooks, custom_hooks)
-        for hook in (IterationSeedHook(), _NotFiniteHook(), InterruptionHook(self._interruption)):
-            self.register_hook(hook)
+        if any(isinstance(hook, EMAHook) for hook in self.hooks):
+            raise InputError('custom_hooks: EMAHook is not for a sharded training, remove it or train without shards.')
+        register_hooks_of_a_training(self, self._interruption, _NotFiniteHook())
 
     def resume(self, filename: str, *args: Any, **kwargs: Any) -> None:
         """Go on from a checkpoint, with the images after those that were trained on before it."""
@@ -216,8 +244,7 @@ class ShardedRunner(FlexibleRunner):
         Raises:
             RunError: it can't be written to its end.
         """
-        if isinstance(self._train_dataloader, TrainingLoader) and meta is not None:
-            meta = {**meta, 'draws': all_gather_object(self._train_dataloader.draws.state(meta['iter']))}
+        meta = with_draws(meta, self._train_dataloader)
 
         def write(aside: Path) -> None:
             super(ShardedRunner, self).save_checkpoint(out_dir, aside.name, *args, meta=meta, **kwargs)

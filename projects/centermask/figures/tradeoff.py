@@ -149,7 +149,7 @@ def read_benchmark(path: Path, rows: Sequence[Row]) -> Benchmark:
             raise ValueError('no number')
     except OSError as error:
         raise InputError(f"{path} can't be read ({error.strerror}): give a benchmark's JSON file.") from error
-    except (ValueError, LookupError, TypeError, AttributeError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(
             f'{path} is no benchmark: it must hold {{"machine": NAME, "models": [{{"config": NAME, "ms": NUMBER}}]}}.'
         ) from error

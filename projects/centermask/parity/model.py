@@ -34,7 +34,7 @@ def build_reference_model(cfg: Config) -> tuple[CenterMask, str]:
     if not isinstance(cfg.get('model'), dict):
         raise InputError(f'The config {cfg.filename} has no model: give one of those directly in configs/.')
     init_default_scope(cfg.get('default_scope') or 'mmdet')
-    with explained_model_errors():
+    with explained_model_errors(cfg.filename):
         model = MODELS.build(cfg.model)  # without init_weights(), which would fetch the backbone's
     if not isinstance(model, CenterMask):
         raise InputError(

@@ -13,7 +13,8 @@ import numpy as np
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
-from centermask.datasets.coco import CocoAnnotations, innermost
+from centermask.datasets.annotations import CocoAnnotations
+from centermask.datasets.coco import innermost
 from centermask.engine.launch import load_config
 from centermask.errors import InputError
 from centermask.folders import replaced_when_done

@@ -9,11 +9,14 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from centermask.datasets.annotations import LARGEST, is_number
+from centermask.datasets.rle import run_lengths
 from centermask.errors import InputError
 
 # What COCOeval measures, as (name, IoU threshold or None for the mean of ten, index of the object size).
@@ -50,10 +53,13 @@ def read_results(path: Path, truth: COCO, category_ids: Sequence[int]) -> list[d
         results = json.loads(path.read_text())
     except OSError as error:
         raise InputError(f'{path} can not be read ({error.strerror}): test first, with its outfile_prefix.') from error
-    except ValueError as error:
+    except (RecursionError, ValueError) as error:
         raise InputError(f'{path} is not valid JSON ({error}): test again.') from error
     if not isinstance(results, list):
         raise InputError(f'{path} is no COCO result file: it must hold a list of detections.')
+    for i, result in enumerate(results):
+        if wrong := _wrong_field(result):
+            raise InputError(f'{path} is no COCO result file: entry {i} has no valid "{wrong}".')
     for key, known, what in (('image_id', truth.imgs, 'image'), ('category_id', category_ids, 'category')):
         unknown = {result[key] for result in results} - set(known)
         if unknown:
@@ -61,7 +67,32 @@ def read_results(path: Path, truth: COCO, category_ids: Sequence[int]) -> list[d
                 f'{path} has detections of {what} {min(unknown)}, which the config and the annotation file '
                 'do not have: name the files of one test.'
             )
+    for i, result in enumerate(results):
+        image = truth.imgs[result['image_id']]
+        if 'segmentation' in result and list(result['segmentation']['size']) != [image['height'], image['width']]:
+            raise InputError(
+                f'{path}: the mask of entry {i} is not of the size of its image: name the files of one test.'
+            )
     return results
+
+
+def _wrong_field(result: Any) -> str | None:
+    """The first field of a detection that is absent or no such thing; None if all are as they should be."""
+    given = result if isinstance(result, dict) else {}
+    for key in ('image_id', 'category_id', 'score'):
+        value = given.get(key)
+        if not (is_number(value, LARGEST) or (key == 'image_id' and isinstance(value, str))):
+            return key
+    box, mask = given.get('bbox'), given.get('segmentation')
+    is_box = isinstance(box, list) and len(box) == 4 and all(is_number(value, LARGEST) for value in box)
+    if not is_box and (mask is None or box is not None):
+        return 'bbox'
+    if mask is not None:
+        try:
+            run_lengths(mask)
+        except ValueError:
+            return 'segmentation'
+    return None
 
 
 def evaluate(truth: COCO, results: Sequence[dict], kind: str, category_ids: Sequence[int]) -> Evaluation:

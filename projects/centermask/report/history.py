@@ -53,21 +53,32 @@ def read_history(work_dir: Path) -> History:
 def _add(history: History, path: Path) -> None:
     lines = path.read_text().splitlines()
     latest = None
+    missed: list[tuple[int, dict]] = []  # a validation that the run began with; it is of what was trained before
     for number, line in enumerate(lines, 1):
         try:
             record = json.loads(line)
             step = int(record.pop('step'))
         except (ValueError, LookupError, TypeError, AttributeError) as error:
-            if number == len(lines) and latest is not None:
+            if number == len(lines) > 1:
                 break  # The run was stopped while it wrote this line.
             raise InputError(f'{path}, line {number}, is no record of MMEngine: remove the file.') from error
-        is_training = 'loss' in record
-        if not is_training:
-            # Validation counts in epochs in some configs; iterations are never fewer.
-            step = max(step, latest or max(history.training, default=0))
-        if latest is None:
-            for table in (history.training, history.validation):
-                for later in [old for old in table if old >= step]:
-                    del table[later]
-        latest = step
-        (history.training if is_training else history.validation)[step] = record
+        if 'loss' in record:
+            if latest is None:
+                for table in (history.training, history.validation):
+                    for later in [old for old in table if old >= step]:
+                        del table[later]
+                _add_validations(history, missed)
+            history.training[step] = record
+            latest = step
+        elif latest is None:
+            missed.append((step, record))
+        else:
+            _add_validations(history, [(step, record)])
+    if latest is None:
+        _add_validations(history, missed)
+
+
+def _add_validations(history: History, records: list[tuple[int, dict]]) -> None:
+    """Add validations of what has been trained by now: their steps are epochs in some configs, and fewer."""
+    for step, record in records:
+        history.validation[max(step, *history.training, 0)] = record

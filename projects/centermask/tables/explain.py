@@ -8,17 +8,16 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import mmdet.registry
 from mmengine.config import Config
-from mmengine.registry import FUNCTIONS, DefaultScope, Registry
+from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
 
 from centermask.engine.launch import load_config
+from centermask.engine.options import REGISTRIES
 from centermask.tables.index import TABLES, Row
 
 # What a run reads of a config; the other variables are parts that files use to put these together.
 _READ = (*inspect.signature(Runner).parameters, 'tta_model', 'tta_pipeline', 'runner_type')
-_REGISTRIES = [value for value in vars(mmdet.registry).values() if isinstance(value, Registry)] + [FUNCTIONS]
 
 
 class Words(NamedTuple):
@@ -118,7 +117,7 @@ def _name(part: Any) -> Words:
 def _defaults(part: dict[str, Any]) -> dict[str, Any]:
     """The default arguments of the class that a part names."""
     kind = part.get('type')
-    owner = next(filter(None, (registry.get(kind) for registry in _REGISTRIES)), None) if kind else None
+    owner = next(filter(None, (registry.get(kind) for registry in REGISTRIES)), None) if kind else None
     if not isinstance(owner, type):
         return {}
     defaults: dict[str, Any] = {}

@@ -26,7 +26,7 @@ def build(config: Config, device: str = 'meta') -> nn.Module:
         InputError: a class, an argument or a value in the config doesn't exist.
     """
     model = dict(config.model, backbone=dict(config.model.backbone, init_cfg=None))
-    with explained_model_errors(), torch.device(device), DefaultScope.overwrite_default_scope('mmdet'):
+    with explained_model_errors(config.filename), torch.device(device), DefaultScope.overwrite_default_scope('mmdet'):
         return MODELS.build(model).eval()
 
 

@@ -1,26 +1,30 @@
-"""The paper's tables as Markdown and CSV, and the section of the README that holds them."""
+"""The paper's tables as Markdown and CSV, and the page of docs/ that holds them all."""
 
 from __future__ import annotations
 
 import csv
 import io
 from collections.abc import Sequence
-from pathlib import Path
 
-from centermask.errors import InputError
-from centermask.folders import write_aside
 from centermask.tables.index import LATENCY, NOT_MEASURED, TABLES, Row
 
-BEGIN = '<!-- made by: python tools/tables.py all --readme -->'
-END = '<!-- end of the tables -->'
 OURS = ('params (M)', 'GFLOPs', 'ms', 'mask AP', 'box AP')
 
+TITLE = """# The paper's tables
+
+Made by `python tools/tables.py all --docs` from the entries of `configs/metafile.yml`, the one source of every figure
+here. Every row is a config, but for two that carry the literature's figures.
+"""
 NOTES = f"""Columns marked "paper" hold the paper's figures: AP on COCO val2017 in Tables 1 to 4 and on test-dev in
 Table 5 (YOLACT's are its authors'); a dash stands where there is none. Ours: parameters without those of BN, as the
 paper counts them; operations (GFLOPs) of convolutions and matrix products, a multiplication and an addition being two,
 for one image of the largest test size and as many RoIs as the config's test settings allow; ms of a picture
 of 480×640 pixels, resized as in testing, with 50 detections. "{NOT_MEASURED}" is what nobody has measured here: an AP
-of ours needs a training on COCO."""
+of ours needs a training on COCO.
+
+What the configs leave open, where the facts do: no ImageNet weights of VoVNetV1, + residual and + SE are published, so
+these rows start from V2's without its attention; Mask R-CNN, RetinaMask and YOLACT are MMDetection's parts in their own
+recipes, and comments in their configs name what differs from the original code bases."""
 
 
 def cells(number: int, rows: Sequence[Row]) -> list[list[str]]:
@@ -85,20 +89,6 @@ def as_csv(number: int, rows: Sequence[Row]) -> str:
     return file.getvalue()
 
 
-def readme_section(rows: Sequence[Row]) -> str:
-    """Return what stands in the README between the two markers."""
-    return '\n'.join([*(markdown(number, rows) for number in TABLES), NOTES, ''])
-
-
-def update_readme(path: Path, rows: Sequence[Row]) -> None:
-    """Replace what stands between the markers of a README.
-
-    Raises:
-        InputError: the file doesn't have both.
-    """
-    text = path.read_text(encoding='utf-8')
-    before, begin, rest = text.partition(f'{BEGIN}\n')
-    _, end, after = rest.partition(END)
-    if not end:
-        raise InputError(f'{path} lacks the lines "{BEGIN}" and "{END}": put them where the tables shall stand.')
-    write_aside(path, lambda aside: aside.write_text(f'{before}{begin}\n{readme_section(rows)}\n{end}{after}', 'utf-8'))
+def page(rows: Sequence[Row]) -> str:
+    """Return docs/paper_tables.md."""
+    return '\n'.join([TITLE, *(markdown(number, rows) for number in TABLES), NOTES, ''])

@@ -36,11 +36,14 @@ class Assignment:
     """
 
     def __init__(self, cfg: Config) -> None:
-        head = cfg.model.get('bbox_head', {})
-        if 'FCOS' not in str(head.get('type')):
+        model = cfg.get('model')
+        head = model.get('bbox_head') if isinstance(model, dict) else None
+        if not isinstance(head, dict) or 'FCOS' not in str(head.get('type')):
             raise InputError(f'The config {cfg.filename} has no FCOS box head: give one of CenterMask.')
+        if not isinstance(cfg.get('train_dataloader'), dict):
+            raise InputError(f'The config {cfg.filename} has no train_dataloader: give one of CenterMask.')
         init_default_scope('mmdet')
-        with explained_model_errors():
+        with explained_model_errors(cfg.filename):
             self._head = MODELS.build(dict(head, num_classes=1, train_cfg=None, test_cfg=None))
             extractor = (cfg.model.get('roi_head') or {}).get('mask_roi_extractor')
             self._extractor = MODELS.build(extractor) if extractor else None

@@ -18,12 +18,12 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from centermask.datasets.annotations import NEEDED, invalid_fields, read_json
 from centermask.datasets.checking import findings as kinds
 from centermask.datasets.checking.assignment import Assignment
 from centermask.datasets.checking.findings import Finding, Level, level_of
 from centermask.datasets.checking.images import Looked, look
 from centermask.datasets.checking.objects import examine
-from centermask.datasets.coco import NEEDED, invalid_fields, read_json
 from centermask.errors import InputError, RunError
 
 SIZES = ('small', 'medium', 'large')

@@ -29,7 +29,7 @@ DEEP = 'images of 16 bits a channel (read as 8)'
 ALPHA = 'images with alpha (which is dropped)'
 COPIES = 'images that are another one byte for byte'
 
-# Of objects; what datasets.coco leaves out has its words there.
+# Of objects; what datasets.annotations leaves out has its words there.
 UNKNOWN_IMAGE = 'of an image that the file does not list'
 UNKNOWN_CATEGORY = 'of a category that the file does not list'
 BOX_UNUSABLE = 'whose box is under a pixel or outside the image'
@@ -50,7 +50,7 @@ BEYOND_REPAIR = {NO_LOCATION, COVERED}
 
 
 def level_of(kind: str) -> Level:
-    """How bad a kind of finding is; reasons of ``datasets.coco`` to leave an object out lose it."""
+    """How bad a kind of finding is; reasons of ``datasets.annotations`` to leave an object out lose it."""
     return Level.FAILS if kind in FAILING else Level.NOTE if kind in NOTED else Level.LOSES
 
 
@@ -58,7 +58,7 @@ class Finding(NamedTuple):
     """One thing wrong.
 
     Attributes:
-        kind: one of the above, or a reason of ``datasets.coco``.
+        kind: one of the above, or a reason of ``datasets.annotations``.
         what: names it: a file, or an object by its id.
         image: id of the image, None where it belongs to none.
         annotation: place of the object in the file's list, None for an image or an entry that can't be read.

@@ -9,8 +9,8 @@ import shapely
 from shapely import Polygon
 from shapely.geometry.base import BaseGeometry
 
+from centermask.datasets.annotations import box_has_area, mask_area, usable_segmentation
 from centermask.datasets.checking import findings as kinds
-from centermask.datasets.coco import box_has_area, mask_area, usable_segmentation
 from centermask.datasets.rle import rle_to_polygons
 from centermask.datasets.shapes import solid_pieces
 
@@ -33,7 +33,7 @@ def examine(annotation: dict, width: int, height: int) -> Examined:
     """Look at an object whose image and category exist.
 
     Args:
-        annotation: an entry with the fields that ``datasets.coco`` needs.
+        annotation: an entry with the fields that ``datasets.annotations`` needs.
         width, height: of the image in pixels.
 
     Returns:

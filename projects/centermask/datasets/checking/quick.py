@@ -29,9 +29,12 @@ def check_training_data(cfg: Config, with_tables: bool) -> str:
     Raises:
         InputError: as :func:`check_dataset` does.
     """
-    dataset = innermost(cfg.get('train_dataloader') or {})
-    root = Path(dataset.get('data_root') or '')
-    ann_file, images = root / dataset.get('ann_file', ''), root / (dataset.get('data_prefix') or {}).get('img', '')
+    try:
+        dataset = innermost(cfg.get('train_dataloader') or {})
+        root = Path(dataset.get('data_root') or '')
+        ann_file, images = root / dataset.get('ann_file', ''), root / (dataset.get('data_prefix') or {}).get('img', '')
+    except (AttributeError, TypeError):  # no names of files, of which the data set speaks
+        return ''
     if not (ann_file.is_file() and images.is_dir()):
         return ''  # if it should be there, the data set says so in its own words
     model = cfg.get('model')  # one that can't be built is refused when it is to be

@@ -9,10 +9,10 @@ import cv2
 import numpy as np
 import pycocotools.mask as mask_utils
 
+from centermask.datasets.annotations import usable_segmentation
 from centermask.datasets.checking.check import Check
 from centermask.datasets.checking.findings import Finding, Level, level_of
 from centermask.datasets.checking.images import look
-from centermask.datasets.coco import usable_segmentation
 from centermask.folders import write_aside
 from centermask.report.pictures import Shown, draw_objects, read_image
 

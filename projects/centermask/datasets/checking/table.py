@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
+from centermask.datasets.annotations import some
 from centermask.datasets.checking.check import SIZES, Check
 from centermask.datasets.checking.findings import Level
-from centermask.datasets.coco import some
 
 HEADINGS = {
     Level.FAILS: 'A training would fail:',
