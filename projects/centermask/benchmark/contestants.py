@@ -24,7 +24,8 @@ from centermask.detector import CenterMask
 from centermask.engine.launch import load_config
 from centermask.errors import InputError
 from centermask.figures.tradeoff import SHIPPED
-from centermask.inference import half_type, kept_memory, prepare
+from centermask.inference import half_type, prepare
+from centermask.kept_memory import kept_memory
 from centermask.tables.measure import build
 
 EQUAL = 'equal'
