@@ -20,7 +20,7 @@ from mmengine.dataset import pseudo_collate
 from mmengine.optim import OptimWrapper
 from mmengine.registry import DATASETS, DefaultScope
 
-from centermask.benchmark.calibration import COCO_SIZE, COCO_SPREAD
+from centermask.benchmark.calibrated_boxes import COCO_SIZE, COCO_SPREAD
 from centermask.benchmark.pictures import MADE_SIZE, make_picture
 from centermask.errors import InputError
 
