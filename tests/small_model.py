@@ -101,3 +101,13 @@ def batch(model: CenterMask, images: list[Tensor], samples: list[DetDataSample])
 def without_gradient(module: torch.nn.Module) -> list[str]:
     """Names of trainable parameters that the backward pass didn't reach."""
     return [name for name, p in module.named_parameters() if p.requires_grad and p.grad is None]
+
+
+def unlike_identity(module: torch.nn.Module) -> torch.nn.Module:
+    """Give norms statistics and weights that change features."""
+    generator = torch.Generator().manual_seed(0)
+    for norm in module.modules():
+        if isinstance(norm, torch.nn.BatchNorm2d):
+            for tensor in (norm.weight.data, norm.bias.data, norm.running_mean, norm.running_var):
+                tensor.add_(torch.rand(tensor.shape, generator=generator) / 2)
+    return module

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import argparse
-import copy
 import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from centermask.deploy import export, pictures, quantise
+from mmengine.config import Config
+
+from centermask.deploy import pictures, quantise
 from centermask.deploy.accuracy import measure
-from centermask.deploy.comparison import compare
-from centermask.deploy.metadata import Metadata
-from centermask.deploy.runtime import ExportedModel, require
+from centermask.deploy.check import check
+from centermask.deploy.export import describe, has_deform_conv, to_onnx
+from centermask.deploy.files import convert, save_onnx
+from centermask.deploy.runtime import require
 from centermask.detector import CenterMask
 from centermask.engine.inferencer import CenterMaskInferencer, find_images
 from centermask.engine.launch import add_config_options, load_config, require_writable, run
@@ -70,72 +72,32 @@ def require_options(args: argparse.Namespace) -> None:
             require('nncf')
 
 
-def calibration_inputs(args: argparse.Namespace, cfg, model: CenterMask) -> quantise.Inputs:  # type: ignore[no-untyped-def]
-    """Pictures to quantise by, one after the other."""
-    if args.calibration:
-        files = [str(path) for path in find_images(args.calibration)][: args.calibration_count]
-    else:
-        files = pictures.of_data_set(cfg.train_dataloader.dataset, args.calibration_count)
+def calibration_inputs(args: argparse.Namespace, cfg: Config, model: CenterMask) -> quantise.Inputs:
+    """Of the pictures to quantise by."""
+    count = args.calibration_count
+    files = pictures.find(args.calibration, cfg.train_dataloader.dataset, count)[:count]
     if not files:
         raise InputError(
             "--int8 needs pictures and the config's training data are not here: give --calibration FOLDER."
         )
     print(f'quantising by {len(files)} pictures')
-    batches = (pictures.make_batch(model, [image]) for image in pictures.read(cfg, files))
-    return [batch.inputs(args.preprocess) for batch in batches]
+    return pictures.make_inputs(model, pictures.read(cfg, files), args.preprocess)
 
 
-def write(args: argparse.Namespace, cfg, model: CenterMask, metadata: Metadata) -> None:  # type: ignore[no-untyped-def]
-    """Export the model into ``args.out``."""
-    exported = export.to_onnx(model, metadata)
-    smaller = copy.copy(metadata)
-    smaller.precision = 'half' if args.half else 'int8' if args.int8 else 'float32'
-    with tempfile.TemporaryDirectory() as folder:
-        plain = Path(folder) / 'float32.onnx'
-        plain.write_bytes(exported.SerializeToString())
-        if args.format == 'openvino':
-            network = export.to_openvino(plain, smaller)
-            if args.int8:
-                network = quantise.int8_openvino(network, calibration_inputs(args, cfg, model))
-                export.stamp_openvino(network, smaller)
-            export.save_openvino(network, args.out, half=args.half)
-            return
-        if args.half:
-            exported = quantise.half_onnx(exported)
-        elif args.int8:
-            exported = quantise.int8_onnx(plain, calibration_inputs(args, cfg, model))
-        export.stamp(exported, smaller)
-        export.save_onnx(exported, args.out)
-
-
-def check(args: argparse.Namespace, cfg, model: CenterMask) -> None:  # type: ignore[no-untyped-def]
-    """Compare the file's detections with the checkpoint's, on both runtimes where they can run it."""
-    if args.images:
-        files = [str(path) for path in find_images(args.images)]
-    else:
-        files = pictures.of_data_set(cfg.test_dataloader.dataset, 4)
+def print_check(args: argparse.Namespace, cfg: Config, model: CenterMask) -> None:
+    """Say how the file's detections compare with the checkpoint's."""
+    files = pictures.find(args.images, cfg.test_dataloader.dataset, 4)
     images = pictures.read(cfg, files) if files else pictures.made()
-    batches = [pictures.make_batch(model, [image]) for image in images]
-    if len(images) > 1:
-        batches.append(pictures.make_batch(model, images[:2]))
-    backends = ['onnxruntime', 'openvino'] if args.format == 'onnx' else ['openvino']
-    if export.has_deform_conv(model):
-        backends = ['onnxruntime']
-    for backend in backends:
-        try:
-            exported = ExportedModel(args.out, backend)
-        except InputError as error:
-            if backend == 'openvino' and args.format == 'onnx':
-                print(f'not checked by {backend}: {error}')
-                continue
-            raise
-        comparison = compare(model, exported, batches)
-        print(f'{backend} on {len(images)} {"pictures" if files else "made pictures"}: {comparison}')
-        if comparison.wrong:
-            raise RunError(f'{args.out} finds something else than {args.checkpoint} by {backend}: see above.')
+    for runtime, found in check(model, args.out, images):
+        if isinstance(found, InputError):
+            print(f'not checked by {runtime}: {found}')
+            continue
+        print(f'{runtime} on {len(images)} {"pictures" if files else "made pictures"}: {found}')
+        if found.wrong:
+            raise RunError(f'{args.out} finds something else than {args.checkpoint} by {runtime}: see above.')
 
 
-def print_accuracy(args: argparse.Namespace, cfg) -> None:  # type: ignore[no-untyped-def]
+def print_accuracy(args: argparse.Namespace, cfg: Config) -> None:
     """Say how much AP the smaller numbers cost."""
     if not pictures.of_data_set(cfg.test_dataloader.dataset, 1):
         print("what it costs in AP is not measured: the config's test data are not here")
@@ -151,16 +113,22 @@ def main(argv: Sequence[str] | None = None) -> None:
     cfg = load_config(args.config, args.cfg_options)
     require_writable(args.out.parent, '--out')
     model = CenterMaskInferencer(cfg, args.checkpoint, 'cpu').model
-    metadata = export.describe(model, cfg, args.preprocess, args.full_masks, args.fixed)
-    if args.format == 'openvino' and export.has_deform_conv(model):
+    metadata = describe(model, cfg, args.preprocess, args.full_masks, args.fixed)
+    if args.format == 'openvino' and has_deform_conv(model):
         raise InputError("OpenVINO doesn't run deformable convs of this kind: export with --format onnx.")
     print(f'exporting {args.checkpoint}, which takes a minute')
-    write(args, cfg, model, metadata)
+    exported = to_onnx(model, metadata)
+    metadata.precision = 'half' if args.half else 'int8' if args.int8 else 'float32'
+    inputs = calibration_inputs(args, cfg, model) if args.int8 else ()
+    with tempfile.TemporaryDirectory() as folder:
+        plain = Path(folder) / 'float32.onnx'
+        save_onnx(exported, plain)
+        convert(plain, args.out, metadata, inputs)
     print(f'{args.out} is written, {args.out.with_suffix(SUFFIXES[args.format]).stat().st_size / 1e6:.1f} MB')
     if args.half or args.int8:
         print_accuracy(args, cfg)
     else:
-        check(args, cfg, model)
+        print_check(args, cfg, model)
 
 
 if __name__ == '__main__':

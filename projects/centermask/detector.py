@@ -14,7 +14,8 @@ from mmengine.structures import InstanceData
 from torch import Tensor
 
 from .arguments import dicts, flags, given, refuse, whole_numbers
-from .inference import Folded, kept_memory
+from .folded import Folded
+from .kept_memory import kept_memory
 from .roi_head import clip_to_image
 
 

@@ -1,21 +1,14 @@
 """Testing computes the same with less work, by layers that cannot train.
 
 BN is folded into the convs and channels lie next to each other in memory. On a CPU each conv, what is added to its
-result and its activation are one operator of oneDNN, and large tensors get memory that the process has already.
-
-:func:`prepare` does so to a model that won't train again. :class:`Folded` keeps a twin of a detector that was prepared
-and leaves the detector itself, its state dict and its training as they are.
+result and its activation are one operator of oneDNN.
 """
 
 from __future__ import annotations
 
 import copy
-import ctypes
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from itertools import pairwise
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from mmcv.cnn import ConvModule
@@ -24,8 +17,6 @@ from mmcv.cnn.utils import fuse_conv_bn
 from mmcv.ops import DeformConv2d, ModulatedDeformConv2d, RoIAlign, RoIPool
 from mmdet.models.backbones.resnet import BasicBlock, Bottleneck, ResNet
 from torch import Tensor, nn
-
-Network = TypeVar('Network', bound=nn.Module)
 
 # MMCV's operators that take any memory for rows of one channel after the other.
 CONTIGUOUS_ONLY = (DeformConv2d, ModulatedDeformConv2d, RoIAlign, RoIPool)
@@ -36,40 +27,6 @@ ACTIVATIONS: dict[type, tuple[str, list[float]]] = {
     nn.ReLU: ('relu', []),
     nn.ReLU6: ('hardtanh', [0.0, 6.0]),
 }
-
-
-# Parameters of glibc's mallopt.
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -3, -4
-
-LARGE = 2**25  # bytes; glibc takes larger pieces from the system, once it has adapted itself to large tensors
-KEPT = 2**29  # bytes of free memory that the process keeps at most
-
-
-@contextmanager
-def kept_memory() -> Iterator[None]:
-    """Within, large tensors get memory that the process has already, and afterwards it is kept for the next image.
-
-    By itself glibc takes pieces of 32 MB and more from the system each time and gives free memory back from 64 MB on.
-    The system then clears the same pages again for every image: three quarters of the time of a ResNet-50's first stage
-    at 800 pixels.
-
-    One setting lasts as long as the process: of the memory at the end of its heap, where small and middle-sized pieces
-    come from, up to ``KEPT`` bytes stay with it when they are free, instead of 64 MB. Other code in the process finds
-    malloc otherwise as it is after large tensors: pieces of 32 MB and more are taken from the system and given back.
-    Does nothing where malloc is another's, and next to nothing in threads but the main one, which glibc gives heaps of
-    64 MB.
-    """
-    mallopt = getattr(ctypes.CDLL(None), 'mallopt', None) if sys.platform == 'linux' else None
-    if mallopt is None:
-        yield
-        return
-    mallopt(M_TRIM_THRESHOLD, KEPT)
-    mallopt(M_MMAP_THRESHOLD, LARGE)
-    mallopt(M_MMAP_MAX, 0)
-    try:
-        yield
-    finally:
-        mallopt(M_MMAP_MAX, 2**16)  # glibc's default
 
 
 def prepare(model: Any, dtype: torch.dtype | None = None) -> Any:
@@ -270,116 +227,3 @@ class FusedBlock(nn.Module):
         if self.downsample is None:
             return self.last(self.first(x), x, self.owns_input)
         return self.last(self.first(x), self.downsample(x), owned=True)
-
-
-class Folded:
-    """The twin of a detector that tests in its place.
-
-    The twin is made at the first image and again whenever weights have changed. It is not a module, so the detector's
-    state dict, copies and files don't know of it.
-    """
-
-    def __init__(self) -> None:
-        self.forget()
-
-    def __deepcopy__(self, memo: dict) -> Folded:
-        return Folded()
-
-    def __reduce__(self) -> tuple:
-        return Folded, ()
-
-    def forget(self) -> None:
-        """Make the twin anew at the next image."""
-        self._twin: Any = None
-        self._watch: _Watch | None = None
-        self._half = False
-
-    def of(self, detector: Network, half: bool = False) -> Network:
-        """Return the detector's twin, or the detector itself where the two would differ.
-
-        They would where gradients are wanted, in training, in a graph that is being exported, and where someone has
-        given a module a ``forward`` of its own.
-
-        Args:
-            detector: always the same.
-            half: whether the twin computes in half precision.
-        """
-        modules = _modules(detector)
-        if (
-            torch.is_grad_enabled()
-            or any(module.training or 'forward' in module.__dict__ for module in modules)
-            or torch.compiler.is_compiling()
-            or torch.jit.is_tracing()
-        ):
-            return detector
-        tensors = _tensors(modules)
-        if self._twin is None or self._watch is None or self._half != half or self._watch.changed(tensors):
-            self._twin = prepare(_twin(detector), half_type(tensors[0].device) if half else None)
-            self._watch, self._half = _Watch(tensors), half
-        _share_settings(detector, self._twin)
-        return self._twin
-
-
-class _Watch:
-    """Whether tensors have changed, told without an operator and without waiting for a GPU.
-
-    torch counts the changes of a tensor, but for those by ``.data``. On a CPU a few values of each tensor are compared
-    too, so that of these only such are overlooked that leave most of a tensor as it is.
-    """
-
-    def __init__(self, tensors: list[Tensor]) -> None:
-        samples = [_sample(tensor) for tensor in tensors if tensor.device.type == 'cpu' and tensor.numel()]
-        self.samples = [sample.numpy() for sample in samples]  # views of the tensors' memory
-        self.tensors = tensors  # kept, so that their memory is
-        self.versions, self.values = _versions(tensors), self._read()
-
-    def _read(self) -> list[bytes]:
-        return [sample.tobytes() for sample in self.samples]
-
-    def changed(self, tensors: list[Tensor]) -> bool:
-        """Whether these are other tensors than at first, or have other values."""
-        return _versions(tensors) != self.versions or self._read() != self.values
-
-
-def _versions(tensors: list[Tensor]) -> list[tuple]:
-    return [(t.data_ptr(), 0 if t.is_inference() else t._version) for t in tensors]
-
-
-def _sample(tensor: Tensor) -> Tensor:
-    """Every eighth part's first value, in the order of memory, as bytes."""
-    step = max(tensor.numel() // 8, 1)
-    return tensor.detach().as_strided((tensor.numel(),), (1,))[::step, None].view(torch.uint8)
-
-
-def _modules(module: nn.Module) -> list[nn.Module]:
-    """Return a module and all in it; ``modules`` takes several times as long."""
-    found = [module]
-    for one in found:  # which grows
-        found += (child for child in one._modules.values() if child is not None)
-    return found
-
-
-def _tensors(modules: list[nn.Module]) -> list[Tensor]:
-    parameters_and_buffers = (values for m in modules for values in (m._parameters.values(), m._buffers.values()))
-    return [tensor for values in parameters_and_buffers for tensor in values if tensor is not None]
-
-
-def _twin(module: Network) -> Network:
-    """Copy the tree of modules; their tensors and everything else stay shared."""
-    twin = copy.copy(module)
-    twin._modules = {name: child and _twin(child) for name, child in module._modules.items()}
-    twin._parameters = {
-        name: None if tensor is None else nn.Parameter(tensor.detach(), requires_grad=False)
-        for name, tensor in module._parameters.items()
-    }
-    twin._buffers = dict(module._buffers)
-    return twin
-
-
-def _share_settings(module: nn.Module, twin: Any, depth: int = 2) -> None:
-    """Give the twin and its larger parts what has been set on the detector's since, such as a ``test_cfg``."""
-    own = ('_modules', '_parameters', '_buffers')
-    twin.__dict__.update((name, value) for name, value in module.__dict__.items() if name not in own)
-    for name, child in module.named_children() if depth else ():
-        if type(twin._modules[name]) is type(child):
-            _share_settings(child, twin._modules[name], depth - 1)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from .detector import CenterMask
 from .fcos_head import nms_by_class
-from .inference import kept_memory
+from .kept_memory import kept_memory
 
 
 def _flip_boxes(boxes: Tensor, meta: dict) -> Tensor:

@@ -8,7 +8,7 @@ import torch
 
 from centermask.benchmark.contestants import EQUAL, SHIPPED, Contestant
 from centermask.benchmark.malloc import _Information, without_kept_memory
-from centermask.inference import LARGE, kept_memory
+from centermask.kept_memory import LARGE, kept_memory
 
 
 def _fresh_pieces() -> int:

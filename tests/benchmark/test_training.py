@@ -13,13 +13,14 @@ from centermask.benchmark.training import OBJECTS, prepare_training, training_se
 from centermask.errors import InputError
 
 
-def test_made_data(tmp_path: Path) -> None:
+@pytest.mark.parametrize('kind', ['star', 'paper'])
+def test_made_data(kind: str, tmp_path: Path) -> None:
     write_data(tmp_path, 2)
     coco = json.loads((tmp_path / 'annotations.json').read_text())
     assert len(coco['images']) == 2
     assert len(coco['annotations']) == 2 * OBJECTS
     assert all(annotation['area'] > 10 for annotation in coco['annotations'])
-    data = training_set(small_config('star', 5), tmp_path, (64, 96))
+    data = training_set(small_config(kind, 5), tmp_path, (64, 96))
     assert len(data) == 2
     assert min(data[0]['inputs'].shape[-2:]) == 64
     assert len(data[0]['data_samples'].gt_instances) == OBJECTS

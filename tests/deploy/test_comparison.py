@@ -1,11 +1,10 @@
 """Which differences between a checkpoint and its file are allowed."""
 
-from types import SimpleNamespace
-
 import numpy as np
 import torch
 
-from centermask.deploy.comparison import Comparison, Eager, _compare_image
+from centermask.deploy.comparison import Comparison, Image
+from centermask.deploy.eager import Eager
 from centermask.deploy.runtime import Detections
 
 Row = tuple[tuple[float, float, float, float], int, float]
@@ -14,6 +13,7 @@ Row = tuple[tuple[float, float, float, float], int, float]
 FAR: Row = ((10, 10, 30, 30), 0, 0.9)
 LEFT: Row = ((50, 50, 90, 90), 1, 0.8)
 RIGHT: Row = ((60, 50, 100, 90), 1, 0.7)  # its IoU with the left one is 30 / 50
+TEST_CFG = dict(score_thr=0.05, max_per_img=50, nms=dict(iou_threshold=0.6))
 
 
 def _detections(*rows: Row) -> Detections:
@@ -27,13 +27,10 @@ def _compare(expected: list[Row], found: list[Row], class_score: float = 0.5, la
     rows = [FAR, LEFT, RIGHT]
     class_scores = torch.full((3, 2), 0.5)
     class_scores[2] = class_score
-    eager = Eager(_detections(*expected), torch.tensor([row[0] for row in rows]), class_scores, last_score)
-    model = SimpleNamespace(
-        test_cfg=dict(score_thr=0.05, max_per_img=50, nms=dict(iou_threshold=0.6)),
-        bbox_head=SimpleNamespace(plus_one=False),
-    )
+    boxes = torch.tensor([row[0] for row in rows])
+    eager = Eager(_detections(*expected), boxes, boxes, class_scores, last_score)
     result = Comparison()
-    _compare_image(result, model, eager, _detections(*found), (200, 200))
+    Image(eager, _detections(*found), TEST_CFG).compare(result)
     return result
 
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import nullcontext
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,9 +23,10 @@ from one_size import SIZE, of_one_size
 from small_model import small_model_config
 
 from centermask import CenterMask
-from centermask.deploy import export, quantise
+from centermask.deploy import export
 from centermask.deploy.comparison import compare
-from centermask.deploy.pictures import Batch, make_batch
+from centermask.deploy.files import convert, save_onnx
+from centermask.deploy.pictures import Batch, make_batch, make_inputs
 from centermask.deploy.runtime import ExportedModel
 from centermask.errors import InputError
 
@@ -98,7 +100,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Export]:
         model = build(recipe, backbone)
         file = folder / f'{case}.onnx'
         with of_one_size() if case in OF_ONE_SIZE else nullcontext():
-            export.save_onnx(export.to_onnx(model, export.describe(model, cfg, **options)), file)
+            save_onnx(export.to_onnx(model, export.describe(model, cfg, **options)), file)
         return Export(model, file)
 
     return make
@@ -123,7 +125,7 @@ def with_values(made: Export, folder: Path, name: str, value: float) -> Export:
     (parameter,) = (tensor for tensor in changed.graph.initializer if tensor.name.endswith(name))
     values = np.full_like(numpy_helper.to_array(parameter), value)
     parameter.CopyFrom(numpy_helper.from_array(values, parameter.name))
-    export.save_onnx(changed, folder / 'changed.onnx')
+    save_onnx(changed, folder / 'changed.onnx')
     return Export(model, folder / 'changed.onnx')
 
 
@@ -204,8 +206,7 @@ def test_standard_operators_and_metadata(made: Callable[[str], Export]) -> None:
 def test_openvino_file(made: Callable[[str], Export], tmp_path: Path) -> None:
     model, file = made('lite star')
     metadata = ExportedModel(file).metadata
-    network = export.to_openvino(file, metadata)
-    export.save_openvino(network, tmp_path / 'model.xml')
+    convert(file, tmp_path / 'model.xml', metadata)
     exported = ExportedModel(tmp_path / 'model.xml')
     assert exported.metadata == metadata
     assert compare(model, exported, batches(model)).wrong == []
@@ -262,16 +263,10 @@ def test_deformable_convs_are_not_for_openvino(made: Callable[[str], Export]) ->
 def test_smaller_numbers(made: Callable[[str], Export], tmp_path: Path) -> None:
     """float16 and int8 files are smaller, run, and say what they are."""
     model, file = made('lite star')
-    inputs = [make_batch(model, noise((96, 96), seed=seed)).inputs(False) for seed in range(2)]
+    inputs = make_inputs(model, noise((96, 96), (96, 96)), False)
     metadata = ExportedModel(file).metadata
-    metadata.precision = 'half'
-    half = quantise.half_onnx(onnx.load(file))
-    export.stamp(half, metadata)
-    export.save_onnx(half, tmp_path / 'half.onnx')
-    metadata.precision = 'int8'
-    quantised = quantise.int8_onnx(file, inputs)
-    export.stamp(quantised, metadata)
-    export.save_onnx(quantised, tmp_path / 'int8.onnx')
+    for precision in ('half', 'int8'):
+        convert(file, tmp_path / f'{precision}.onnx', replace(metadata, precision=precision), inputs)
     (expected,) = ExportedModel(file)(**inputs[0])
     for name, share in (('half', 0.55), ('int8', 0.4)):
         assert (tmp_path / f'{name}.onnx').stat().st_size < share * file.stat().st_size

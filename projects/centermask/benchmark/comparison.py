@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -57,73 +57,42 @@ class Wishes:
     batch_size: int = 0
 
 
+class Entrant(NamedTuple):
+    """What is timed, and what the benchmark's file says of it, which grows."""
+
+    contestant: Contestant
+    entry: dict[str, Any]
+
+
+class Trainee(NamedTuple):
+    """A step of training that is timed, and what the benchmark's file says of it."""
+
+    step: Step
+    entry: dict[str, Any]
+
+
+Say = Callable[[str], None]
+"""Told, line by line, how far it is."""
+
+
 def compare(
-    configs: Sequence[str],
-    pictures: Sequence[np.ndarray],
-    wishes: Wishes,
-    say: Callable[[str], None] = lambda line: None,
+    configs: Sequence[str], pictures: Sequence[np.ndarray], wishes: Wishes, say: Say = lambda line: None
 ) -> dict[str, Any]:
     """Time models on pictures and return what was measured, as the benchmark's JSON file holds it.
 
     Raises:
         InputError: a config can't be used, or its model not be calibrated.
     """
-    contestants: list[Contestant] = []
-    measured: list[dict[str, Any]] = []
-    steps: dict[str, Step] = {}
-    training: list[dict[str, Any]] = []
-    for number, name in enumerate(configs, 1):
-        config = read_config(name)
-        contestant, found = shipped(name, config, pictures, wishes.detections, wishes.device, wishes.size, wishes.masks)
-        say(
-            f'{number}/{len(configs)} {short_name(name)}: {found.candidates:.0f} scores pass, '
-            f'{found.into_nms:.0f} boxes into NMS, {found.detections:.0f} detections of {found.object_size:.0f} pixels'
-        )
-        amp = (wishes.ways or {}).get('amp', False)
-        others = [
-            one
-            for one in (
-                *other_ways(contestant, **(wishes.ways or {})),
-                *exported_ways(contestant, config, wishes.runtimes, amp, wishes.int8),
-            )
-            if _runs(one, say)
-        ]
-        contestants += [contestant, *others]
-        measured += [_facts(one, contestant) | found._asdict() for one in (contestant, *others)]
-        if wishes.batch_size:
-            timed = timed_on(wishes.device)
-            steps[name], rate = prepare_training(config, contestant.model, wishes.batch_size, wishes.size, timed)
-            training.append(dict(config=name, **{'batch size': wishes.batch_size, 'loader images/s/core': rate}))
+    entrants, trainees = _line_up(configs, pictures, wishes, say)
     peaks = _peaks(wishes.device, wishes.int8)
-    by_name = {str(contestant): contestant for contestant in contestants}
-    runs = {name: contestant.run for name, contestant in by_name.items()}
-    say(f'{len(contestants)} to time in {wishes.rounds} rounds after one to warm up')
-    seconds = measure(runs, wishes.rounds, timed_on(wishes.device), 1, say, lambda name: by_name[name].memory())
-    for contestant, entry in zip(contestants, measured, strict=True):
-        times = summary(seconds[str(contestant)])
-        entry |= dict(ms=times.median, quartiles=[times.lower, times.upper], range=[times.least, times.most])
-        entry['ratio'] = times.median / measured[0]['ms']
-    if steps:
-        say(f'training steps of {wishes.batch_size} images')
-        runs = {name: step.run for name, step in steps.items()}
-        seconds = measure(runs, wishes.rounds, timed, 1, say, lambda name: without_kept_memory())
-        for entry in training:
-            times = summary(seconds[entry['config']])
-            entry |= dict(ms=times.median, quartiles=[times.lower, times.upper])
-            entry['ratio'] = times.median / training[0]['ms']
+    _add_times(entrants, wishes, say)
+    if trainees:
+        _add_training_times(trainees, wishes, say)
     if wishes.stages:
-        _add_costs(contestants, measured, wishes.device, say)
-        _add_stages(contestants, measured, wishes.device, say)
+        _add_costs(entrants, wishes.device, say)
+        _add_stages(entrants, wishes.device, say)
     peaks = {name: max(value, peaks[name]) for name, value in _peaks(wishes.device, wishes.int8).items()}
-    for entry in measured:
-        if 'stages' in entry:
-            entry['network ms'] = sum(entry['stages'][stage] for stage in NETWORK)
-            entry['beside network'] = sum(entry['stages'].values()) / entry['network ms'] - 1
-        if 'flops' in entry:
-            # Of the network's time; where it isn't known, of all.
-            entry['share of peak'] = (
-                entry['flops'] / entry.get('network ms', entry['ms']) * 1000 / peaks[entry['precision']]
-            )
+    _add_shares(entrants, peaks)
     return dict(
         machine=name_of_machine(wishes.device),
         date=date.today().isoformat(),
@@ -132,8 +101,8 @@ def compare(
         peak={name: round(value) for name, value in peaks.items()},
         rounds=wishes.rounds,
         pictures=[list(picture.shape[:2]) for picture in pictures],
-        models=measured,
-        training=training,
+        models=[entrant.entry for entrant in entrants],
+        training=[trainee.entry for trainee in trainees],
     )
 
 
@@ -144,7 +113,32 @@ def latency(config: Config, device: str) -> tuple[float, tuple[int, int]]:
     return summary(seconds['']).median, contestant.input_size
 
 
-def _runs(contestant: Contestant, say: Callable[[str], None]) -> bool:
+def _line_up(
+    configs: Sequence[str], pictures: Sequence[np.ndarray], wishes: Wishes, say: Say
+) -> tuple[list[Entrant], list[Trainee]]:
+    """Build each config's model in all ways that are wished for, and its step of training."""
+    entrants: list[Entrant] = []
+    trainees: list[Trainee] = []
+    ways = wishes.ways or {}
+    for number, name in enumerate(configs, 1):
+        config = read_config(name)
+        first, found = shipped(name, config, pictures, wishes.detections, wishes.device, wishes.size, wishes.masks)
+        say(
+            f'{number}/{len(configs)} {short_name(name)}: {found.candidates:.0f} scores pass, '
+            f'{found.into_nms:.0f} boxes into NMS, {found.detections:.0f} detections of {found.object_size:.0f} pixels'
+        )
+        exported = exported_ways(first, config, wishes.runtimes, ways.get('amp', False), wishes.int8)
+        others = [one for one in (*other_ways(first, **ways), *exported) if _runs(one, say)]
+        entrants += [Entrant(one, _facts(one, first) | found._asdict()) for one in (first, *others)]
+        if wishes.batch_size:
+            timed = timed_on(wishes.device)
+            step, rate = prepare_training(config, first.model, wishes.batch_size, wishes.size, timed)
+            entry = {'config': name, 'batch size': wishes.batch_size, 'loader images/s/core': rate}
+            trainees.append(Trainee(step, entry))
+    return entrants, trainees
+
+
+def _runs(contestant: Contestant, say: Say) -> bool:
     """Whether a model runs in a way that it wasn't written for; some of MMDetection's don't in half precision."""
     try:
         contestant.run(0)
@@ -167,17 +161,31 @@ def _facts(contestant: Contestant, shipped: Contestant) -> dict[str, Any]:
     )
 
 
-def _peaks(device: str, int8: bool) -> dict[str, float]:
-    dtypes = (torch.float32, half_type(torch.device(device)), *([torch.int8] if int8 else []))
-    return {str(dtype).removeprefix('torch.'): peak(device, dtype) for dtype in dtypes}
+def _add_times(entrants: Sequence[Entrant], wishes: Wishes, say: Say) -> None:
+    by_name = {str(contestant): contestant for contestant, _ in entrants}
+    runs = {name: contestant.run for name, contestant in by_name.items()}
+    say(f'{len(entrants)} to time in {wishes.rounds} rounds after one to warm up')
+    seconds = measure(runs, wishes.rounds, timed_on(wishes.device), 1, say, lambda name: by_name[name].memory())
+    for contestant, entry in entrants:
+        times = summary(seconds[str(contestant)])
+        entry |= dict(ms=times.median, quartiles=[times.lower, times.upper], range=[times.least, times.most])
+        entry['ratio'] = times.median / entrants[0].entry['ms']
 
 
-def _add_costs(
-    contestants: Sequence[Contestant], measured: Sequence[dict], device: str, say: Callable[[str], None]
-) -> None:
+def _add_training_times(trainees: Sequence[Trainee], wishes: Wishes, say: Say) -> None:
+    say(f'training steps of {wishes.batch_size} images')
+    runs = {entry['config']: step.run for step, entry in trainees}
+    seconds = measure(runs, wishes.rounds, timed_on(wishes.device), 1, say, lambda name: without_kept_memory())
+    for _, entry in trainees:
+        times = summary(seconds[entry['config']])
+        entry |= dict(ms=times.median, quartiles=[times.lower, times.upper])
+        entry['ratio'] = times.median / trainees[0].entry['ms']
+
+
+def _add_costs(entrants: Sequence[Entrant], device: str, say: Say) -> None:
     say('counting operations, operator calls, host waits and memory')
     flops: dict[str, int] = {}
-    for contestant, entry in zip(contestants, measured, strict=True):
+    for contestant, entry in entrants:
         if contestant.way == SHIPPED:
             flops[contestant.config] = flops_of(contestant)
         entry['flops'] = flops[contestant.config]
@@ -192,23 +200,39 @@ def _add_costs(
         )
 
 
-def _add_stages(
-    contestants: Sequence[Contestant], measured: Sequence[dict], device: str, say: Callable[[str], None]
-) -> None:
+def _add_stages(entrants: Sequence[Entrant], device: str, say: Say) -> None:
     """Time stages in rounds of their own, since looking at them takes time."""
     say(f'timing stages in {STAGE_ROUNDS} rounds')
-    by_name = {str(contestant): contestant for contestant in contestants if contestant.backend == 'eager'}
+    by_name = {str(contestant): contestant for contestant, _ in entrants if contestant.backend == 'eager'}
     rounds: dict[str, list[dict[str, float]]] = {name: [] for name in by_name}
     for number, name in interleaved(list(by_name), STAGE_ROUNDS):
         watch = Stopwatch(_now_on(device))
         with by_name[name].memory(), timed_by_stage(by_name[name].model, watch), watch.whole():
             by_name[name].run(number)
         rounds[name].append(watch.seconds)
-    for contestant, entry in zip(contestants, measured, strict=True):
+    for contestant, entry in entrants:
         if found := rounds.get(str(contestant)):
             entry['stages'] = {
                 stage: 1000 * statistics.median(seconds.get(stage, 0.0) for seconds in found) for stage in STAGES
             }
+
+
+def _add_shares(entrants: Sequence[Entrant], peaks: Mapping[str, float]) -> None:
+    """Say what share of the time is beside the network, and of the machine's peak the network has."""
+    for _, entry in entrants:
+        if 'stages' in entry:
+            entry['network ms'] = sum(entry['stages'][stage] for stage in NETWORK)
+            entry['beside network'] = sum(entry['stages'].values()) / entry['network ms'] - 1
+        if 'flops' in entry:
+            # Of the network's time; where it isn't known, of all.
+            entry['share of peak'] = (
+                entry['flops'] / entry.get('network ms', entry['ms']) * 1000 / peaks[entry['precision']]
+            )
+
+
+def _peaks(device: str, int8: bool) -> dict[str, float]:
+    dtypes = (torch.float32, half_type(torch.device(device)), *([torch.int8] if int8 else []))
+    return {str(dtype).removeprefix('torch.'): peak(device, dtype) for dtype in dtypes}
 
 
 def _now_on(device: str) -> Callable[[], float]:

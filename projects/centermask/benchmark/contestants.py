@@ -16,17 +16,20 @@ from mmengine.config import Config
 from mmengine.hub import get_config
 from torch import nn
 
-from centermask.benchmark.calibration import Found, calibrate
+from centermask.benchmark.calibration import calibrate
+from centermask.benchmark.calibration_pictures import Found
 from centermask.benchmark.malloc import without_kept_memory
 from centermask.benchmark.pictures import as_batches, set_size
 from centermask.deploy.detector import ExportedCenterMask
 from centermask.detector import CenterMask
 from centermask.engine.launch import load_config
 from centermask.errors import InputError
-from centermask.figures.tradeoff import SHIPPED
-from centermask.inference import half_type, kept_memory, prepare
+from centermask.inference import half_type, prepare
+from centermask.kept_memory import kept_memory
 from centermask.tables.measure import build
 
+# Ways of running a model: without more ado, and as a CenterMask is run.
+SHIPPED = 'as shipped'
 EQUAL = 'equal'
 PARTS = ('backbone', 'neck', 'rpn_head', 'bbox_head', 'mask_head')
 

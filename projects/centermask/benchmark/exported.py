@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -12,18 +13,10 @@ from mmengine.config import Config
 from mmengine.registry import DefaultScope
 
 from centermask.benchmark.contestants import Contestant
-from centermask.deploy import quantise
 from centermask.deploy.detector import ExportedCenterMask
-from centermask.deploy.export import (
-    describe,
-    save_onnx,
-    save_openvino,
-    stamp,
-    stamp_openvino,
-    to_onnx,
-    to_openvino,
-)
-from centermask.deploy.pictures import make_batch
+from centermask.deploy.export import describe, to_onnx
+from centermask.deploy.files import convert, save_onnx
+from centermask.deploy.pictures import make_inputs
 from centermask.detector import CenterMask
 
 RUNTIMES = ('onnxruntime', 'openvino')
@@ -51,27 +44,17 @@ def exported_ways(
     # Quantised random weights may find nothing: of a fixed number of detections the mask branch costs the same.
     metadata = describe(model, config, padded=int8)
     with tempfile.TemporaryDirectory() as folder:
-        names = ('model.onnx', 'half.xml', 'int8.onnx', 'int8.xml')
-        onnx_file, half_file, small_onnx_file, small_file = (Path(folder) / name for name in names)
+        onnx_file = Path(folder) / 'model.onnx'
         save_onnx(to_onnx(model, metadata), onnx_file)
         files = [(runtime, onnx_file, 'float32') for runtime in runtimes]
-        if half and 'openvino' in runtimes:
-            metadata.precision = 'half'
-            save_openvino(to_openvino(onnx_file, metadata), half_file, half=True)
-            files.append(('openvino', half_file, 'bfloat16'))
-        if int8:
-            metadata.precision = 'int8'
-            inputs = [make_batch(model, contestant.batches[0]['inputs']).inputs(metadata.preprocess)]
-            if 'onnxruntime' in runtimes:
-                quantised = quantise.int8_onnx(onnx_file, inputs)
-                stamp(quantised, metadata)
-                save_onnx(quantised, small_onnx_file)
-                files.append(('onnxruntime', small_onnx_file, 'int8'))
-            if 'openvino' in runtimes:
-                network = quantise.int8_openvino(to_openvino(onnx_file, metadata), inputs)
-                stamp_openvino(network, metadata)
-                save_openvino(network, small_file)
-                files.append(('openvino', small_file, 'int8'))
+        inputs = make_inputs(model, contestant.batches[0]['inputs'], metadata.preprocess)
+        smaller = [('openvino', 'half.xml')] if half else []
+        smaller += [('onnxruntime', 'int8.onnx'), ('openvino', 'int8.xml')] if int8 else []
+        for runtime, name in smaller:
+            if runtime in runtimes:
+                file = Path(folder) / name
+                convert(onnx_file, file, replace(metadata, precision=file.stem), inputs)
+                files.append((runtime, file, 'bfloat16' if file.stem == 'half' else file.stem))
         for runtime, file, precision in files:
             settings = dict(mask_format=contestant.masks)
             with DefaultScope.overwrite_default_scope('mmdet'):

@@ -20,7 +20,7 @@ from mmengine.dataset import pseudo_collate
 from mmengine.optim import OptimWrapper
 from mmengine.registry import DATASETS, DefaultScope
 
-from centermask.benchmark.calibration import COCO_SIZE, COCO_SPREAD
+from centermask.benchmark.calibrated_boxes import COCO_SIZE, COCO_SPREAD
 from centermask.benchmark.pictures import MADE_SIZE, make_picture
 from centermask.errors import InputError
 
@@ -79,9 +79,9 @@ def training_set(config: Config, folder: Path, size: tuple[int, int] | None) -> 
     if size:
         scale = (size[1], size[0])
         for transform in settings.pipeline:
-            transform.update(
-                {key: scale if key == 'scale' else [scale] for key in {'scale', 'scales'} & transform.keys()}
-            )
+            for key in {'scale', 'scales'} & transform.keys():
+                # One scale, or a list: those to choose from, or the two ends of a range.
+                transform[key] = [scale, scale] if isinstance(transform[key], list) else scale
     with DefaultScope.overwrite_default_scope('mmdet'), redirect_stdout(io.StringIO()):  # pycocotools prints
         return DATASETS.build(settings)
 

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 import torch
-from mmdet.structures import DetDataSample
-from torch import Tensor
 
+from centermask.deploy.eager import Eager, run_eagerly
 from centermask.deploy.metadata import Metadata
 from centermask.deploy.pictures import Batch
 from centermask.deploy.runtime import Detections, ExportedModel
 from centermask.detector import CenterMask
 from centermask.mask_pasting import paste
-from centermask.roi_head import clip_to_image
 
 BOXES, SCORES, MASKS = 1e-2, 1e-4, 1e-3  # pixels, and differences of probabilities
 MARGIN = 1e-4  # how near a score or an IoU lies to the value that decides
@@ -49,95 +48,76 @@ class Comparison:
         return '\n'.join(lines)
 
 
-@dataclass
-class Eager:
-    """What a checkpoint finds in one image, before pasting, and what decided it."""
+class Detection(NamedTuple):
+    """A detection of one side."""
 
-    found: Detections
-    boxes: Tensor  # (P, 4) of all locations, as they go into NMS
-    class_scores: Tensor  # (P, classes)
-    last_score: float  # of the last detection that NMS kept, if it kept as many as it may, else −1
+    side: Detections
+    place: int  # among the side's
+    whose: str  # the side's name
+
+    @property
+    def label(self) -> int:
+        """Its class."""
+        return int(self.side.labels[self.place])
+
+    @property
+    def score(self) -> float:
+        """Its score."""
+        return self.side.scores[self.place]
+
+    def __str__(self) -> str:
+        box = ', '.join(f'{value:.1f}' for value in self.side.boxes[self.place])
+        return f'class {self.label} at ({box}) with score {self.score:.4f}'
 
 
-@torch.no_grad()
-def run_eagerly(model: CenterMask, images: Tensor, sizes: np.ndarray) -> list[Eager]:
-    """Run the model as tools/test.py does.
+class Image:
+    """One image: what the checkpoint and the file find in it, and why they may differ.
 
     Args:
-        model: in eval mode, on the CPU.
-        images: normalised and padded, (N, 3, H, W).
-        sizes: height and width without padding, (N, 2).
+        eager: of the checkpoint.
+        found: by the file.
+        test_cfg: the model's.
     """
-    fast = model.for_testing()
-    samples = [
-        DetDataSample(metainfo={'img_shape': tuple(size), 'ori_shape': tuple(size), 'scale_factor': (1.0, 1.0)})
-        for size in sizes.tolist()
-    ]
-    x = fast.extract_feat(images)
-    head = fast.bbox_head
-    maps = head(x)
-    detections = head.predict_by_feat(*maps, batch_img_metas=[sample.metainfo for sample in samples])
-    masks = fast.roi_head(x, detections, samples)
-    results = []
-    counts = [len(detected) for detected in detections]
-    everywhere = zip(*(_decoded(head, *level) for level in zip(*maps, head.strides, strict=True)), strict=True)
-    boxes, class_scores = (torch.cat(levels, dim=1) for levels in everywhere)
-    ious = masks.ious if masks.ious is not None else torch.ones(sum(counts))
-    parts = zip(detections, masks.logits.sigmoid().split(counts), ious.split(counts), sizes, strict=True)
-    for i, (detected, probabilities, iou, size) in enumerate(parts):
-        detected.mask_scores = detected.scores * iou
-        detected.masks = probabilities
-        all_boxes = boxes[i]
-        full = len(detected) >= model.test_cfg['max_per_img']
-        last_score = float(detected.scores.min()) if full else -1.0
-        if head.plus_one:
-            limits = all_boxes.new_tensor([size[1], size[0]] * 2) - 1
-            all_boxes = torch.minimum(all_boxes.clamp(min=0), limits)
-        else:
-            detected = clip_to_image(detected, tuple(size))[0]
-        names = ('bboxes', 'labels', 'scores', 'mask_scores', 'masks')
-        found = Detections(*(detected[name].numpy() for name in names))
-        results.append(Eager(found, all_boxes, class_scores[i], last_score))
-    return results
 
+    def __init__(self, eager: Eager, found: Detections, test_cfg: Mapping) -> None:
+        self.eager = eager
+        self.found = found
+        self.test_cfg = test_cfg
+        self.sides = [
+            [Detection(side, i, whose) for i in range(len(side.boxes))]
+            for side, whose in ((eager.found, 'the checkpoint'), (found, 'the file'))
+        ]
 
-def _decoded(head: torch.nn.Module, logits: Tensor, distances: Tensor, _: Tensor, stride: int) -> tuple[Tensor, Tensor]:
-    """Boxes (N, P, 4) in pixels and class scores (N, P, classes) of all locations of a level."""
-    height, width = logits.shape[2:]
-    y, x = torch.meshgrid(torch.arange(height), torch.arange(width), indexing='ij')
-    points = (torch.stack([x, y], dim=2).flatten(0, 1) + 0.5) * stride
-    distances = distances.permute(0, 2, 3, 1).flatten(1, 2) * (stride if head.norm_on_bbox else 1)
-    boxes = torch.cat([points - distances[..., :2], points + distances[..., 2:]], dim=2)
-    return boxes, logits.sigmoid().permute(0, 2, 3, 1).flatten(1, 2)
+    def compare(self, result: Comparison) -> None:
+        """Add what the two sides have in common and what they differ in."""
+        pairs = _pairs(self.eager.found, self.found)
+        result.matched += len(pairs)
+        for i, j in pairs:
+            self._compare_pair(result, i, j)
+        expected, found = self.sides
+        alone = [one for one in expected if one.place not in {i for i, _ in pairs}]
+        alone += [one for one in found if one.place not in {j for _, j in pairs}]
+        self._explain(result, alone)
 
+    def _explain(self, result: Comparison, pending: list[Detection]) -> None:
+        """Divide detections of one side alone into allowed ones and wrong ones."""
+        explained: list[Detection] = []
+        while pending:  # what one of them suppresses, or what takes its place, is explained by it
+            left = []
+            for one in pending:
+                why = self._reason(one, explained)
+                if why:
+                    explained.append(one)
+                    result.allowed.append(f'only {one.whose} has {one}: {why}')
+                else:
+                    left.append(one)
+            if len(left) == len(pending):
+                result.wrong += [f'only {one.whose} has {one}' for one in left]
+                return
+            pending = left
 
-def compare(model: CenterMask, exported: ExportedModel, batches: Sequence[Batch]) -> Comparison:
-    """Compare what the model and a file made of it find; masks in the images' pixels may differ in a few of them."""
-    result = Comparison()
-    for batch in batches:
-        found = exported(**batch.inputs(exported.metadata.preprocess))
-        for eager, of_file, size in zip(
-            run_eagerly(model, batch.network, batch.sizes), found, batch.sizes.tolist(), strict=True
-        ):
-            if exported.metadata.full_masks:
-                eager.found = eager.found._replace(masks=_pasted(eager.found, of_file, exported.metadata))
-            _compare_image(result, model, eager, of_file, tuple(size))
-    return result
-
-
-def _pasted(eager: Detections, of_file: Detections, metadata: Metadata) -> np.ndarray:
-    """Masks in the pixels of the file's; where it has an image of none, of an image of one pixel."""
-    size = of_file.masks.shape[1:] if len(of_file.masks) else (1, 1)
-    return paste(eager.masks, eager.boxes, size, metadata.mask_threshold, metadata.pasting)
-
-
-def _compare_image(
-    result: Comparison, model: CenterMask, eager: Eager, found: Detections, size: tuple[int, int]
-) -> None:
-    expected = eager.found
-    pairs = _pairs(expected, found)
-    result.matched += len(pairs)
-    for i, j in pairs:
+    def _compare_pair(self, result: Comparison, i: int, j: int) -> None:
+        expected, found = self.eager.found, self.found
         differences = [
             float(np.abs(a[i].astype(np.float64) - b[j]).max(initial=0)) for a, b in zip(expected, found, strict=True)
         ]
@@ -147,29 +127,50 @@ def _compare_image(
         result.boxes, result.scores = max(result.boxes, box), max(result.scores, score)
         result.masks = max(result.masks, mask)
         if not (score <= SCORES and mask <= MASKS):
-            result.wrong.append(f'{_named(expected, i)} has scores {score:.1e} and masks {mask:.1e} apart')
-    alone = [(expected, i, 'the checkpoint') for i in range(len(expected.boxes)) if i not in {i for i, _ in pairs}]
-    alone += [(found, j, 'the file') for j in range(len(found.boxes)) if j not in {j for _, j in pairs}]
-    explained: list[tuple[Detections, int]] = []
-    pending = alone
-    while pending:  # what one of them suppresses, or what takes its place, is explained by it
-        left = []
-        for side, i, whose in pending:
-            why = _reason(model, eager, found, side, i, size, explained)
-            if why:
-                explained.append((side, i))
-                result.allowed.append(f'only {whose} has {_named(side, i)}: {why}')
-            else:
-                left.append((side, i, whose))
-        if len(left) == len(pending):
-            result.wrong += [f'only {whose} has {_named(side, i)}' for side, i, whose in left]
-            return
-        pending = left
+            result.wrong.append(f'{self.sides[0][i]} has scores {score:.1e} and masks {mask:.1e} apart')
 
+    def _reason(self, one: Detection, explained: Sequence[Detection]) -> str:
+        """Why a detection may be one side's alone, or nothing."""
+        eager = self.eager
+        place = self._location(one)
+        if place is None:
+            return ''
+        if abs(float(eager.class_scores[place, one.label]) - self.test_cfg['score_thr']) <= MARGIN:
+            return 'its class score lies at the threshold'
+        limit = self.test_cfg['max_per_img']
+        if abs(float(one.score) - eager.last_score) <= MARGIN:
+            return f'its score lies at that of the last of {limit}'
+        threshold = self.test_cfg['nms']['iou_threshold']
+        for other in (*self.sides[0], *self.sides[1]):
+            near = self._location(other) if other.label == one.label else None
+            if near is not None and near != place and abs(self._iou(place, near) - threshold) <= MARGIN:
+                return f"its IoU with another lies at NMS's {threshold}"
+        for other in explained:
+            near = self._location(other)
+            if near is None:
+                continue
+            if other.label == one.label and self._iou(place, near) > threshold - MARGIN:
+                return 'it overlaps such a one'
+            if eager.last_score >= 0 and one.score <= other.score:
+                return f'such a one takes its place among the {limit}'
+        return ''
 
-def _named(side: Detections, i: int) -> str:
-    box = ', '.join(f'{value:.1f}' for value in side.boxes[i])
-    return f'class {side.labels[i]} at ({box}) with score {side.scores[i]:.4f}'
+    def _location(self, one: Detection) -> int | None:
+        """The location that predicts a detection's box, by the class score where several do."""
+        box = torch.from_numpy(one.side.boxes[one.place])
+        near = ((self.eager.clipped - box).abs().amax(1) <= BOXES).nonzero().squeeze(1)
+        if not len(near):
+            return None
+        return int(near[self.eager.class_scores[near, one.label].argmax()])
+
+    def _iou(self, place: int, other: int) -> float:
+        """Of the boxes of two locations, as NMS sees it."""
+        a, b = self.eager.boxes[place], self.eager.boxes[other]
+        offset = self.test_cfg['nms'].get('offset', 0)
+        sides = torch.minimum(a[2:], b[2:]) - torch.maximum(a[:2], b[:2]) + offset
+        inter = float(sides.clamp(min=0).prod())
+        areas = float((a[2:] - a[:2] + offset).prod() + (b[2:] - b[:2] + offset).prod())
+        return inter / max(areas - inter, 1e-9)
 
 
 def _pairs(expected: Detections, found: Detections) -> list[tuple[int, int]]:
@@ -189,59 +190,19 @@ def _pairs(expected: Detections, found: Detections) -> list[tuple[int, int]]:
     return pairs
 
 
-def _reason(
-    model: CenterMask,
-    eager: Eager,
-    found: Detections,
-    side: Detections,
-    i: int,
-    size: tuple[int, int],
-    explained: list[tuple[Detections, int]],
-) -> str:
-    """Why a detection may be one side's alone, or nothing."""
-    cfg = model.test_cfg
-    place = _location(eager, side, i, size, model.bbox_head.plus_one)
-    if place is None:
-        return ''
-    label = int(side.labels[i])
-    if abs(float(eager.class_scores[place, label]) - cfg['score_thr']) <= MARGIN:
-        return 'its class score lies at the threshold'
-    limit = cfg['max_per_img']
-    if abs(float(side.scores[i]) - eager.last_score) <= MARGIN:
-        return f'its score lies at that of the last of {limit}'
-    threshold = cfg['nms']['iou_threshold']
-    offset = cfg['nms'].get('offset', 0)
-    for other in (eager.found, found):
-        for j in np.flatnonzero(other.labels == label).tolist():
-            near = _location(eager, other, j, size, model.bbox_head.plus_one)
-            if near is None or near == place:
-                continue
-            if abs(_iou(eager.boxes[place], eager.boxes[near], offset) - threshold) <= MARGIN:
-                return f"its IoU with another lies at NMS's {threshold}"
-    for other, j in explained:
-        near = _location(eager, other, j, size, model.bbox_head.plus_one)
-        if near is None:
-            continue
-        if other.labels[j] == label and _iou(eager.boxes[place], eager.boxes[near], offset) > threshold - MARGIN:
-            return 'it overlaps such a one'
-        if eager.last_score >= 0 and side.scores[i] <= other.scores[j]:
-            return f'such a one takes its place among the {limit}'
-    return ''
+def compare(model: CenterMask, exported: ExportedModel, batches: Sequence[Batch]) -> Comparison:
+    """Compare what the model and a file made of it find; masks in the images' pixels may differ in a few of them."""
+    result = Comparison()
+    for batch in batches:
+        found = exported(**batch.inputs(exported.metadata.preprocess))
+        for eager, of_file in zip(run_eagerly(model, batch.network, batch.sizes), found, strict=True):
+            if exported.metadata.full_masks:
+                eager.found = eager.found._replace(masks=_pasted(eager.found, of_file, exported.metadata))
+            Image(eager, of_file, model.test_cfg).compare(result)
+    return result
 
 
-def _location(eager: Eager, side: Detections, i: int, size: tuple[int, int], plus_one: bool) -> int | None:
-    """The location that predicts a detection's box, by the class score where several do."""
-    boxes = eager.boxes
-    if not plus_one:
-        boxes = torch.minimum(boxes.clamp(min=0), boxes.new_tensor([size[1], size[0]] * 2))
-    near = ((boxes - torch.from_numpy(side.boxes[i])).abs().amax(1) <= BOXES).nonzero().squeeze(1)
-    if not len(near):
-        return None
-    return int(near[eager.class_scores[near, int(side.labels[i])].argmax()])
-
-
-def _iou(a: Tensor, b: Tensor, offset: int) -> float:
-    sides = torch.minimum(a[2:], b[2:]) - torch.maximum(a[:2], b[:2]) + offset
-    inter = float(sides.clamp(min=0).prod())
-    areas = float((a[2:] - a[:2] + offset).prod() + (b[2:] - b[:2] + offset).prod())
-    return inter / max(areas - inter, 1e-9)
+def _pasted(eager: Detections, of_file: Detections, metadata: Metadata) -> np.ndarray:
+    """Masks in the pixels of the file's; where it has an image of none, of an image of one pixel."""
+    size = of_file.masks.shape[1:] if len(of_file.masks) else (1, 1)
+    return paste(eager.masks, eager.boxes, size, metadata.mask_threshold, metadata.pasting)

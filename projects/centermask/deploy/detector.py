@@ -18,7 +18,7 @@ from torch import Tensor
 from centermask.deploy.runtime import Detections, ExportedModel
 from centermask.encoded_masks import EncodedMasks
 from centermask.errors import InputError
-from centermask.inference import kept_memory
+from centermask.kept_memory import kept_memory
 from centermask.mask_pasting import encode, paste
 from centermask.roi_head import clip_to_image
 

@@ -1,14 +1,12 @@
-"""From a detector to an ONNX or OpenVINO file."""
+"""From a detector to an ONNX model."""
 
 from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import warnings
 from collections.abc import Iterator
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,12 +14,12 @@ from mmcv.ops import ModulatedDeformConv2d
 from mmengine.config import Config
 
 from centermask.deploy import operators
+from centermask.deploy.files import stamp
 from centermask.deploy.graph import OUTPUTS, ExportGraph, Preprocessing
 from centermask.deploy.metadata import Metadata
 from centermask.deploy.runtime import require
 from centermask.detector import CenterMask
 from centermask.errors import InputError
-from centermask.folders import write_aside
 
 OPSET = 18
 OPSET_WITH_DEFORM_CONV = 19
@@ -109,13 +107,6 @@ def to_onnx(model: CenterMask, metadata: Metadata) -> Any:
     return exported
 
 
-def stamp(exported: Any, metadata: Metadata) -> None:
-    """Write metadata into an ONNX model, in place of what it has."""
-    del exported.metadata_props[:]
-    for key, value in metadata.strings().items():
-        exported.metadata_props.add(key=key, value=value)
-
-
 def _trace(graph: torch.nn.Module, inputs: tuple, dims: tuple | None, outputs: list[str], opset: int) -> Any:
     with _silenced():
         program = torch.onnx.export(
@@ -155,49 +146,3 @@ def _silenced() -> Iterator[None]:
             yield
     finally:
         logging.disable(before)
-
-
-def save_onnx(exported: Any, out: Path) -> None:
-    """Write an ONNX model.
-
-    Raises:
-        RunError: it can't be written to its end.
-    """
-    write_aside(out, lambda path: path.write_bytes(exported.SerializeToString()))
-
-
-def to_openvino(onnx_file: Path, metadata: Metadata) -> Any:
-    """An ONNX file of :func:`to_onnx` as an OpenVINO model, with these metadata.
-
-    Raises:
-        InputError: OpenVINO isn't installed.
-    """
-    model = require('openvino').convert_model(onnx_file)
-    stamp_openvino(model, metadata)
-    return model
-
-
-def stamp_openvino(model: Any, metadata: Metadata) -> None:
-    """Write metadata into an OpenVINO model."""
-    for key, value in metadata.strings().items():
-        model.set_rt_info(value, ['centermask', key])
-
-
-def save_openvino(model: Any, out: Path, half: bool = False) -> None:
-    """Write an OpenVINO model: ``out``, and its weights beside it with the suffix ``.bin``.
-
-    Args:
-        model: what :func:`to_openvino` returns.
-        out: ``.xml``.
-        half: whether weights are stored in float16.
-
-    Raises:
-        RunError: it can't be written to its end.
-    """
-    openvino = require('openvino')
-
-    def write(aside: Path) -> None:
-        openvino.save_model(model, aside, compress_to_fp16=half)
-        os.replace(aside.with_suffix('.bin'), out.with_suffix('.bin'))
-
-    write_aside(out, write)

@@ -194,14 +194,15 @@ class ExportGraph(nn.Module):
         Both ways of :mod:`centermask.mask_pasting` are bilinear: a matrix of weights for the rows, one for the columns.
         """
         rounded = self.model.roi_head.pasting == 'rounded'
-        if rounded:
-            masks = F.pad(masks, (1, 1, 1, 1))
-            centers, halves = (boxes[:, :2] + boxes[:, 2:]) / 2, (boxes[:, 2:] - boxes[:, :2]) / 2 * (30 / 28)
+        cells = masks.shape[1]
+        if rounded:  # with a margin of one cell
+            margin = (cells + 2) / cells
+            masks, cells = F.pad(masks, (1, 1, 1, 1)), cells + 2
+            centers, halves = (boxes[:, :2] + boxes[:, 2:]) / 2, (boxes[:, 2:] - boxes[:, :2]) / 2 * margin
             starts = (centers - halves).trunc()
             lengths = ((centers + halves).trunc() - starts + 1).clamp(min=1)
         else:
             starts, lengths = boxes[:, :2], boxes[:, 2:] - boxes[:, :2]
-        cells = masks.shape[1]
         weights = []
         for axis, count in ((1, height), (0, width)):
             pixels = torch.arange(count) - starts[:, axis, None] + 0.5  # (D, count)

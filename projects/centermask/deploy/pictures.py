@@ -15,6 +15,7 @@ from mmdet.utils import get_test_pipeline_cfg
 from mmengine.config import Config, ConfigDict
 from torch import Tensor
 
+from centermask.engine.inferencer import find_images
 from centermask.errors import InputError
 
 
@@ -39,10 +40,24 @@ def make_batch(model: Any, images: Sequence[Tensor]) -> Batch:
     return Batch(network, np.array([image.shape[1:] for image in images]), pixels)
 
 
+def make_inputs(model: Any, images: Sequence[Tensor], preprocess: bool) -> list[dict[str, np.ndarray]]:
+    """What an exported file takes of images (3, H, W) of bytes, one by one, to quantise it by."""
+    return [make_batch(model, [image]).inputs(preprocess) for image in images]
+
+
 def read(cfg: Config, files: Sequence[str | Path]) -> list[Tensor]:
     """Pictures, resized as the config does for testing, each (3, H, W) of bytes."""
     pipeline = Compose(get_test_pipeline_cfg(cfg))
     return [pipeline({'img_path': str(path), 'img_id': i})['inputs'] for i, path in enumerate(files)]
+
+
+def find(folder: str | None, settings: ConfigDict, count: int) -> list[str]:
+    """The paths of a folder's images, or where none is given of ``count`` of a data set: see :func:`of_data_set`.
+
+    Raises:
+        InputError: the folder isn't there or has no images.
+    """
+    return [str(path) for path in find_images(folder)] if folder else of_data_set(settings, count)
 
 
 def of_data_set(settings: ConfigDict, count: int) -> list[str]:

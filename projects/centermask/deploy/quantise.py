@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ FOLLOWING = ('Relu', 'MaxPool')  # in float16 where their input is
 # Layers whose outputs are coordinates and scores: they stay in float32.
 PREDICTORS = ('conv_cls', 'conv_reg', 'conv_centerness', 'conv_logits', 'fc_mask_iou', 'spatial_attention')
 
-Inputs = list[dict[str, np.ndarray]]
+Inputs = Sequence[dict[str, np.ndarray]]
 """What a model takes, image by image."""
 
 

@@ -25,6 +25,13 @@ class Crashes(NamedTuple):
     differences: list[str]
 
 
+class Reference(NamedTuple):
+    """A training that nothing happens to."""
+
+    checkpoint: dict  # its last
+    seconds: float  # that it takes
+
+
 def differences(one: Any, other: Any, name: str = '') -> list[str]:
     """The names of what isn't the same in two checkpoints, bit for bit."""
     if isinstance(one, torch.Tensor) and isinstance(other, torch.Tensor):
@@ -41,64 +48,76 @@ def differences(one: Any, other: Any, name: str = '') -> list[str]:
     return [] if one == other else [name]
 
 
-def crash(
-    training: Training,
-    reference: dict,
-    seconds: float,
-    count: int,
-    number: int,
-    chance: random.Random,
-    say: Callable[[str], None],
-) -> Crashes:
-    """Crash a training some times, let it come to its end and compare it.
+class Crasher:
+    """Sends trainings a signal again and again, each time after a new checkpoint.
 
     Args:
-        training: not begun yet.
-        reference: the last checkpoint of one that nothing happened to.
-        seconds: how long that took.
-        count: how many crashes.
         number: the signal. SIGKILL goes to all processes, every other time while a checkpoint is being written; another
             one to the last process alone.
-        chance: gives the moments, each after a new checkpoint.
+        reference: what the trainings are compared with.
+        chance: gives the moments.
         say: is told of each crash.
     """
-    done = writing = 0
-    while done < count:
-        in_the_write = number == signal.SIGKILL and done % 2 == 0
-        there = _saved(training.work_dir)
+
+    def __init__(
+        self, number: signal.Signals, reference: Reference, chance: random.Random, say: Callable[[str], None]
+    ) -> None:
+        self.number = number
+        self.reference = reference
+        self.chance = chance
+        self.say = say
+
+    def crash(self, training: Training, count: int) -> Crashes:
+        """Crash a training, not begun yet, ``count`` times, let it come to its end and compare it."""
+        done = writing = 0
+        while done < count:
+            struck = self._strike(training, in_the_write=self.number == signal.SIGKILL and done % 2 == 0)
+            codes = training.wait()
+            if any(codes) and not struck:
+                return Crashes(done, writing, [f'exit codes {codes} without a signal'])
+            if not any(codes):  # the signal came too late or in the last validation, with all done and saved
+                self.say('  (it came to its end first: once more from the beginning)')
+                training.remove_checkpoints()
+                continue
+            done += 1
+            half = _writing(training.work_dir)
+            writing += half
+            kept = sorted((path.name for path in training.work_dir.glob('iter_*.pth')), key=len)
+            self.say(
+                f'  {self.number.name} {done} of {count}: exit codes {codes}, checkpoints {kept}'
+                + (', one half-written' if half else '')
+            )
+            if not self._expected(codes):
+                return Crashes(done, writing, [f'exit codes {codes}'])
+        last = training.finish()
+        found = [name for key in COMPARED for name in differences(self.reference.checkpoint[key], last[key], key)]
+        return Crashes(done, writing, found)
+
+    def _strike(self, training: Training, in_the_write: bool) -> bool:
+        """Start a training and send it the signal; False where it ended before."""
+        before = _saved(training.work_dir)
         training.start()
-        while not training.ended() and _saved(training.work_dir) <= there:
+        self._wait_for_the_moment(training, before, in_the_write)
+        if training.ended():
+            return False
+        if in_the_write:
+            time.sleep(self.chance.uniform(0, 0.003))
+        everyone = range(training.processes)
+        for rank in everyone if self.number == signal.SIGKILL else everyone[-1:]:
+            training.send(self.number, rank)
+        return True
+
+    def _wait_for_the_moment(self, training: Training, before: int, in_the_write: bool) -> None:
+        """Wait for a checkpoint after iteration ``before``, then a while or until the next is being written."""
+        while not training.ended() and _saved(training.work_dir) <= before:
             time.sleep(0.002)
-        moment = time.monotonic() + chance.uniform(0, 0.15) * seconds
+        moment = time.monotonic() + self.chance.uniform(0, 0.15) * self.reference.seconds
         while not training.ended() and (not _writing(training.work_dir) if in_the_write else time.monotonic() < moment):
             time.sleep(0.0002)
-        ended = training.ended()
-        if not ended:
-            time.sleep(chance.uniform(0, 0.003) if in_the_write else 0)
-            ranks = range(training.processes) if number == signal.SIGKILL else [training.processes - 1]
-            for rank in ranks:
-                training.send(number, rank)
-        codes = training.wait()
-        if ended and any(codes):
-            return Crashes(done, writing, [f'exit codes {codes} without a signal'])
-        if not any(codes):  # or in its last validation, with all done and saved
-            say('  (it came to its end first: once more from the beginning)')
-            for file in training.work_dir.glob('*.pth'):
-                file.unlink()
-            continue
-        done += 1
-        half = _writing(training.work_dir)
-        writing += half
-        kept = sorted((path.name for path in training.work_dir.glob('iter_*.pth')), key=len)
-        say(
-            f'  {signal.Signals(number).name} {done} of {count}: exit codes {codes}, checkpoints {kept}'
-            + (', one half-written' if half else '')
-        )
-        if number != signal.SIGKILL and any(code != 128 + number for code in codes):
-            return Crashes(done, writing, [f'exit codes {codes}'])
-    last = training.finish()
-    found = [name for key in COMPARED for name in differences(reference[key], last[key], key)]
-    return Crashes(done, writing, found)
+
+    def _expected(self, codes: list[int]) -> bool:
+        """Whether processes ended as they should: all of them alike on a signal that they can handle."""
+        return self.number == signal.SIGKILL or all(code == 128 + self.number for code in codes)
 
 
 def _writing(work_dir: Path) -> bool:

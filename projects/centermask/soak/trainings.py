@@ -143,6 +143,11 @@ class Training:
             raise RunError(f'The training in {self.work_dir} ended with {codes}: see {self.folder}/*.log.')
         return torch.load(last)
 
+    def remove_checkpoints(self) -> None:
+        """Begin it anew next time, or make room."""
+        for file in self.work_dir.glob('*.pth'):
+            file.unlink()
+
     def _run(self, rank: int, port: int) -> None:
         options = {
             **OPTIONS,
