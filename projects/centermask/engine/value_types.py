@@ -35,8 +35,8 @@ _ABOVE_ZERO = re.compile(r'param_scheduler\..*(start_factor|T_max)|optim_wrapper
 def check_values(cfg: Config) -> None:
     """Check that no value of a config has another type than what takes it is annotated with.
 
-    MMDetection's models, transforms and samplers take other numbers and lists than they are annotated with; of those only text
-    is refused that is none.
+    MMDetection's models, transforms and samplers take other numbers and lists than they are annotated with; there only
+    text is refused that should be none, and a number that should be text.
 
     Raises:
         InputError: a value has another. The sentence names its place.
