@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from mmdet.registry import HOOKS
 from mmengine import hooks
@@ -19,11 +20,19 @@ class CheckpointHook(hooks.CheckpointHook):
     """MMEngine's, which deletes the oldest checkpoint, and the best, before it writes the one that replaces it.
 
     It has the same name in MMDetection's registry, so that every config gets it. Arguments are MMEngine's.
+
+    Raises:
+        ValueError: there is no such argument, which MMEngine finds out when it saves.
     """
 
     keep_ckpt_ids: deque
     best_ckpt_path: str | None
     best_ckpt_path_dict: dict[str, str | None]
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if self.args:
+            raise ValueError(f'CheckpointHook has no argument {" nor ".join(self.args)}')
 
     def before_train(self, runner: Runner) -> None:
         super().before_train(runner)
@@ -50,7 +59,6 @@ class CheckpointHook(hooks.CheckpointHook):
             meta=meta,
             by_epoch=self.by_epoch,
             backend_args=self.backend_args,
-            **self.args,
         )
         if is_main_process():
             write_synced(Path(runner.work_dir, 'last_checkpoint'), partial(_write_text, str(self.last_ckpt)))

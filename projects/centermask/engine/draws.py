@@ -43,11 +43,16 @@ class Draws:
         batches: what draws them.
         seed: the run's seed.
         ahead: how many batches are drawn before the one that is trained on at most.
+
+    Raises:
+        ValueError: the sampler of ``batches`` has no seed to save.
     """
 
     def __init__(self, batches: BatchSampler, seed: int, ahead: int) -> None:
         self.batches = batches
         self.sampler: Any = batches.sampler  # MMEngine's hooks and its scaling of learning rates read these
+        if not hasattr(self.sampler, 'seed'):
+            raise ValueError(f'a training needs a sampler that has a seed, as InfiniteSampler, not {self.sampler!r}')
         self.batch_size = batches.batch_size
         self.drop_last = batches.drop_last
         self.seed = seed

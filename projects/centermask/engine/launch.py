@@ -198,7 +198,7 @@ def explained_model_errors(source: str | None, part: str = 'model') -> Iterator[
     """
     try:
         yield
-    except (AssertionError, AttributeError, ImportError, KeyError, RuntimeError, TypeError, ValueError) as error:
+    except (AssertionError, AttributeError, ImportError, LookupError, RuntimeError, TypeError, ValueError) as error:
         if known := _find_known(error):
             raise known from error
         why = ' '.join(str(error.args[0] if error.args else type(error).__name__).split())

@@ -109,7 +109,7 @@ def _check(option: str, options: Mapping[str, Any], node: Any) -> None:
                         f'add {place}._delete_=True to replace it.'
                     )
                 node = {}
-            known, complete = _arguments(place, options.get(f'{place}.type', node.get('type')))
+            known, complete = arguments(place, options.get(f'{place}.type', node.get('type')))
             if not known and not node:
                 return  # a dict that the config doesn't have, of which no class is known
             if key not in node and key not in known and not (place and key in _TAKEN_OUT):
@@ -120,17 +120,20 @@ def _check(option: str, options: Mapping[str, Any], node: Any) -> None:
         place = f'{place}.{key}'.lstrip('.')
 
 
-def _arguments(place: str, kind: str | type | None) -> tuple[set[str], bool]:
-    """The names that a dict of the config may hold, by its type or by its place, and whether those are all."""
+def owners(place: str, kind: str | type | None) -> tuple[Callable | Iterable[str], ...]:
+    """What takes the entries of a dict of the config, by its type or by its place: classes, functions, or names."""
     if kind is None:
-        owners = _UNTYPED.get(place) or _UNTYPED.get('*.' + place.rpartition('.')[2], ())
-    elif isinstance(kind, str):
-        owners = tuple(filter(None, (registry.get(kind) for registry in REGISTRIES)))
-    else:
-        owners = (kind,)
+        return _UNTYPED.get(place) or _UNTYPED.get('*.' + place.rpartition('.')[2], ())
+    if isinstance(kind, str):
+        return tuple(filter(None, (registry.get(kind) for registry in REGISTRIES)))
+    return (kind,)
+
+
+def arguments(place: str, kind: str | type | None) -> tuple[set[str], bool]:
+    """The names that a dict of the config may hold, by its type or by its place, and whether those are all."""
     names: set[str] = set()
     complete = True
-    for owner in owners:
+    for owner in owners(place, kind):
         if callable(owner):
             found, all_found = _parameters(owner)
             names |= found
@@ -145,18 +148,26 @@ def _parameters(owner: Callable) -> tuple[set[str], bool]:
 
     They aren't where a class hands ``**kwargs`` to something other than its bases.
     """
-    functions = (
-        [vars(base)['__init__'] for base in inspect.getmro(owner)[:-1] if '__init__' in vars(base)]
-        if isinstance(owner, type)
-        else [owner]
-    )
     names: set[str] = set()
-    for function in functions:
+    complete = False
+    for function in initialisers(owner):
         parameters = inspect.signature(function).parameters.values()
         names |= {p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)} - {'self'}
-        if not any(p.kind is p.VAR_KEYWORD for p in parameters):
-            return names, True
-    return names, False
+        complete = not _hands_on(function)
+    return names, complete
+
+
+def initialisers(owner: Callable) -> list[Callable]:
+    """A function, or the ``__init__`` of a class and of those bases that it hands ``**kwargs`` to."""
+    if not isinstance(owner, type):
+        return [owner]
+    found = [vars(base)['__init__'] for base in inspect.getmro(owner)[:-1] if '__init__' in vars(base)]
+    last = next((index for index, function in enumerate(found) if not _hands_on(function)), len(found))
+    return found[: last + 1]
+
+
+def _hands_on(function: Callable) -> bool:
+    return any(p.kind is p.VAR_KEYWORD for p in inspect.signature(function).parameters.values())
 
 
 def _reject(option: str, key: str, place: str, known: Iterable[str], complete: bool) -> None:
@@ -176,7 +187,7 @@ def _reject_variable(option: str, key: str, config: dict) -> None:
     value = config[key]
     entries = [
         place
-        for place, other in _entries({name: node for name, node in config.items() if name in _arguments('', None)[0]})
+        for place, other in _entries({name: node for name, node in config.items() if name in arguments('', None)[0]})
         if (place.endswith(f'.{key}') or isinstance(value, dict | list)) and other == value
     ]
     use = ' and '.join(entries[:4]) or 'the entries made from it'

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from centermask.engine.launch import explained_model_errors
 from centermask.engine.processes import join_processes
 from centermask.engine.replay import NotFiniteHook
 from centermask.engine.resumption import choose_start, go_on, register_hooks_of_a_training, with_draws
+from centermask.engine.value_types import check_values
 from centermask.errors import InputError
 from centermask.folders import write_synced
 from centermask.roi_head import CenterMaskRoIHead
@@ -50,9 +52,10 @@ class CenterMaskRunner(Runner):
         """Build a runner from a config.
 
         Raises:
-            InputError: the config names something that there isn't.
+            InputError: the config names something that there isn't, or holds a value of a wrong type.
         """
         check_types(cfg)
+        check_values(cfg)
         return super().from_cfg(cfg)
 
     def setup_env(self, env_cfg: dict) -> None:
@@ -110,6 +113,10 @@ class CenterMaskRunner(Runner):
         with explained_model_errors(self.cfg.filename, 'param_scheduler'):
             return super().build_param_scheduler(scheduler)
 
+    def scale_lr(self, *args: Any) -> None:
+        with explained_model_errors(self.cfg.filename, 'auto_scale_lr'):
+            super().scale_lr(*args)
+
     def _with_rle(self, loop: BaseLoop) -> BaseLoop:
         """The loop; its masks come run-length encoded, as COCO's evaluation needs them, unless the config says how."""
         head = getattr(self._detector(), 'roi_head', None)
@@ -145,6 +152,11 @@ class CenterMaskRunner(Runner):
         """Register the config's hooks, and those that every training has."""
         super().register_hooks(default_hooks, custom_hooks)
         register_hooks_of_a_training(self, self._interruption, NotFiniteHook())
+
+    def call_hook(self, fn_name: str, **kwargs: Any) -> None:
+        """Call all hooks. Before a run some, as an EMA's, build what their arguments are of."""
+        with explained_model_errors(self.cfg.filename, 'hooks') if fn_name == 'before_run' else nullcontext():
+            super().call_hook(fn_name, **kwargs)
 
     def train(self) -> nn.Module:
         """Train; to resume without naming a checkpoint is to take the newest in the work folder that is whole.

@@ -32,6 +32,7 @@ from centermask.engine.launch import explained_model_errors
 from centermask.engine.processes import join_processes
 from centermask.engine.replay import NotFiniteHook
 from centermask.engine.resumption import choose_start, go_on, register_hooks_of_a_training, with_draws
+from centermask.engine.value_types import check_values
 from centermask.errors import InputError
 from centermask.folders import write_synced
 from centermask.vovnet import OSAModule
@@ -189,6 +190,7 @@ class ShardedRunner(FlexibleRunner):
             InputError: the config names something that there isn't.
         """
         check_types(cfg)
+        check_values(cfg)
         return super().from_cfg(cfg)
 
     def build_strategy(self, strategy: Any = None, launcher: str = 'none', **kwargs: Any) -> Any:
