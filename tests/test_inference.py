@@ -6,7 +6,7 @@ from mmdet.registry import MODELS
 from small_model import unlike_identity
 from torch import nn
 
-from centermask.inference import prepare
+from centermask.inference import FusedConv, prepare
 
 BACKBONES = {
     'VoVNet': dict(arch='19-slim'),
@@ -69,6 +69,18 @@ def test_mmdetections_models_can_be_prepared() -> None:
     expected = extractor([feature], rois)
     found = prepare(extractor)([feature.to(memory_format=torch.channels_last)], rois)
     assert torch.equal(found, expected)
+
+
+@pytest.mark.parametrize('kernel', [1, 3])
+def test_weights_are_ordered_for_the_size_of_the_first_image(kernel: int) -> None:
+    """In the order of another size they would be ordered anew at every call, for longer than the conv takes."""
+    conv = nn.Conv2d(64, 192, kernel, padding=kernel // 2)
+    fused = FusedConv(conv)
+    with torch.no_grad():
+        for size, ordered in (((38, 50), True), ((25, 34), False), ((38, 50), True)):
+            x = torch.randn(1, 64, *size)
+            torch.testing.assert_close(fused(x), conv(x), rtol=1e-4, atol=1e-4)
+            assert fused._weight_for(x).is_mkldnn == ordered
 
 
 @pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])  # what CPUs and GPUs compute fast

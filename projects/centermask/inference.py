@@ -159,11 +159,11 @@ class FusedConv(nn.Module):
 
     def __init__(self, conv: nn.Conv2d, activation: nn.Module | None = None) -> None:
         super().__init__()
-        self.weight: Tensor = conv.weight.detach()
+        self.weight = conv.weight.detach().contiguous(memory_format=torch.channels_last)
         self.bias = None if conv.bias is None else conv.bias.detach()
         self.geometry = (list(conv.padding), list(conv.stride), list(conv.dilation), conv.groups)
         self.out_channels = conv.out_channels
-        self.packed = False
+        self.ordered: tuple[tuple[torch.Size, int], Tensor] | None = None
         self.activate(activation or nn.Identity())
 
     def activate(self, activation: nn.Module) -> None:
@@ -180,24 +180,29 @@ class FusedConv(nn.Module):
         """
         # Both at once would take twice as long.
         x = x.to(self.weight.dtype).contiguous(memory_format=torch.channels_last)
-        if not self.packed:
-            # Any order is right for any input. Of 1×1 convs the best one depends on its size; of others oneDNN takes a
-            # slower one in bfloat16 when it knows the size.
-            size = list(x.shape) if self.weight.shape[2:] == (1, 1) else None
-            self.weight = torch.ops.mkldnn._reorder_convolution_weight(self.weight, *self.geometry, size)
-            self.packed = True
+        weight = self._weight_for(x)
         name, arguments = self.activation
         if other is None:
-            return torch.ops.mkldnn._convolution_pointwise(
-                x, self.weight, self.bias, *self.geometry, name, arguments, ''
-            )
+            return torch.ops.mkldnn._convolution_pointwise(x, weight, self.bias, *self.geometry, name, arguments, '')
         if owned:
             return torch.ops.mkldnn._convolution_pointwise_.binary(
-                other, x, self.weight, self.bias, *self.geometry, 'add', 1.0, name, arguments, ''
+                other, x, weight, self.bias, *self.geometry, 'add', 1.0, name, arguments, ''
             )
         return torch.ops.mkldnn._convolution_pointwise.binary(
-            x, other, self.weight, self.bias, *self.geometry, 'add', 1.0, name, arguments, ''
+            x, other, weight, self.bias, *self.geometry, 'add', 1.0, name, arguments, ''
         )
+
+    def _weight_for(self, x: Tensor) -> Tensor:
+        """Return the weight in the order that oneDNN wants, for inputs like the first; for others as it is.
+
+        Any order gives the right result, but one for another size is often ordered anew at every call, which takes
+        several times as long as the conv itself.
+        """
+        situation = (x.shape, torch.get_num_threads())
+        if self.ordered is None:
+            weight = torch.ops.mkldnn._reorder_convolution_weight(self.weight, *self.geometry, list(x.shape))
+            self.ordered = situation, weight
+        return self.ordered[1] if situation == self.ordered[0] else self.weight
 
 
 def _is_plain_block(block: BasicBlock | Bottleneck) -> bool:
