@@ -75,7 +75,7 @@ def require_options(args: argparse.Namespace) -> None:
 def calibration_inputs(args: argparse.Namespace, cfg: Config, model: CenterMask) -> quantise.Inputs:
     """Of the pictures to quantise by."""
     count = args.calibration_count
-    files = pictures.find(args.calibration, cfg.train_dataloader.dataset, count)[:count]
+    files = pictures.find(args.calibration, cfg, 'train', count)[:count]
     if not files:
         raise InputError(
             "--int8 needs pictures and the config's training data are not here: give --calibration FOLDER."
@@ -86,7 +86,7 @@ def calibration_inputs(args: argparse.Namespace, cfg: Config, model: CenterMask)
 
 def print_check(args: argparse.Namespace, cfg: Config, model: CenterMask) -> None:
     """Say how the file's detections compare with the checkpoint's."""
-    files = pictures.find(args.images, cfg.test_dataloader.dataset, 4)
+    files = pictures.find(args.images, cfg, 'test', 4)
     images = pictures.read(cfg, files) if files else pictures.made()
     for runtime, found in check(model, args.out, images):
         if isinstance(found, InputError):

@@ -51,13 +51,21 @@ def read(cfg: Config, files: Sequence[str | Path]) -> list[Tensor]:
     return [pipeline({'img_path': str(path), 'img_id': i})['inputs'] for i, path in enumerate(files)]
 
 
-def find(folder: str | None, settings: ConfigDict, count: int) -> list[str]:
-    """The paths of a folder's images, or where none is given of ``count`` of a data set: see :func:`of_data_set`.
+def find(folder: str | None, cfg: Config, part: str, count: int) -> list[str]:
+    """The paths of a folder's images, or where none is given of ``count`` of a config's.
+
+    Args:
+        folder: which may hold more than ``count``.
+        cfg: read where there is no folder.
+        part: of its data, ``'train'`` or ``'test'``; no paths where they aren't there.
+        count: as :func:`of_data_set` takes it.
 
     Raises:
         InputError: the folder isn't there or has no images.
     """
-    return [str(path) for path in find_images(folder)] if folder else of_data_set(settings, count)
+    if folder:
+        return [str(path) for path in find_images(folder)]
+    return of_data_set(cfg[f'{part}_dataloader'].dataset, count)
 
 
 def of_data_set(settings: ConfigDict, count: int) -> list[str]:
