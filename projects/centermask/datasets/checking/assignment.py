@@ -14,6 +14,7 @@ from mmengine.registry import init_default_scope
 from mmengine.structures import InstanceData
 from torch import Tensor
 
+from centermask.arguments import whole_numbers
 from centermask.datasets.coco import innermost
 from centermask.datasets.transforms import ShorterSideResize
 from centermask.engine.launch import explained_model_errors
@@ -47,8 +48,9 @@ class Assignment:
             self._head = MODELS.build(dict(head, num_classes=1, train_cfg=None, test_cfg=None))
             extractor = (cfg.model.get('roi_head') or {}).get('mask_roi_extractor')
             self._extractor = MODELS.build(extractor) if extractor else None
+            self._divisor = cfg.model.get('data_preprocessor', {}).get('pad_size_divisor', 1)
+            whole_numbers(cfg.model.type, {'data_preprocessor.pad_size_divisor': self._divisor})
         self.strides: Sequence[int] = extractor.featmap_strides if extractor else ()
-        self._divisor = cfg.model.get('data_preprocessor', {}).get('pad_size_divisor', 1)
         self._pipeline = innermost(cfg.train_dataloader)['pipeline']
 
     def sizes(self, width: int, height: int) -> list[Size]:
