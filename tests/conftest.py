@@ -29,7 +29,8 @@ SHARED = REPOSITORY.parent / 'shared'
 # a file's fixtures are made once; one of these begun last would have the others wait for it.
 LONG = (
     'deploy/test_export.py',
-    'deploy/test_comparison.py',
+    'tools/test_export.py',
+    'tools/test_soak.py',
     'test_real_photographs.py',
     'checkpoints/test_conversion.py',
     'tools/test_dist.py',
