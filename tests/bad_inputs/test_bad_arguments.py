@@ -172,11 +172,17 @@ def test_each_argument_has_a_case(part: str) -> None:
 
 
 @pytest.mark.parametrize(
-    'key', ['backbone.arch', 'bbox_head.stacked_convs', 'roi_head.mask_head.num_convs', 'roi_head.mask_iou_head.share']
+    ('key', 'value'),
+    [
+        ('backbone.arch', 'nonsense'),
+        ('bbox_head.stacked_convs', -1),
+        ('roi_head.mask_head.num_convs', -1),
+        ('roi_head.mask_iou_head.share', 'nonsense'),
+    ],
 )
-def test_by_the_command(key: str, config: Path, outcome: Callable, tmp_path: Path) -> None:
-    model = dict(small_model_config(changes={key: 'nonsense'}))
+def test_by_the_command(key: str, value: object, config: Path, outcome: Callable, tmp_path: Path) -> None:
+    model = dict(small_model_config(changes={key: value}))
     config.write_text(config.read_text().replace("dict(type='OneWeight')", repr(model)))
     argument = key.rpartition('.')[2]
-    words = f'The model of {config}', f"'s {argument} is ", "not 'nonsense'"
+    words = f'The model of {config}', f"'s {argument} is ", f'not {value!r}'
     assert outcome('train', config, '--work-dir', tmp_path / 'run').refused(*words)
