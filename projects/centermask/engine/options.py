@@ -48,7 +48,7 @@ _RUNNER_EXTRAS = (
 
 _LOADER = (DataLoader, ('dataset', 'num_batch_per_epoch', 'disable_subprocess_warning'))
 
-# What dicts without a type are arguments of, by their place or by the last part of it: names alone, or with their types.
+# What dicts without a type are arguments of, by their place or by the last part of it: names, or names with types.
 _UNTYPED: dict[str, tuple[Callable | Iterable[str], ...]] = {
     '': (Runner, FlexibleRunner, _RUNNER_EXTRAS),
     'train_dataloader': _LOADER,

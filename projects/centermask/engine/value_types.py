@@ -30,8 +30,8 @@ _WORDS = {  # what is said of a type
 
 # What MMEngine and torch accept at 0 or below, to divide by it, later, or to turn gradients round.
 _ABOVE_ZERO = re.compile(
-    r'param_scheduler\..*(start_factor|T_max|step_size)|optim_wrapper\.clip_grad\.max_norm|auto_scale_lr\.base_batch_size|'
-    r'model\.neck\.out_channels'
+    r'param_scheduler\..*(start_factor|T_max|step_size)|optim_wrapper\.clip_grad\.max_norm|'
+    r'auto_scale_lr\.base_batch_size|model\.neck\.out_channels'
 )
 
 
