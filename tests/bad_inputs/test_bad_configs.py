@@ -119,6 +119,25 @@ CASES: dict[str, tuple[Callable[[str], str], str]] = {  # the file by the proper
         lambda proper: proper + 'auto_scale_lr = dict(enable=True)\n',
         'The auto_scale_lr of',
     ),
+    'rate scaled by batches of no image': (
+        lambda proper: proper + 'auto_scale_lr = dict(enable=True, base_batch_size=0)\n',
+        "auto_scale_lr.base_batch_size can't be 0: it is above 0",
+    ),
+    'rate raised within no step': (
+        lambda proper: (
+            proper
+            + "param_scheduler = [dict(type='OneCycleLR', eta_max=1, total_steps=10, pct_start=0.1, by_epoch=False)]\n"
+        ),
+        'The param_scheduler of',
+    ),
+    'rate lowered at every zeroth step': (
+        lambda proper: proper + "param_scheduler = [dict(type='StepLR', step_size=0, by_epoch=False)]\n",
+        "param_scheduler.0.step_size can't be 0: it is above 0",
+    ),
+    'pyramid without channels': (
+        lambda proper: proper + "model = dict(neck=dict(type='FPN', in_channels=[8], out_channels=0, num_outs=1))\n",
+        "model.neck.out_channels can't be 0: it is above 0",
+    ),
     'threshold as text': (
         lambda proper: proper.replace(
             "type='OneWeight'",

@@ -35,7 +35,7 @@ class Wishes:
 
     Attributes:
         detections: on each picture.
-        rounds: that are timed, after one that isn't.
+        rounds: that are timed, after one for each picture that isn't.
         device: torch's name of it.
         size: of the test pictures' shorter and longer side; None leaves each config its own.
         masks: ``'tensor'`` or ``'rle'``.
@@ -164,8 +164,10 @@ def _facts(contestant: Contestant, shipped: Contestant) -> dict[str, Any]:
 def _add_times(entrants: Sequence[Entrant], wishes: Wishes, say: Say) -> None:
     by_name = {str(contestant): contestant for contestant, _ in entrants}
     runs = {name: contestant.run for name, contestant in by_name.items()}
-    say(f'{len(entrants)} to time in {wishes.rounds} rounds after one to warm up')
-    seconds = measure(runs, wishes.rounds, timed_on(wishes.device), 1, say, lambda name: by_name[name].memory())
+    # A model meets each picture before it is timed: at a size that is new to it, it allocates and orders weights anew.
+    warm_up = len(entrants[0].contestant.batches)
+    say(f'{len(entrants)} to time in {wishes.rounds} rounds after {warm_up} to warm up')
+    seconds = measure(runs, wishes.rounds, timed_on(wishes.device), warm_up, say, lambda name: by_name[name].memory())
     for contestant, entry in entrants:
         times = summary(seconds[str(contestant)])
         entry |= dict(ms=times.median, quartiles=[times.lower, times.upper], range=[times.least, times.most])

@@ -30,6 +30,11 @@ from centermask.errors import InputError, RunError, sentence
 
 _made: list[Path] = []  # folders that this process has made
 
+# What a wrong value in a config raises where something is built of it.
+_OF_A_CONFIG = (
+    *(ArithmeticError, AssertionError, AttributeError, ImportError, LookupError, RuntimeError, TypeError, ValueError),
+)
+
 
 class _Options(DictAction):
     """``KEY=VALUE`` words, where MMEngine's own action ends in a traceback at a word without ``=``."""
@@ -202,7 +207,7 @@ def explained_model_errors(source: str | None, part: str = 'model') -> Iterator[
     """
     try:
         yield
-    except (AssertionError, AttributeError, ImportError, LookupError, RuntimeError, TypeError, ValueError) as error:
+    except _OF_A_CONFIG as error:
         if known := _find_known(error):
             raise known from error
         why = ' '.join(str(error.args[0] if error.args else type(error).__name__).split())

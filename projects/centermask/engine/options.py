@@ -48,7 +48,7 @@ _RUNNER_EXTRAS = (
 
 _LOADER = (DataLoader, ('dataset', 'num_batch_per_epoch', 'disable_subprocess_warning'))
 
-# What dicts without a type are arguments of, by their place or by the last part of it.
+# What dicts without a type are arguments of, by their place or by the last part of it: names, or names with types.
 _UNTYPED: dict[str, tuple[Callable | Iterable[str], ...]] = {
     '': (Runner, FlexibleRunner, _RUNNER_EXTRAS),
     'train_dataloader': _LOADER,
@@ -63,7 +63,7 @@ _UNTYPED: dict[str, tuple[Callable | Iterable[str], ...]] = {
     'model_wrapper_cfg': (MMDistributedDataParallel,),
     'log_processor': (LogProcessor,),
     'randomness': (Runner.set_randomness,),
-    'auto_scale_lr': (('enable', 'base_batch_size'),),
+    'auto_scale_lr': (dict(enable=bool, base_batch_size=int),),
     'env_cfg': (('cudnn_benchmark', 'mp_cfg', 'dist_cfg', 'resource_limit'),),
     'env_cfg.mp_cfg': (('mp_start_method', 'opencv_num_threads'),),
     'env_cfg.dist_cfg': (('backend', 'timeout', 'init_backend', 'port'),),

@@ -189,7 +189,8 @@ class CenterMaskRunner(Runner):
     def _init_model_weights(self) -> None:
         """Initialise weights, but for a training that resumes: it needs no pre-trained backbone any more."""
         if not self._resume:
-            super()._init_model_weights()
+            with explained_model_errors(self.cfg.filename):
+                super()._init_model_weights()
 
     def resume(self, filename: str, *args: Any, **kwargs: Any) -> None:
         """Go on from a checkpoint, with the images after those that were trained on before it, none of which is loaded.

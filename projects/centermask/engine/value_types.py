@@ -28,8 +28,11 @@ _WORDS = {  # what is said of a type
     NoneType: 'None',
 }
 
-# What MMEngine and torch accept at 0 or below, to divide by it in the midst of the training or to turn gradients round.
-_ABOVE_ZERO = re.compile(r'param_scheduler\..*(start_factor|T_max)|optim_wrapper\.clip_grad\.max_norm')
+# What MMEngine and torch accept at 0 or below, to divide by it, later, or to turn gradients round.
+_ABOVE_ZERO = re.compile(
+    r'param_scheduler\..*(start_factor|T_max|step_size)|optim_wrapper\.clip_grad\.max_norm|'
+    r'auto_scale_lr\.base_batch_size|model\.neck\.out_channels'
+)
 
 
 def check_values(cfg: Config) -> None:
@@ -47,17 +50,17 @@ def check_values(cfg: Config) -> None:
         rough = re.match(r'(model|tta_model|tta_pipeline)\.|.*\.(dataset|sampler)\.', place) is not None
         if not any(_fits(value, kind, of, rough) for kind, of in kinds):
             raise InputError(f"In the config {cfg.filename} {place} can't be {value!r}: it is {_say(kinds)}.")
-        if _ABOVE_ZERO.fullmatch(place) and value is not None and value <= 0:
+        if _ABOVE_ZERO.fullmatch(place) and isinstance(value, int | float) and value <= 0:
             raise InputError(f"In the config {cfg.filename} {place} can't be {value!r}: it is above 0.")
 
 
 def _annotated(node: Any, place: str = '') -> Iterator[tuple[str, Any, list]]:
     """The entries of a nested config that some class or function takes, with the annotations of that."""
     if isinstance(node, dict):
-        taking = [_annotations(owner) for owner in owners(place, node.get('type')) if callable(owner)]
+        taking = [_annotations(owner) if callable(owner) else owner for owner in owners(place, node.get('type'))]
         for key, value in node.items():
             inner = f'{place}.{key}'.lstrip('.')
-            if hints := [hints[key] for hints in taking if key in hints]:
+            if hints := [hints[key] for hints in taking if isinstance(hints, dict) and key in hints]:
                 yield inner, value, hints
             yield from _annotated(value, inner)
     elif isinstance(node, list | tuple):

@@ -17,7 +17,7 @@ OF_FILE = {kinds.FIELDS, kinds.IDS, kinds.NAMES}
 def write_repaired(check: Check, out: Path) -> tuple[list[str], list[str]]:
     """Write the annotations without what can't be used and with everything else mended.
 
-    Images that are missing, damaged or of a size that their objects don't fit are left out with their objects.
+    Images that are missing, damaged, refused or of a size that their objects don't fit are left out with their objects.
 
     Args:
         check: of the whole data set.
@@ -37,9 +37,7 @@ def write_repaired(check: Check, out: Path) -> tuple[list[str], list[str]]:
     for finding in check.findings:
         if finding.annotation is not None and finding.kind not in kinds.BEYOND_REPAIR:
             why[finding.annotation].append(finding.kind)
-        if finding.kind in (kinds.MISSING, kinds.UNREADABLE) or (
-            finding.kind == kinds.SIZE and finding.image not in check.sizes
-        ):
+        if finding.kind in kinds.UNUSABLE or (finding.kind == kinds.SIZE and finding.image not in check.sizes):
             dropped[finding.image] = finding
     changes = [f'left out with its objects: {f.what}, one of the {f.kind}' for f in dropped.values()]
     changes += [f'corrected or left out: {f.what}, one of the {f.kind}' for f in check.findings if f.kind in OF_FILE]
