@@ -285,7 +285,7 @@ def test_nothing_to_train_on(check, content: dict, images: Path, case: str, tmp_
     data = Config.fromfile(CONFIG).train_dataloader.dataset
     data.update(data_root='', ann_file=f'{tmp_path}/annotations.json', data_prefix={'img': f'{images}/'})
     data.metainfo = {'classes': ('cat', 'dog')}
-    with pytest.raises(InputError, match='lists no categories|leaves nothing to work on'):
+    with pytest.raises(InputError, match=r'lists no categories|leaves nothing to work on'):
         DATASETS.build(data)
     with pytest.raises(RunError, match=r'--fix .*fixed\.json is not written: no object would be left'):
         write_repaired(found, tmp_path / 'fixed.json')
