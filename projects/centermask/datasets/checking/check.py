@@ -24,6 +24,7 @@ from centermask.datasets.checking.assignment import Assignment
 from centermask.datasets.checking.findings import Finding, Level, level_of
 from centermask.datasets.checking.images import Looked, look
 from centermask.datasets.checking.objects import examine
+from centermask.datasets.images import MAX_PIXELS
 from centermask.errors import InputError, RunError
 
 SIZES = ('small', 'medium', 'large')
@@ -125,7 +126,7 @@ def check_dataset(
     Args:
         ann_file: in COCO's format.
         images: folder that ``file_name`` starts from.
-        assignment: what tells which objects no location learns, and levels; None leaves these out.
+        assignment: what tells which objects no location learns, levels and the most pixels; None leaves these out.
         decode: whether images are read; else only whether they are there.
         sample: look at this many images at most, spread over the file.
 
@@ -150,6 +151,9 @@ def check_dataset(
     originals: dict[bytes, str] = {}
     for task, result in zip(tasks, _results(tasks, assignment, decode), strict=True):
         _add(check, task, result, names, originals)
+    if not check.sampled and not any(sizes.total() for sizes in check.objects.values()):
+        lacks = 'categories' if not names else 'images' if not tasks else 'usable objects but crowds'
+        check.findings.append(Finding(kinds.NOTHING, f'{ann_file.name} has no {lacks}'))
     return check
 
 
@@ -258,7 +262,8 @@ def _look_at(task: _Task, assignment: Assignment | None, decode: bool) -> _Resul
     image_id, name = task.image['id'], task.image['file_name']
     stated = int(task.image['width']), int(task.image['height'])
     unread = Looked([] if task.path.is_file() else [kinds.MISSING], stated, b'')
-    looked = look(task.path) if decode else unread
+    max_pixels = assignment.max_pixels if assignment else MAX_PIXELS
+    looked = look(task.path, max_pixels) if decode else unread
     findings = [Finding(kind, name, image_id) for kind in looked.found]
     size, mended = stated, Mended({}, None)
     if looked.size and looked.size != stated:
