@@ -178,8 +178,9 @@ def _add_training_times(trainees: Sequence[Trainee], wishes: Wishes, say: Say) -
     say(f'training steps of {wishes.batch_size} images')
     runs = {entry['config']: step.run for step, entry in trainees}
     seconds = measure(runs, wishes.rounds, timed_on(wishes.device), 1, say, lambda name: without_kept_memory())
-    for _, entry in trainees:
+    for step, entry in trainees:
         times = summary(seconds[entry['config']])
+        entry['positive RoIs'] = step.positives
         entry |= dict(ms=times.median, quartiles=[times.lower, times.upper])
         entry['ratio'] = times.median / trainees[0].entry['ms']
 

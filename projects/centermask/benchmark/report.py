@@ -37,7 +37,10 @@ def tables(measured: Mapping[str, Any]) -> str:
         of_stages = ('ms of', 'way', *STAGES, 'beside network')
         lines += [*_table(of_stages, (_stages(model) for model in models if 'stages' in model)), '']
     if measured['training']:
-        of_training = ('a training step of', 'images', 'ms', 'quartiles', 'ratio', 'loader: images/s on a core')
+        of_training = (
+            *('a training step of', 'images', 'ms', 'quartiles', 'ratio', 'positive RoIs an image'),
+            'loader: images/s on a core',
+        )
         lines += [*_table(of_training, (_training(entry) for entry in measured['training'])), '']
     return '\n'.join(lines)
 
@@ -53,7 +56,8 @@ def _names(model: Mapping[str, Any]) -> tuple[str, str]:
 
 def _training(entry: Mapping[str, Any]) -> Sequence[str]:
     name, images, rate = short_name(entry['config']), entry['batch size'], entry['loader images/s/core']
-    return name, f'{images}', f'{entry["ms"]:.0f}', _quartiles(entry), f'{entry["ratio"]:.2f}', f'{rate:.1f}'
+    positives = NOT_SEEN if entry['positive RoIs'] is None else f'{entry["positive RoIs"]:.1f}'
+    return name, f'{images}', f'{entry["ms"]:.0f}', _quartiles(entry), f'{entry["ratio"]:.2f}', positives, f'{rate:.1f}'
 
 
 def _quartiles(entry: Mapping[str, Any]) -> str:
