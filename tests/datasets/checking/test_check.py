@@ -308,9 +308,19 @@ def test_objects_that_are_mended_are_enough(check, content: dict, tmp_path: Path
     assert check(tmp_path / 'fixed.json').findings == []
 
 
+@pytest.mark.parametrize('name', ['annotations.json', 'images/../annotations.json', 'link.json', 'hard.json'])
+def test_the_original_stays(check, name: str, tmp_path: Path) -> None:
+    found = check()
+    before = (tmp_path / 'annotations.json').read_bytes()
+    (tmp_path / 'link.json').symlink_to('annotations.json')
+    (tmp_path / 'hard.json').hardlink_to(tmp_path / 'annotations.json')
+    with pytest.raises(InputError, match=rf'{name} is the file that is checked'):
+        write_repaired(found, tmp_path / name)
+    assert (tmp_path / 'annotations.json').read_bytes() == before and (tmp_path / 'link.json').is_symlink()
+
+
 def test_files_that_can_not_be_checked(check, content: dict, images: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r'annotations\.json is the file that is checked'):
-        write_repaired(check(), tmp_path / 'annotations.json')
+    check()
     with pytest.raises(InputError, match=r'The folder of images .*nowhere does not exist'):
         check_dataset(tmp_path / 'annotations.json', tmp_path / 'nowhere', None)
     del content['images']

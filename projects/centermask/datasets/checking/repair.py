@@ -30,7 +30,7 @@ def write_repaired(check: Check, out: Path) -> tuple[list[str], list[str]]:
         InputError: ``out`` is the file that was checked.
         RunError: no object would be left to train on, or it can't be written.
     """
-    if out.absolute() == check.ann_file.absolute():
+    if out.exists() and out.samefile(check.ann_file):
         raise InputError(f'--fix {out} is the file that is checked: name another one, the old one stays as it is.')
     why: dict[int, list[str]] = defaultdict(list)
     dropped: dict = {}
