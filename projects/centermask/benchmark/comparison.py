@@ -15,7 +15,7 @@ import torch
 from mmengine.config import Config
 
 from centermask.benchmark.contestants import SHIPPED, Contestant, other_ways, read_config, shipped, short_name
-from centermask.benchmark.costs import costs_of, flops_of
+from centermask.benchmark.costs import costs_of, flops_of, pasting_of
 from centermask.benchmark.exported import exported_ways
 from centermask.benchmark.machine import name_of_machine, peak
 from centermask.benchmark.malloc import without_kept_memory
@@ -199,12 +199,15 @@ def _add_costs(entrants: Sequence[Entrant], device: str, say: Say) -> None:
         if contestant.backend != 'eager':  # its operators can't be seen
             continue
         costs = costs_of(lambda contestant=contestant: contestant.run(0), device)  # type: ignore[misc]
-        entry |= dict(
-            calls=costs.counted.calls,
-            waits=costs.counted.waits,
-            waits_by_operator=dict(costs.counted.by_operator.most_common()),
-            memory=costs.memory,
-        )
+        calls, waits = pasting_of(contestant)
+        entry |= {
+            'calls': costs.counted.calls,
+            'calls of pasting': calls,
+            'waits': costs.counted.waits,
+            'waits of pasting': waits,
+            'waits_by_operator': dict(costs.counted.by_operator.most_common()),
+            'memory': costs.memory,
+        }
 
 
 def _add_stages(entrants: Sequence[Entrant], device: str, say: Say) -> None:

@@ -28,7 +28,10 @@ def tables(measured: Mapping[str, Any]) -> str:
         '',
     ]
     if any('flops' in model for model in models):
-        of_costs = ('model', 'way', 'params (M)', 'GFLOPs', 'share of peak', 'operator calls', 'host waits', 'MiB')
+        of_costs = (
+            *('model', 'way', 'params (M)', 'GFLOPs', 'share of peak', 'MiB'),
+            *('operator calls', 'without pasting', 'host waits', 'without pasting'),
+        )
         lines += [*_table(of_costs, (_costs(model) for model in models)), '']
     of_found = ('model', 'scores that pass', 'boxes into NMS', 'detections', 'median size', 'small, medium, large')
     shipped = {model['config']: model for model in reversed(models)}
@@ -77,14 +80,18 @@ def _costs(model: Mapping[str, Any]) -> Sequence[str]:
     def told(key: str, unit: float = 1, form: str = '.0f') -> str:
         return f'{model[key] / unit:{form}}' if key in model else NOT_SEEN
 
+    def counts(kind: str) -> tuple[str, str]:
+        if kind not in model:
+            return NOT_SEEN, NOT_SEEN
+        return f'{model[kind]}', f'{model[kind] - model[f"{kind} of pasting"]}'
+
     return (
         *_names(model),
         told('parameters', 1e6, '.1f'),
         told('flops', 1e9, '.1f'),
         told('share of peak', 1, '.2f'),
-        told('calls'),
-        told('waits'),
         told('memory', 2**20),
+        *(cell for kind in ('calls', 'waits') for cell in counts(kind)),
     )
 
 
