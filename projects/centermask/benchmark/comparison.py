@@ -22,7 +22,7 @@ from centermask.benchmark.malloc import without_kept_memory
 from centermask.benchmark.pictures import make_picture
 from centermask.benchmark.rounds import interleaved, measure, summary, timed_on
 from centermask.benchmark.stages import NETWORK, STAGES, Stopwatch, timed_by_stage
-from centermask.benchmark.training import Step, prepare_training
+from centermask.benchmark.training import Step, loader_rate, prepare_training
 from centermask.inference import half_type
 from centermask.tables.measure import count_parameters
 
@@ -131,9 +131,13 @@ def _line_up(
         others = [one for one in (*other_ways(first, **ways), *exported) if _runs(one, say)]
         entrants += [Entrant(one, _facts(one, first) | found._asdict()) for one in (first, *others)]
         if wishes.batch_size:
-            timed = timed_on(wishes.device)
-            step, rate = prepare_training(config, first.model, wishes.batch_size, wishes.size, timed)
-            entry = {'config': name, 'batch size': wishes.batch_size, 'loader images/s/core': rate}
+            step = prepare_training(config, first.model, wishes.batch_size, wishes.size)
+            entry = {
+                'config': name,
+                'batch size': wishes.batch_size,
+                'input': list(step.input_size),
+                'loader images/s/core': loader_rate(config),
+            }
             trainees.append(Trainee(step, entry))
     return entrants, trainees
 

@@ -38,8 +38,8 @@ def tables(measured: Mapping[str, Any]) -> str:
         lines += [*_table(of_stages, (_stages(model) for model in models if 'stages' in model)), '']
     if measured['training']:
         of_training = (
-            *('a training step of', 'images', 'ms', 'quartiles', 'ratio', 'positive RoIs an image'),
-            'loader: images/s on a core',
+            *('a training step of', 'images', 'input', 'ms', 'quartiles', 'ratio', 'positive RoIs an image'),
+            *("loader at the config's own size, images/s: on a core", 'on 8'),
         )
         lines += [*_table(of_training, (_training(entry) for entry in measured['training'])), '']
     return '\n'.join(lines)
@@ -55,9 +55,13 @@ def _names(model: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def _training(entry: Mapping[str, Any]) -> Sequence[str]:
-    name, images, rate = short_name(entry['config']), entry['batch size'], entry['loader images/s/core']
-    positives = NOT_SEEN if entry['positive RoIs'] is None else f'{entry["positive RoIs"]:.1f}'
-    return name, f'{images}', f'{entry["ms"]:.0f}', _quartiles(entry), f'{entry["ratio"]:.2f}', positives, f'{rate:.1f}'
+    size, rate, positives = '×'.join(map(str, entry['input'])), entry['loader images/s/core'], entry['positive RoIs']
+    return (
+        *(short_name(entry['config']), f'{entry["batch size"]}', size),
+        *(f'{entry["ms"]:.0f}', _quartiles(entry), f'{entry["ratio"]:.2f}'),
+        NOT_SEEN if positives is None else f'{positives:.1f}',
+        *(f'{rate:.0f}', f'{8 * rate:.0f}'),
+    )
 
 
 def _quartiles(entry: Mapping[str, Any]) -> str:
