@@ -20,7 +20,7 @@ from centermask.datasets.annotations import CocoAnnotations
 from centermask.datasets.checking import Assignment, Check, check_dataset, draw_worst, write_repaired
 from centermask.datasets.checking import findings as kinds
 from centermask.datasets.checking.findings import Level, level_of
-from centermask.errors import InputError
+from centermask.errors import InputError, RunError
 
 CONFIGS = Path(__file__).resolve().parents[3] / 'configs'
 CONFIG = CONFIGS / 'centermask-lite-star_v2-19-slim_fpn_4x_coco.py'
@@ -264,9 +264,63 @@ def test_entries_of_the_file(check, content: dict, tmp_path: Path) -> None:
     assert check(tmp_path / 'fixed.json').findings == []
 
 
+NOTHING = {
+    'no categories': ({'categories': []}, 'annotations.json has no categories'),
+    'no images': ({'images': []}, 'annotations.json has no images'),
+    'no annotations': ({'annotations': []}, 'annotations.json has no usable objects but crowds'),
+    'crowds': (
+        {'annotations': [annotation(1, 5, 5, 9, 9, iscrowd=1)]},
+        'annotations.json has no usable objects but crowds',
+    ),
+}
+
+
+@pytest.mark.parametrize('case', NOTHING)
+def test_nothing_to_train_on(check, content: dict, images: Path, case: str, tmp_path: Path) -> None:
+    """As the data set has it, which refuses the file: no repaired copy is written."""
+    change, what = NOTHING[case]
+    content.update(change)
+    found = check()
+    assert not found.trains and (kinds.NOTHING, what) in [(f.kind, f.what) for f in found.findings]
+    data = Config.fromfile(CONFIG).train_dataloader.dataset
+    data.update(data_root='', ann_file=f'{tmp_path}/annotations.json', data_prefix={'img': f'{images}/'})
+    data.metainfo = {'classes': ('cat', 'dog')}
+    with pytest.raises(InputError, match=r'lists no categories|leaves nothing to work on'):
+        DATASETS.build(data)
+    with pytest.raises(RunError, match=r'--fix .*fixed\.json is not written: no object would be left'):
+        write_repaired(found, tmp_path / 'fixed.json')
+    assert not (tmp_path / 'fixed.json').exists()
+
+
+def test_nothing_is_left_without_the_images(check, images: Path, tmp_path: Path) -> None:
+    for image in images.iterdir():
+        image.unlink()
+    with pytest.raises(RunError, match='no object would be left'):
+        write_repaired(check(), tmp_path / 'fixed.json')
+    assert not (tmp_path / 'fixed.json').exists()
+
+
+def test_objects_that_are_mended_are_enough(check, content: dict, tmp_path: Path) -> None:
+    content['annotations'] = [OBJECTS[kinds.BOX_UNUSABLE]]
+    found = check()
+    assert {f.kind for f in found.findings} == {kinds.BOX_UNUSABLE, kinds.NOTHING}
+    write_repaired(found, tmp_path / 'fixed.json')
+    assert check(tmp_path / 'fixed.json').findings == []
+
+
+@pytest.mark.parametrize('name', ['annotations.json', 'images/../annotations.json', 'link.json', 'hard.json'])
+def test_the_original_stays(check, name: str, tmp_path: Path) -> None:
+    found = check()
+    before = (tmp_path / 'annotations.json').read_bytes()
+    (tmp_path / 'link.json').symlink_to('annotations.json')
+    (tmp_path / 'hard.json').hardlink_to(tmp_path / 'annotations.json')
+    with pytest.raises(InputError, match=rf'{name} is the file that is checked'):
+        write_repaired(found, tmp_path / name)
+    assert (tmp_path / 'annotations.json').read_bytes() == before and (tmp_path / 'link.json').is_symlink()
+
+
 def test_files_that_can_not_be_checked(check, content: dict, images: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r'annotations\.json is the file that is checked'):
-        write_repaired(check(), tmp_path / 'annotations.json')
+    check()
     with pytest.raises(InputError, match=r'The folder of images .*nowhere does not exist'):
         check_dataset(tmp_path / 'annotations.json', tmp_path / 'nowhere', None)
     del content['images']

@@ -151,6 +151,9 @@ def check_dataset(
     originals: dict[bytes, str] = {}
     for task, result in zip(tasks, _results(tasks, assignment, decode), strict=True):
         _add(check, task, result, names, originals)
+    if not check.sampled and not any(sizes.total() for sizes in check.objects.values()):
+        lacks = 'categories' if not names else 'images' if not tasks else 'usable objects but crowds'
+        check.findings.append(Finding(kinds.NOTHING, f'{ann_file.name} has no {lacks}'))
     return check
 
 

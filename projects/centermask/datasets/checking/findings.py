@@ -18,6 +18,7 @@ class Level(IntEnum):
 FIELDS = 'entries without a needed field, or with one of the wrong type'
 IDS = 'ids that another entry has too'
 NAMES = 'categories of the same name'
+NOTHING = 'files with nothing to train on'
 
 # Of images.
 MISSING = 'images that are missing'
@@ -44,7 +45,7 @@ BOX = 'whose box is not that of its polygons'
 RLE = 'given as RLE without being a crowd (trained as polygons)'
 DUPLICATE = 'that are another one again'
 
-FAILING = {FIELDS, IDS, NAMES, MISSING, UNREADABLE, REFUSED, SIZE}
+FAILING = {FIELDS, IDS, NAMES, NOTHING, MISSING, UNREADABLE, REFUSED, SIZE}
 NOTED = {ROTATED, GRAY, DEEP, ALPHA, COPIES, FLAT, CROSSING, OUTSIDE, BOX, RLE, DUPLICATE}
 # Of images that training can't read.
 UNUSABLE = {MISSING, UNREADABLE, REFUSED}

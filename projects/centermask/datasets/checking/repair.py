@@ -8,7 +8,7 @@ from pathlib import Path
 
 from centermask.datasets.checking import findings as kinds
 from centermask.datasets.checking.check import Check
-from centermask.errors import InputError
+from centermask.errors import InputError, RunError
 from centermask.folders import write_aside
 
 OF_FILE = {kinds.FIELDS, kinds.IDS, kinds.NAMES}
@@ -28,9 +28,9 @@ def write_repaired(check: Check, out: Path) -> tuple[list[str], list[str]]:
 
     Raises:
         InputError: ``out`` is the file that was checked.
-        RunError: it can't be written.
+        RunError: no object would be left to train on, or it can't be written.
     """
-    if out.absolute() == check.ann_file.absolute():
+    if out.exists() and out.samefile(check.ann_file):
         raise InputError(f'--fix {out} is the file that is checked: name another one, the old one stays as it is.')
     why: dict[int, list[str]] = defaultdict(list)
     dropped: dict = {}
@@ -60,6 +60,8 @@ def write_repaired(check: Check, out: Path) -> tuple[list[str], list[str]]:
             changes.append(f'{did}: object {old["id"]}, {", ".join(dict.fromkeys(why[place]))}')
         if entry is not None and entry['image_id'] in kept:
             annotations.append({**entry, 'category_id': check.categories[entry['category_id']]})
+    if all(annotation.get('iscrowd') for annotation in annotations):
+        raise RunError(f'--fix {out} is not written: no object would be left to train on, see above what is wrong.')
     categories = {entry['id']: entry for entry in check.content['categories'] if _is_kept(entry, check.categories)}
     content = {**check.content, 'images': images, 'annotations': annotations, 'categories': [*categories.values()]}
     write_aside(out, lambda aside: aside.write_text(json.dumps(content)))
