@@ -9,7 +9,7 @@ from mmdet.structures.bbox import bbox_overlaps
 from mmengine.config import Config
 from small_contestants import small_config
 
-from centermask.benchmark.rounds import timed_on
+from centermask.benchmark import training
 from centermask.benchmark.training import OBJECTS, POSITIVES, near, prepare_training, training_set, write_data
 from centermask.errors import InputError
 
@@ -31,15 +31,33 @@ def test_made_data(kind: str, tmp_path: Path) -> None:
 def test_step(kind: str, calibrated) -> None:
     contestant, _ = calibrated(kind, 5)
     before = {name: tensor.clone() for name, tensor in contestant.model.state_dict().items()}
-    step, rate = prepare_training(small_config(kind, 5), contestant.model, 1, (64, 96), timed_on('cpu'))
+    step = prepare_training(small_config(kind, 5), contestant.model, 1, (64, 96))
+    assert step.input_size == (64, 85)
     losses = step.run(0)
     assert torch.isfinite(losses['loss'])
     assert step.run(1)['loss_mask'] >= 0
     # In a small picture random weights find a few more; Mask R-CNN would take 128.
     assert POSITIVES * OBJECTS <= step.positives < 1.2 * POSITIVES * OBJECTS
-    assert rate > 0
     after = contestant.model.state_dict()
     assert all(torch.equal(after[name], before[name]) for name in before)  # a copy was trained
+
+
+@pytest.mark.parametrize('kind', ['star', 'Mask R-CNN'])
+def test_loader_at_the_configs_own_size(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(training, 'LOADED', 1)
+    sizes, build = [], training_set
+
+    def seen(*arguments):
+        data = build(*arguments)
+        sizes.append(data[0]['inputs'].shape[-2:])
+        return data
+
+    monkeypatch.setattr(training, 'training_set', seen)
+    threads = torch.get_num_threads()
+    assert training.loader_rate(small_config(kind, 5)) > 0
+    ((shorter, _),) = sizes
+    assert shorter == 800 if kind == 'Mask R-CNN' else 500 < shorter <= 600
+    assert torch.get_num_threads() == threads
 
 
 def test_boxes_near_objects() -> None:

@@ -17,6 +17,7 @@ MODEL = {  # what every model's entry holds
     'config', 'way', 'backend', 'precision', 'masks', 'input', 'parameters', 'mask AP', 'candidates', 'into_nms',
     'detections', 'object_size', 'shares', 'ms', 'quartiles', 'range', 'ratio', 'flops', 'calls', 'waits',
     'waits_by_operator', 'memory', 'stages', 'network ms', 'beside network', 'share of peak',
+    'calls of pasting', 'waits of pasting',
 }  # fmt: skip
 
 
@@ -44,6 +45,8 @@ def test_two_models(tools: Callable, tmp_path: Path, capsys: pytest.CaptureFixtu
         assert model['range'][0] <= model['quartiles'][0] <= model['ms'] <= model['quartiles'][1] <= model['range'][1]
         assert model['ratio'] == pytest.approx(model['ms'] / measured['models'][0]['ms'])
         assert model['share of peak'] > 0
+        assert (model['waits'], model['waits of pasting']) == (6, 1)  # the one that brings all to the host
+        assert 0 < model['calls of pasting'] < model['calls']
     shown = capsys.readouterr().out
     assert 'round 1 of 3, ' in shown
     assert (out / 'benchmark.md').read_text() in shown

@@ -15,14 +15,14 @@ import torch
 from mmengine.config import Config
 
 from centermask.benchmark.contestants import SHIPPED, Contestant, other_ways, read_config, shipped, short_name
-from centermask.benchmark.costs import costs_of, flops_of
+from centermask.benchmark.costs import costs_of, flops_of, pasting_of
 from centermask.benchmark.exported import exported_ways
 from centermask.benchmark.machine import name_of_machine, peak
 from centermask.benchmark.malloc import without_kept_memory
 from centermask.benchmark.pictures import make_picture
 from centermask.benchmark.rounds import interleaved, measure, summary, timed_on
 from centermask.benchmark.stages import NETWORK, STAGES, Stopwatch, timed_by_stage
-from centermask.benchmark.training import Step, prepare_training
+from centermask.benchmark.training import Step, loader_rate, prepare_training
 from centermask.inference import half_type
 from centermask.tables.measure import count_parameters
 
@@ -131,9 +131,13 @@ def _line_up(
         others = [one for one in (*other_ways(first, **ways), *exported) if _runs(one, say)]
         entrants += [Entrant(one, _facts(one, first) | found._asdict()) for one in (first, *others)]
         if wishes.batch_size:
-            timed = timed_on(wishes.device)
-            step, rate = prepare_training(config, first.model, wishes.batch_size, wishes.size, timed)
-            entry = {'config': name, 'batch size': wishes.batch_size, 'loader images/s/core': rate}
+            step = prepare_training(config, first.model, wishes.batch_size, wishes.size)
+            entry = {
+                'config': name,
+                'batch size': wishes.batch_size,
+                'input': list(step.input_size),
+                'loader images/s/core': loader_rate(config),
+            }
             trainees.append(Trainee(step, entry))
     return entrants, trainees
 
@@ -195,12 +199,15 @@ def _add_costs(entrants: Sequence[Entrant], device: str, say: Say) -> None:
         if contestant.backend != 'eager':  # its operators can't be seen
             continue
         costs = costs_of(lambda contestant=contestant: contestant.run(0), device)  # type: ignore[misc]
-        entry |= dict(
-            calls=costs.counted.calls,
-            waits=costs.counted.waits,
-            waits_by_operator=dict(costs.counted.by_operator.most_common()),
-            memory=costs.memory,
-        )
+        calls, waits = pasting_of(contestant)
+        entry |= {
+            'calls': costs.counted.calls,
+            'calls of pasting': calls,
+            'waits': costs.counted.waits,
+            'waits of pasting': waits,
+            'waits_by_operator': dict(costs.counted.by_operator.most_common()),
+            'memory': costs.memory,
+        }
 
 
 def _add_stages(entrants: Sequence[Entrant], device: str, say: Say) -> None:

@@ -7,6 +7,7 @@ import functools
 import io
 import json
 import tempfile
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import redirect_stdout
 from pathlib import Path
@@ -30,6 +31,7 @@ from centermask.errors import InputError
 
 OBJECTS = 7  # of a picture, as COCO has on average
 CORNERS = 24
+LOADED = 32  # images of which the loader's rate is measured
 # RoIs that overlap an object, for each object of an image, the object's own box among them: 56 an image. Mask R-CNN
 # takes up to 128 of its 1000 proposals, CenterMask up to 107 of its 100 detections and the objects.
 POSITIVES = 8
@@ -141,6 +143,12 @@ class Step:
         parameters = [p for p in self.model.parameters() if p.requires_grad]
         self.optimizer = OptimWrapper(torch.optim.SGD(parameters, LEARNING_RATE, momentum=0.9))
 
+    @property
+    def input_size(self) -> tuple[int, int]:
+        """Height and width of the batch's pictures, without what they are padded by to the same size."""
+        heights, widths = zip(*(image.shape[-2:] for image in self.batch['inputs']), strict=True)
+        return max(heights), max(widths)
+
     def _count(self, head: Any, inputs: tuple[Tensor, ...]) -> None:
         self.positives = len(inputs[0]) / len(self.batch['inputs'])
 
@@ -149,17 +157,14 @@ class Step:
         return self.model.train_step(copy.deepcopy(self.batch), self.optimizer)
 
 
-def prepare_training(
-    config: Config, model: Any, batch_size: int, size: tuple[int, int] | None, timed: Callable
-) -> tuple[Step, float]:
-    """Return a model's step of training, and how many images a second one core reads and transforms for it.
+def prepare_training(config: Config, model: Any, batch_size: int, size: tuple[int, int] | None) -> Step:
+    """Return a model's step of training on made data.
 
     Args:
         config: that the model is of.
-        model: calibrated, so that as much is found as later in a training.
+        model: calibrated.
         batch_size: images of a step.
         size: of training pictures' shorter and longer side, instead of the config's own.
-        timed: as :func:`~centermask.benchmark.rounds.timed_on` returns it.
 
     Raises:
         InputError: as :func:`training_set` says.
@@ -167,13 +172,26 @@ def prepare_training(
     with tempfile.TemporaryDirectory() as folder:
         write_data(Path(folder), batch_size)
         data = training_set(config, Path(folder), size)
+        return Step(model, pseudo_collate([data[i] for i in range(batch_size)]))
+
+
+def loader_rate(config: Config) -> float:
+    """Return how many images a second one core reads and transforms, at the config's own size.
+
+    Another size would say little of training: most of the time goes into resizing.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        write_data(Path(folder), LOADED)
+        data = training_set(config, Path(folder), None)
         threads = torch.get_num_threads(), cv2.getNumThreads()
         torch.set_num_threads(1)
         cv2.setNumThreads(1)
         try:
-            items = [data[i] for i in range(batch_size)]
-            seconds = timed(lambda: [data[i] for _ in range(3) for i in range(batch_size)])
+            data[0]  # to warm up
+            start = time.perf_counter()
+            for i in range(LOADED):
+                data[i]
+            return LOADED / (time.perf_counter() - start)
         finally:
             torch.set_num_threads(threads[0])
             cv2.setNumThreads(threads[1])
-    return Step(model, pseudo_collate(items)), 3 * batch_size / seconds
