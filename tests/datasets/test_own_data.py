@@ -142,6 +142,10 @@ WRONG = {
         lambda put: _two_files(put, val={'categories': [{'id': 9, 'name': 'cat'}]}),
         r'val\.json has no category dog, which .*train\.json has: give both',
     ),
+    'ids of two kinds': (
+        lambda put: put('train.json', {**content([1, 2]), 'categories': [{'id': i, 'name': str(i)} for i in (9, 'a')]}),
+        r'train\.json has ids of "categories" that are numbers and others that are text: make all of them numbers\.',
+    ),
     'entry without a field': (
         lambda put: _two_files(put, val={'annotations': [{'id': 1}]}),
         r'val\.json is not in COCO format: entry 0 of "annotations" has no valid "image_id"',

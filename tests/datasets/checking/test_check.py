@@ -323,6 +323,9 @@ def test_files_that_can_not_be_checked(check, content: dict, images: Path, tmp_p
     check()
     with pytest.raises(InputError, match=r'The folder of images .*nowhere does not exist'):
         check_dataset(tmp_path / 'annotations.json', tmp_path / 'nowhere', None)
+    content['images'][0]['id'] = 'one'
+    with pytest.raises(InputError, match='has ids of "images" that are numbers and others that are text'):
+        check()
     del content['images']
     with pytest.raises(InputError, match='it has no list "images"'):
         check()

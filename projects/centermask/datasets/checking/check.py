@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from centermask.datasets.annotations import NEEDED, invalid_fields, read_json
+from centermask.datasets.annotations import NEEDED, check_kind_of_ids, invalid_fields, read_json
 from centermask.datasets.checking import findings as kinds
 from centermask.datasets.checking.assignment import Assignment
 from centermask.datasets.checking.findings import Finding, Level, level_of
@@ -131,7 +131,7 @@ def check_dataset(
         sample: look at this many images at most, spread over the file.
 
     Raises:
-        InputError: the file can't be read or lacks one of its lists, or ``images`` is no folder.
+        InputError: the file can't be read, lacks one of its lists or has ids of two kinds, or ``images`` is no folder.
         RunError: a process was killed, as happens where memory ends.
     """
     content = read_json(str(ann_file))
@@ -175,6 +175,7 @@ def _entries(check: Check, key: str) -> Iterator[tuple[int, dict]]:
     entries = check.content[key]
     wrong = dict(invalid_fields(entries, key))
     ids = [entry['id'] for i, entry in enumerate(entries) if i not in wrong]
+    check_kind_of_ids(ids, key, str(check.ann_file))
     unused = max((number for number in ids if isinstance(number, int)), default=0) + 1
     seen: set = set()
     for i, entry in enumerate(entries):
