@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 import torch
+from mmengine import hooks
+from mmengine.logging import MessageHub
 from mmengine.runner import FlexibleRunner
 
 from centermask.checkpoints.newest import find_newest
@@ -78,6 +80,24 @@ def test_checkpoints_of_one_name_would_be_lost(
     options = [*_options('run', tmp_path, 'filename_tmpl=latest.pth', 'max_keep_ckpts=1'), 'train_cfg.max_iters=2']
     assert outcome('train', config, '--work-dir', tmp_path / 'run', *options).code == 0
     assert not list(tmp_path.rglob('*.pth'))
+
+
+@pytest.mark.parametrize('guarded', [True, False])
+@pytest.mark.parametrize('name', ['kept', 'run/../kept'])
+def test_the_best_checkpoint_is_none_outside_the_folder(name: str, guarded: bool, tmp_path: Path) -> None:
+    """MMEngine removes what the file says was the best, a folder with all that is in it, when a better one comes."""
+    (tmp_path / 'kept/photos').mkdir(parents=True)
+    (tmp_path / 'run').mkdir()
+    hub = MessageHub.get_instance(tmp_path.name)
+    hub.update_info('best_ckpt', str(tmp_path / name))
+    hub.update_info('best_score', 0.1)
+    anything = SimpleNamespace(info=lambda _: None)
+    saves = dict(save_checkpoint=lambda *_, **__: None, message_hub=hub, logger=anything, epoch=0, iter=1)
+    runner = SimpleNamespace(work_dir=str(tmp_path / 'run'), **saves)
+    hook = (checkpoint_hook if guarded else hooks).CheckpointHook(by_epoch=False, save_best='ap', rule='greater')
+    hook.before_train(runner)
+    hook._save_best_checkpoint(runner, {'ap': 0.5})
+    assert (tmp_path / 'kept').exists() == guarded
 
 
 @pytest.mark.parametrize('guarded', [True, False])
