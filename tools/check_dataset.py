@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -31,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             continue
         if path.suffix not in endings or path.is_dir():
             raise InputError(f'{option} {path}: it is a file whose name ends in {" or ".join(endings)}.')
-        if path.exists() and args.images in path.parents:
+        if path.exists() and Path(os.path.realpath(args.images)) in Path(os.path.realpath(path)).parents:
             raise InputError(f'{option} {path} is among the images that are checked: name another file.')
         require_writable(path.parent, option)
 

@@ -13,7 +13,7 @@ from centermask.datasets.images import MAX_PIXELS, check_image
 from centermask.deploy.detector import require_no_model_options
 from centermask.deploy.runtime import is_exported
 from centermask.engine.amp import use_half_precision
-from centermask.engine.inferencer import CenterMaskInferencer, find_images, predict, require_device
+from centermask.engine.inferencer import CenterMaskInferencer, find_images, predict, require_apart, require_device
 from centermask.engine.launch import add_config_options, load_config, positive, require_writable, run, share
 
 
@@ -45,6 +45,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
     images = find_images(args.images)
+    require_apart(images, args.out_dir)
     for image in images:
         check_image(image, args.max_pixels, to_its_end=True)
     cfg = load_config(args.config, args.cfg_options)

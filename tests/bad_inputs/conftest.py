@@ -1,6 +1,7 @@
 """Files that nobody should trust, handed to the commands within this process: 60 cases import torch once."""
 
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,14 +22,16 @@ class Outcome(NamedTuple):
     code: int  # -1 if it raised what would be a traceback
     said: str  # on stderr
     written: list[Path]  # files that weren't there before
+    seconds: float  # of work, beyond importing the command
 
     def refused(self, *words: str) -> bool:
-        """Whether it ended with code 2 and one sentence that has these words, and left nothing behind."""
+        """Whether it ended with code 2 and one sentence that has these words, at once, and left nothing."""
         lines = self.said.splitlines()
         sentence = lines[-1] if lines else ''
         return (
             self.code == 2
             and not self.written
+            and self.seconds < 2
             and sum(line.startswith('error: ') for line in lines) == 1
             and sentence.startswith('error: ')
             and 'Traceback' not in self.said
@@ -55,12 +58,14 @@ def outcome(tools: Callable, tmp_path: Path, capsys: pytest.CaptureFixture) -> C
     def call(tool: str | Callable, *words: object) -> Outcome:
         before = set(tmp_path.rglob('*'))
         main = tools(tool) if isinstance(tool, str) else tool
+        begin = time.process_time()  # which doesn't count what others keep the machine busy with
         try:
             code = run(lambda: main([str(word) for word in words]))
         except Exception as error:
             code = -1
             print(error)
-        return Outcome(code, capsys.readouterr().err, sorted(set(tmp_path.rglob('*')) - before))
+        seconds = time.process_time() - begin
+        return Outcome(code, capsys.readouterr().err, sorted(set(tmp_path.rglob('*')) - before), seconds)
 
     return call
 

@@ -5,7 +5,7 @@ import torch
 from small_contestants import small_config
 from torch import nn
 
-from centermask.benchmark.costs import costs_of, flops_of, peak_memory
+from centermask.benchmark.costs import costs_of, flops_of, pasting_of, peak_memory
 from centermask.benchmark.machine import name_of_machine, peak
 from centermask.tables.measure import count_flops
 
@@ -23,6 +23,14 @@ def test_costs() -> None:
     assert costs.counted.calls >= 5
     # The outputs of the first two layers are there together.
     assert costs.memory == 2 * 10 * 200 * 4
+
+
+def test_pasting_of_each_mask(calibrated) -> None:
+    """MMDetection's waits mostly come from it on a CPU."""
+    few, many = (pasting_of(calibrated('Mask R-CNN', detections)[0]) for detections in (2, 5))
+    assert few > (0, 0)
+    assert many[0] - few[0] >= 3
+    assert many[1] - few[1] >= 3
 
 
 def test_operations_are_counted_as_layers_are_written(calibrated) -> None:

@@ -17,7 +17,9 @@ def test_inner_stages_stop_outer_ones() -> None:
     assert watch.seconds == {'rest': 1 + 5, 'a': 2 + 4, 'b': 3}
 
 
-@pytest.mark.parametrize('kind, masks', [('paper', 'tensor'), ('YOLACT', 'tensor'), ('Mask R-CNN', 'rle')])
+@pytest.mark.parametrize(
+    'kind, masks', [('paper', 'tensor'), ('star', 'rle'), ('YOLACT', 'tensor'), ('Mask R-CNN', 'rle')]
+)
 def test_stages_of_models(kind: str, masks: str, calibrated) -> None:
     """Each kind of model spends time in every stage, and all is as before afterwards."""
     contestant, _ = calibrated(kind, 5, masks=masks)

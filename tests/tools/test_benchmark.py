@@ -17,6 +17,7 @@ MODEL = {  # what every model's entry holds
     'config', 'way', 'backend', 'precision', 'masks', 'input', 'parameters', 'mask AP', 'candidates', 'into_nms',
     'detections', 'object_size', 'shares', 'ms', 'quartiles', 'range', 'ratio', 'flops', 'calls', 'waits',
     'waits_by_operator', 'memory', 'stages', 'network ms', 'beside network', 'share of peak',
+    'calls of pasting', 'waits of pasting',
 }  # fmt: skip
 
 
@@ -44,6 +45,8 @@ def test_two_models(tools: Callable, tmp_path: Path, capsys: pytest.CaptureFixtu
         assert model['range'][0] <= model['quartiles'][0] <= model['ms'] <= model['quartiles'][1] <= model['range'][1]
         assert model['ratio'] == pytest.approx(model['ms'] / measured['models'][0]['ms'])
         assert model['share of peak'] > 0
+        assert (model['waits'], model['waits of pasting']) == (6, 1)  # the one that brings all to the host
+        assert 0 < model['calls of pasting'] < model['calls']
     shown = capsys.readouterr().out
     assert 'round 1 of 3, ' in shown
     assert (out / 'benchmark.md').read_text() in shown
@@ -51,12 +54,15 @@ def test_two_models(tools: Callable, tmp_path: Path, capsys: pytest.CaptureFixtu
     assert cv2.imread(str(out / 'benchmark.png')) is not None
 
 
-def test_photographs_and_run_lengths(tools: Callable, tmp_path: Path) -> None:
-    cv2.imwrite(str(tmp_path / 'a.png'), np.random.default_rng(0).integers(0, 255, (70, 50, 3), np.uint8))
-    arguments = ['--images', str(tmp_path / 'a.png'), '--masks', 'rle', '--size', '64', '96', '--detections', '5']
+def test_photographs_and_run_lengths(tools: Callable, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    pixels = np.random.default_rng(0).integers(0, 255, (70, 50, 3), np.uint8)
+    for name in ('a.png', 'b.png'):
+        cv2.imwrite(str(tmp_path / name), pixels)
+    arguments = ['--images', str(tmp_path), '--masks', 'rle', '--size', '64', '96', '--detections', '5']
     tools('benchmark')([SLIM, *arguments, '--rounds', '1', '--no-stages', '--out', str(tmp_path)])
     measured = json.loads((tmp_path / 'benchmark.json').read_text())
-    assert measured['pictures'] == [[70, 50]]
+    assert measured['pictures'] == [[70, 50]] * 2
+    assert '1 to time in 1 rounds after 2 to warm up' in capsys.readouterr().out  # each picture once
     (model,) = measured['models']
     assert model['masks'] == 'rle'
     assert 'stages' not in model

@@ -67,12 +67,14 @@ def test_fix_and_sheet(check: Callable, shapes: Path, tmp_path: Path) -> None:
         (['{own}', '--config', '{f}/7.py'], 'model is a dict, not 7'),
         (['{own}', '--sheet', '{f}/x.txt'], 'x.txt: it is a file whose name ends in .png or .jpg.'),
         (['{own}', '--sheet', '{images}/000000.jpg'], 'is among the images that are checked'),
+        (['{own}', '--sheet', '{f}/link/../images/000000.jpg'], 'is among the images that are checked'),
         (['{own}', '--fix', '{f}'], 'it is a file whose name ends in .json.'),
         (['{own}', '--fix', '{own}/x.json'], "can't be written to (File exists): give another one by --fix"),
     ],
 )
 def test_bad_input(check: Callable, shapes: Path, args: list[str], words: str, tmp_path: Path) -> None:
     (tmp_path / '7.py').write_text('model = 7')
+    (tmp_path / 'link').symlink_to(shapes / 'images')
     places = dict(own=shapes / 'annotations.json', images=shapes / 'images', f=tmp_path)
     code, _, err = check(*(arg.format(**places) for arg in args))
     assert code == 2 and words in err and err.count('\n') == 1

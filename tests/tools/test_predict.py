@@ -142,6 +142,22 @@ def test_bad_input(args: tuple, words: str, predict: Callable) -> None:
     assert 'Traceback' not in err
 
 
+@pytest.mark.parametrize('link', ['', 'folder', 'image'])
+def test_pictures_never_replace_images(predict: Callable, images: Path, link: str, tmp_path: Path) -> None:
+    """A second run on what the first one drew, by its own name or a link's."""
+    vis = images.rename(tmp_path / 'vis')
+    before = {path: path.read_bytes() for path in vis.iterdir()}
+    source = tmp_path / (link or 'vis')
+    if link == 'folder':
+        source.symlink_to(vis)
+    elif link == 'image':
+        source.mkdir()
+        (source / 'b.png').symlink_to(vis / 'b.png')
+    code, _, err = predict('--out-dir', str(tmp_path / 'any' / '..'), source=source)
+    assert code == 2 and ': pictures go to its folder vis, where ' in err
+    assert {path: path.read_bytes() for path in vis.iterdir()} == before and not (tmp_path / 'any').exists()
+
+
 def test_bad_checkpoint(predict: Callable) -> None:
     code, _, err = predict(checkpoint=Path('no.pth'))
     assert code == 2 and "error: The checkpoint no.pth doesn't exist" in err

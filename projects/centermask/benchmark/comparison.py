@@ -15,14 +15,14 @@ import torch
 from mmengine.config import Config
 
 from centermask.benchmark.contestants import SHIPPED, Contestant, other_ways, read_config, shipped, short_name
-from centermask.benchmark.costs import costs_of, flops_of
+from centermask.benchmark.costs import costs_of, flops_of, pasting_of
 from centermask.benchmark.exported import exported_ways
 from centermask.benchmark.machine import name_of_machine, peak
 from centermask.benchmark.malloc import without_kept_memory
 from centermask.benchmark.pictures import make_picture
 from centermask.benchmark.rounds import interleaved, measure, summary, timed_on
 from centermask.benchmark.stages import NETWORK, STAGES, Stopwatch, timed_by_stage
-from centermask.benchmark.training import Step, prepare_training
+from centermask.benchmark.training import Step, loader_rate, prepare_training
 from centermask.inference import half_type
 from centermask.tables.measure import count_parameters
 
@@ -35,7 +35,7 @@ class Wishes:
 
     Attributes:
         detections: on each picture.
-        rounds: that are timed, after one that isn't.
+        rounds: that are timed, after one for each picture that isn't.
         device: torch's name of it.
         size: of the test pictures' shorter and longer side; None leaves each config its own.
         masks: ``'tensor'`` or ``'rle'``.
@@ -131,9 +131,13 @@ def _line_up(
         others = [one for one in (*other_ways(first, **ways), *exported) if _runs(one, say)]
         entrants += [Entrant(one, _facts(one, first) | found._asdict()) for one in (first, *others)]
         if wishes.batch_size:
-            timed = timed_on(wishes.device)
-            step, rate = prepare_training(config, first.model, wishes.batch_size, wishes.size, timed)
-            entry = {'config': name, 'batch size': wishes.batch_size, 'loader images/s/core': rate}
+            step = prepare_training(config, first.model, wishes.batch_size, wishes.size)
+            entry = {
+                'config': name,
+                'batch size': wishes.batch_size,
+                'input': list(step.input_size),
+                'loader images/s/core': loader_rate(config),
+            }
             trainees.append(Trainee(step, entry))
     return entrants, trainees
 
@@ -164,8 +168,10 @@ def _facts(contestant: Contestant, shipped: Contestant) -> dict[str, Any]:
 def _add_times(entrants: Sequence[Entrant], wishes: Wishes, say: Say) -> None:
     by_name = {str(contestant): contestant for contestant, _ in entrants}
     runs = {name: contestant.run for name, contestant in by_name.items()}
-    say(f'{len(entrants)} to time in {wishes.rounds} rounds after one to warm up')
-    seconds = measure(runs, wishes.rounds, timed_on(wishes.device), 1, say, lambda name: by_name[name].memory())
+    # A model meets each picture before it is timed: at a size that is new to it, it allocates and orders weights anew.
+    warm_up = len(entrants[0].contestant.batches)
+    say(f'{len(entrants)} to time in {wishes.rounds} rounds after {warm_up} to warm up')
+    seconds = measure(runs, wishes.rounds, timed_on(wishes.device), warm_up, say, lambda name: by_name[name].memory())
     for contestant, entry in entrants:
         times = summary(seconds[str(contestant)])
         entry |= dict(ms=times.median, quartiles=[times.lower, times.upper], range=[times.least, times.most])
@@ -176,8 +182,9 @@ def _add_training_times(trainees: Sequence[Trainee], wishes: Wishes, say: Say) -
     say(f'training steps of {wishes.batch_size} images')
     runs = {entry['config']: step.run for step, entry in trainees}
     seconds = measure(runs, wishes.rounds, timed_on(wishes.device), 1, say, lambda name: without_kept_memory())
-    for _, entry in trainees:
+    for step, entry in trainees:
         times = summary(seconds[entry['config']])
+        entry['positive RoIs'] = step.positives
         entry |= dict(ms=times.median, quartiles=[times.lower, times.upper])
         entry['ratio'] = times.median / trainees[0].entry['ms']
 
@@ -192,12 +199,15 @@ def _add_costs(entrants: Sequence[Entrant], device: str, say: Say) -> None:
         if contestant.backend != 'eager':  # its operators can't be seen
             continue
         costs = costs_of(lambda contestant=contestant: contestant.run(0), device)  # type: ignore[misc]
-        entry |= dict(
-            calls=costs.counted.calls,
-            waits=costs.counted.waits,
-            waits_by_operator=dict(costs.counted.by_operator.most_common()),
-            memory=costs.memory,
-        )
+        calls, waits = pasting_of(contestant)
+        entry |= {
+            'calls': costs.counted.calls,
+            'calls of pasting': calls,
+            'waits': costs.counted.waits,
+            'waits of pasting': waits,
+            'waits_by_operator': dict(costs.counted.by_operator.most_common()),
+            'memory': costs.memory,
+        }
 
 
 def _add_stages(entrants: Sequence[Entrant], device: str, say: Say) -> None:

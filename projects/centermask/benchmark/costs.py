@@ -14,6 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from centermask.benchmark.contestants import Contestant
 from centermask.benchmark.counting import Cost, count
+from centermask.benchmark.stages import Stopwatch, timed_by_stage
 
 
 class Costs(NamedTuple):
@@ -33,6 +34,18 @@ def costs_of(run: Callable[[], object], device: str) -> Costs:
     with count() as counted:
         run()
     return Costs(counted, peak_memory(run, device))
+
+
+def pasting_of(contestant: Contestant) -> tuple[int, int]:
+    """Return how many of an image's operator calls and host waits are pasting: one more run.
+
+    MMDetection pastes mask by mask on a CPU, in chunks of masks on a GPU.
+    """
+    with count() as counted:
+        calls, waits = Stopwatch(lambda: counted.calls), Stopwatch(lambda: counted.waits)
+        with timed_by_stage(contestant.model, calls), timed_by_stage(contestant.model, waits):
+            contestant.run(0)
+    return int(calls.seconds['pasting']), int(waits.seconds['pasting'])
 
 
 def flops_of(contestant: Contestant) -> int:

@@ -28,7 +28,10 @@ def tables(measured: Mapping[str, Any]) -> str:
         '',
     ]
     if any('flops' in model for model in models):
-        of_costs = ('model', 'way', 'params (M)', 'GFLOPs', 'share of peak', 'operator calls', 'host waits', 'MiB')
+        of_costs = (
+            *('model', 'way', 'params (M)', 'GFLOPs', 'share of peak', 'MiB'),
+            *('operator calls', 'without pasting', 'host waits', 'without pasting'),
+        )
         lines += [*_table(of_costs, (_costs(model) for model in models)), '']
     of_found = ('model', 'scores that pass', 'boxes into NMS', 'detections', 'median size', 'small, medium, large')
     shipped = {model['config']: model for model in reversed(models)}
@@ -37,7 +40,10 @@ def tables(measured: Mapping[str, Any]) -> str:
         of_stages = ('ms of', 'way', *STAGES, 'beside network')
         lines += [*_table(of_stages, (_stages(model) for model in models if 'stages' in model)), '']
     if measured['training']:
-        of_training = ('a training step of', 'images', 'ms', 'quartiles', 'ratio', 'loader: images/s on a core')
+        of_training = (
+            *('a training step of', 'images', 'input', 'ms', 'quartiles', 'ratio', 'positive RoIs an image'),
+            *("loader at the config's own size, images/s: on a core", 'on 8'),
+        )
         lines += [*_table(of_training, (_training(entry) for entry in measured['training'])), '']
     return '\n'.join(lines)
 
@@ -52,8 +58,13 @@ def _names(model: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def _training(entry: Mapping[str, Any]) -> Sequence[str]:
-    name, images, rate = short_name(entry['config']), entry['batch size'], entry['loader images/s/core']
-    return name, f'{images}', f'{entry["ms"]:.0f}', _quartiles(entry), f'{entry["ratio"]:.2f}', f'{rate:.1f}'
+    size, rate, positives = '×'.join(map(str, entry['input'])), entry['loader images/s/core'], entry['positive RoIs']
+    return (
+        *(short_name(entry['config']), f'{entry["batch size"]}', size),
+        *(f'{entry["ms"]:.0f}', _quartiles(entry), f'{entry["ratio"]:.2f}'),
+        NOT_SEEN if positives is None else f'{positives:.1f}',
+        *(f'{rate:.0f}', f'{8 * rate:.0f}'),
+    )
 
 
 def _quartiles(entry: Mapping[str, Any]) -> str:
@@ -69,14 +80,18 @@ def _costs(model: Mapping[str, Any]) -> Sequence[str]:
     def told(key: str, unit: float = 1, form: str = '.0f') -> str:
         return f'{model[key] / unit:{form}}' if key in model else NOT_SEEN
 
+    def counts(kind: str) -> tuple[str, str]:
+        if kind not in model:
+            return NOT_SEEN, NOT_SEEN
+        return f'{model[kind]}', f'{model[kind] - model[f"{kind} of pasting"]}'
+
     return (
         *_names(model),
         told('parameters', 1e6, '.1f'),
         told('flops', 1e9, '.1f'),
         told('share of peak', 1, '.2f'),
-        told('calls'),
-        told('waits'),
         told('memory', 2**20),
+        *(cell for kind in ('calls', 'waits') for cell in counts(kind)),
     )
 
 

@@ -13,6 +13,8 @@ from unittest.mock import patch
 import mmdet.structures.mask
 from torch import nn
 
+from centermask import mask_pasting
+
 NETWORK = ('backbone', 'neck', 'box head', 'mask branch')
 STAGES = ('pre-processing', *NETWORK, 'selection and NMS', 'pasting', 'encoding', 'rest')
 
@@ -54,7 +56,12 @@ class Stopwatch:
 def stages_of(model: Any) -> tuple[dict[nn.Module, str], list[tuple[Any, str, str]]]:
     """Return the stage of each of a detector's parts, and of methods and functions (owner, name, stage) in them."""
     parts = {model.data_preprocessor: 'pre-processing', model.backbone: 'backbone'}
-    functions: list[tuple[Any, str, str]] = [(mmdet.structures.mask, 'encode_mask_results', 'encoding')]
+    functions: list[tuple[Any, str, str]] = [
+        (mmdet.structures.mask, 'encode_mask_results', 'encoding'),
+        # A CenterMask encodes stripes of a mask as they are pasted.
+        (mask_pasting, '_changes', 'encoding'),
+        (mask_pasting, '_rle', 'encoding'),
+    ]
 
     def add(owner: Any, name: str, stage: str) -> None:
         part = getattr(owner, name, None)

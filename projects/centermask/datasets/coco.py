@@ -14,8 +14,8 @@ from mmdet.registry import DATASETS
 from mmengine.fileio import get_local_path
 from mmengine.logging import MMLogger
 
-from centermask.datasets.annotations import LARGEST, CocoAnnotations, box_has_area, is_number, some
-from centermask.datasets.images import MAX_PIXELS, UnreadableError, check_image
+from centermask.datasets.annotations import CocoAnnotations, box_has_area, some
+from centermask.datasets.images import MAX_PIXELS, UnreadableError, check_image, valid_max_pixels
 from centermask.datasets.rle import rle_to_polygons
 from centermask.errors import InputError, RunError
 
@@ -38,9 +38,7 @@ class CenterMaskCocoDataset(CocoDataset):
     """
 
     def __init__(self, *args: Any, max_pixels: int = MAX_PIXELS, **kwargs: Any) -> None:
-        if not is_number(max_pixels, LARGEST) or max_pixels < 1:
-            raise ValueError(f'max_pixels is a number from 1 up, not {max_pixels!r}')
-        self.max_pixels = max_pixels
+        self.max_pixels = valid_max_pixels(max_pixels)
         super().__init__(*args, **kwargs)
 
     @classmethod

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
+from centermask.datasets.annotations import LARGEST, is_number
 from centermask.errors import InputError
 
 # 300 MB decoded: cameras make no larger pictures, and a file of a few bytes can claim to be one.
@@ -13,8 +17,25 @@ MAX_PIXELS = 100_000_000
 FORMATS = ('BMP', 'GIF', 'JPEG', 'PNG', 'PPM', 'TIFF', 'WEBP')
 
 
+def valid_max_pixels(value: Any) -> int:
+    """Return the ``max_pixels`` of a data set; a ValueError says what it must be."""
+    if not is_number(value, LARGEST) or value < 1:
+        raise ValueError(f'max_pixels is a number from 1 up, not {value!r}')
+    return value
+
+
 class UnreadableError(InputError):
     """A file that is damaged, no image or not there."""
+
+
+@contextmanager
+def pil_unlimited() -> Iterator[None]:
+    """Lift PIL's own limit of an image's pixels, which is of another size than ours, and warns."""
+    limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+    try:
+        yield
+    finally:
+        Image.MAX_IMAGE_PIXELS = limit
 
 
 def check_image(path: str | Path, max_pixels: int = MAX_PIXELS, to_its_end: bool = False) -> None:
@@ -34,9 +55,8 @@ def check_image(path: str | Path, max_pixels: int = MAX_PIXELS, to_its_end: bool
     if not Path(path).is_file():
         raise UnreadableError(f"The image {path} is no file or doesn't exist: take it away.")
     Image.init()  # PIL knows half of its formats until then
-    limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None  # PIL's is of its own size, and warns
     try:
-        with Image.open(path, formats=FORMATS) as image:
+        with pil_unlimited(), Image.open(path, formats=FORMATS) as image:
             width, height = image.size
             if width * height > max_pixels:
                 raise InputError(
@@ -56,5 +76,3 @@ def check_image(path: str | Path, max_pixels: int = MAX_PIXELS, to_its_end: bool
         raise UnreadableError(
             f'The image {path} could not be read, it is damaged or no image: take it away.'
         ) from error
-    finally:
-        Image.MAX_IMAGE_PIXELS = limit

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -123,6 +124,14 @@ def require_device(name: str) -> None:
         raise InputError(f'--device {name} is not on this machine: give cpu, or cuda where there is a GPU.') from error
 
 
+def require_apart(images: Sequence[Path], out_dir: Path) -> None:
+    """Raise an :class:`InputError` where pictures would be written among the images, perhaps in place of one."""
+    pictures = os.path.realpath(out_dir / 'vis')
+    for image in images:
+        if pictures in (os.path.realpath(image.parent), os.path.dirname(os.path.realpath(image))):
+            raise InputError(f'--out-dir {out_dir}: pictures go to its folder vis, where {image} is: name another one.')
+
+
 def predict(images: Sequence[Path], inferencer: CenterMaskInferencer, out_dir: Path, score_thr: float) -> list[Path]:
     """Write each picture with its detections, and all detections as COCO results.
 
@@ -140,9 +149,10 @@ def predict(images: Sequence[Path], inferencer: CenterMaskInferencer, out_dir: P
         The paths of the two JSON files.
 
     Raises:
-        InputError: the folder can't be written to.
+        InputError: the folder can't be written to, or images are in its ``vis``.
         RunError: an image can't be read.
     """
+    require_apart(images, out_dir)
     require_writable(out_dir / 'vis', '--out-dir')
     classes = inferencer.model.dataset_meta['classes']
     category_ids = list(range(1, len(classes) + 1))

@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader
 
 from centermask.arguments import given, whole_numbers
 from centermask.checkpoints.loading import count_classes, load_weights, read_checkpoint, require_fit, start_from
+from centermask.checkpoints.training_state import require_training
 from centermask.engine.draws import TrainingLoader, leave_signals_to_the_run
 from centermask.engine.interruption import Interruption
 from centermask.engine.known_types import check_types
@@ -224,11 +225,8 @@ class CenterMaskRunner(Runner):
             start_from(model, checkpoint, filename)
         else:
             require_fit(load_weights(model, checkpoint['state_dict']), filename, model)
-        if self._resume and 'iter' not in checkpoint.get('meta', {}):
-            raise InputError(
-                f'The checkpoint {filename} holds weights only and no state of a training to resume: '
-                'start from it by --cfg-options load_from=FILE.'
-            )
+        if self._resume:
+            require_training(checkpoint, filename)
         self._draws = checkpoint.get('meta', {}).get('draws')
         self.call_hook('after_load_checkpoint', checkpoint=checkpoint)
         load_weights(model, checkpoint['state_dict'])  # an EMA hook may have swapped them for its own

@@ -24,6 +24,7 @@ from torch.distributed.fsdp.wrap import ModuleWrapPolicy
 from torch.nn.utils import clip_grad_norm_
 
 from centermask.checkpoints.loading import load_weights, read_checkpoint, require_fit, start_from
+from centermask.checkpoints.training_state import require_training
 from centermask.engine.draws import TrainingLoader, leave_signals_to_the_run
 from centermask.engine.finite import NotFinite
 from centermask.engine.interruption import Interruption
@@ -130,6 +131,15 @@ class ShardedStrategy(FSDPStrategy):
         if callback is not None:
             callback(self._checkpoint)
         return self._checkpoint
+
+    def resume(self, filename: str, **kwargs: Any) -> dict:
+        """Go on from the checkpoint.
+
+        Raises:
+            InputError: it has no state of a training.
+        """
+        require_training(self._checkpoint, filename)
+        return super().resume(filename, **kwargs)
 
     def build_optim_wrapper(self, optim_wrapper: Any, model: nn.Module | None = None) -> Any:
         """As MMEngine's; gradients are clipped by their norm over all processes.

@@ -9,8 +9,10 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import mmcv
 import numpy as np
 import pytest
+from mmdet.registry import DATASETS
 from mmengine.config import Config
 from PIL import Image
 
@@ -18,11 +20,12 @@ from centermask.datasets.annotations import CocoAnnotations
 from centermask.datasets.checking import Assignment, Check, check_dataset, draw_worst, write_repaired
 from centermask.datasets.checking import findings as kinds
 from centermask.datasets.checking.findings import Level, level_of
-from centermask.errors import InputError
+from centermask.errors import InputError, RunError
 
 CONFIGS = Path(__file__).resolve().parents[3] / 'configs'
 CONFIG = CONFIGS / 'centermask-lite-star_v2-19-slim_fpn_4x_coco.py'
 WIDTH, HEIGHT = 640, 480
+GIF = {'format': 'GIF', 'save_all': True, 'append_images': [Image.new('L', (WIDTH, HEIGHT), 9)]}
 
 
 def rectangle(x: float, y: float, w: float, h: float) -> list[float]:
@@ -65,7 +68,7 @@ def assignment() -> Assignment:
 
 @pytest.fixture
 def check(content: dict, images: Path, assignment: Assignment, tmp_path: Path) -> Callable[..., Check]:
-    def check(ann_file: Path | None = None, **arguments: object) -> Check:
+    def check(ann_file: Path | None = None, assignment: Assignment = assignment, **arguments: object) -> Check:
         if ann_file is None:
             ann_file = tmp_path / 'annotations.json'
             ann_file.write_text(json.dumps(content))
@@ -186,6 +189,8 @@ IMAGES = {
     'gray': (_save(Image.new('L', (WIDTH, HEIGHT))), {kinds.GRAY}),
     '16 bits': (_save(Image.fromarray(np.zeros((HEIGHT, WIDTH), np.uint16))), {kinds.GRAY, kinds.DEEP}),
     'alpha': (_save(Image.new('RGBA', (WIDTH, HEIGHT))), {kinds.ALPHA}),
+    'CMYK': (_save(Image.new('CMYK', (WIDTH, HEIGHT)), format='JPEG'), {kinds.REFUSED}),
+    'animated': (_save(Image.new('L', (WIDTH, HEIGHT)), **GIF), {kinds.REFUSED}),
     'copy': (lambda path: path.write_bytes(path.with_name('3.png').read_bytes()), {kinds.COPIES}),
 }
 
@@ -208,9 +213,39 @@ def test_images(check, images: Path, case: str, tmp_path: Path) -> None:
         assert [image['id'] for image in fixed['images']] == [1, 3] and len(fixed['annotations']) == 2
 
 
-def test_entries_of_the_file(check, content: dict, tmp_path: Path) -> None:
+def test_a_file_listed_twice(check, content: dict) -> None:
+    content['images'].append({**content['images'][2], 'id': 4})
+    assert [(f.kind, f.what, f.image) for f in check().findings] == [(kinds.COPIES, '3.png (3.png)', 4)]
+
+
+def test_max_pixels_are_those_of_training(
+    check, content: dict, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is larger isn't decoded; what isn't larger is, whatever limit PIL has."""
+    for i in (2, 3):
+        Image.new('RGB', (WIDTH, HEIGHT + i)).save(images / f'{i}.png')
+    decoded = []
+    monkeypatch.setattr(mmcv, 'imfrombytes', lambda content: decoded.append(content) or np.zeros((HEIGHT, WIDTH, 3)))
+    monkeypatch.setattr(Image, 'MAX_IMAGE_PIXELS', 100_000)
+    cfg = Config.fromfile(CONFIG)
+    data = cfg.train_dataloader.dataset
+    data.update(max_pixels=WIDTH * HEIGHT, data_root='', ann_file=f'{tmp_path}/annotations.json')
+    data.update(data_prefix={'img': f'{images}/'}, metainfo={'classes': ('cat', 'dog')})
+    found = check(assignment=Assignment(cfg))
+    assert [(f.kind, f.what) for f in found.findings] == [(kinds.REFUSED, '2.png'), (kinds.REFUSED, '3.png')]
+    assert decoded == [(images / '1.png').read_bytes()] and not found.trains
+    with pytest.raises(InputError, match=r'2\.png has 640x482 pixels, more than the 307200'):  # as training has it
+        DATASETS.build(data)[1]
+    assert draw_worst(found, tmp_path / 'sheet.png') == 2
+    data.max_pixels = 'many'
+    with pytest.raises(InputError, match=r"train_dataloader of .*slim.*: max_pixels is a number from 1 up, not 'many'"):
+        Assignment(cfg)
+
+
+def test_entries_of_the_file(check, content: dict, images: Path, tmp_path: Path) -> None:
     content['categories'] += [{'id': 8, 'name': 'cat'}, {'name': 'nothing'}]
-    content['images'] += [{'id': 4, 'file_name': '3.png'}, {'id': 1, 'file_name': '3.png', 'width': 1, 'height': 1}]
+    content['images'] += [{'id': 4, 'file_name': '4.png'}, {'id': 1, 'file_name': '3.png', 'width': 1, 'height': 1}]
+    Image.new('RGB', (WIDTH, HEIGHT)).save(images / '4.png')
     content['annotations'] += [annotation(9, 10, 10, 40, 40, category_id=8, image_id=4), 'nothing']
     content['annotations'] += [annotation(101, 90, 90, 40, 40, area='big')]
     found = check()
@@ -235,11 +270,68 @@ def test_entries_of_the_file(check, content: dict, tmp_path: Path) -> None:
     assert check(tmp_path / 'fixed.json').findings == []
 
 
+NOTHING = {
+    'no categories': ({'categories': []}, 'annotations.json has no categories'),
+    'no images': ({'images': []}, 'annotations.json has no images'),
+    'no annotations': ({'annotations': []}, 'annotations.json has no usable objects but crowds'),
+    'crowds': (
+        {'annotations': [annotation(1, 5, 5, 9, 9, iscrowd=1)]},
+        'annotations.json has no usable objects but crowds',
+    ),
+}
+
+
+@pytest.mark.parametrize('case', NOTHING)
+def test_nothing_to_train_on(check, content: dict, images: Path, case: str, tmp_path: Path) -> None:
+    """As the data set has it, which refuses the file: no repaired copy is written."""
+    change, what = NOTHING[case]
+    content.update(change)
+    found = check()
+    assert not found.trains and (kinds.NOTHING, what) in [(f.kind, f.what) for f in found.findings]
+    data = Config.fromfile(CONFIG).train_dataloader.dataset
+    data.update(data_root='', ann_file=f'{tmp_path}/annotations.json', data_prefix={'img': f'{images}/'})
+    data.metainfo = {'classes': ('cat', 'dog')}
+    with pytest.raises(InputError, match=r'lists no categories|leaves nothing to work on'):
+        DATASETS.build(data)
+    with pytest.raises(RunError, match=r'--fix .*fixed\.json is not written: no object would be left'):
+        write_repaired(found, tmp_path / 'fixed.json')
+    assert not (tmp_path / 'fixed.json').exists()
+
+
+def test_nothing_is_left_without_the_images(check, images: Path, tmp_path: Path) -> None:
+    for image in images.iterdir():
+        image.unlink()
+    with pytest.raises(RunError, match='no object would be left'):
+        write_repaired(check(), tmp_path / 'fixed.json')
+    assert not (tmp_path / 'fixed.json').exists()
+
+
+def test_objects_that_are_mended_are_enough(check, content: dict, tmp_path: Path) -> None:
+    content['annotations'] = [OBJECTS[kinds.BOX_UNUSABLE]]
+    found = check()
+    assert {f.kind for f in found.findings} == {kinds.BOX_UNUSABLE, kinds.NOTHING}
+    write_repaired(found, tmp_path / 'fixed.json')
+    assert check(tmp_path / 'fixed.json').findings == []
+
+
+@pytest.mark.parametrize('name', ['annotations.json', 'images/../annotations.json', 'link.json', 'hard.json'])
+def test_the_original_stays(check, name: str, tmp_path: Path) -> None:
+    found = check()
+    before = (tmp_path / 'annotations.json').read_bytes()
+    (tmp_path / 'link.json').symlink_to('annotations.json')
+    (tmp_path / 'hard.json').hardlink_to(tmp_path / 'annotations.json')
+    with pytest.raises(InputError, match=rf'{name} is the file that is checked'):
+        write_repaired(found, tmp_path / name)
+    assert (tmp_path / 'annotations.json').read_bytes() == before and (tmp_path / 'link.json').is_symlink()
+
+
 def test_files_that_can_not_be_checked(check, content: dict, images: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r'annotations\.json is the file that is checked'):
-        write_repaired(check(), tmp_path / 'annotations.json')
+    check()
     with pytest.raises(InputError, match=r'The folder of images .*nowhere does not exist'):
         check_dataset(tmp_path / 'annotations.json', tmp_path / 'nowhere', None)
+    content['images'][0]['id'] = 'one'
+    with pytest.raises(InputError, match='has ids of "images" that are numbers and others that are text'):
+        check()
     del content['images']
     with pytest.raises(InputError, match='it has no list "images"'):
         check()

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from centermask.arguments import whole_numbers
 from centermask.datasets.coco import innermost
+from centermask.datasets.images import MAX_PIXELS, valid_max_pixels
 from centermask.datasets.transforms import ShorterSideResize
 from centermask.engine.launch import explained_model_errors
 from centermask.errors import InputError
@@ -30,6 +31,7 @@ class Assignment:
         cfg: a config whose box head gives FCOS targets.
 
     Attributes:
+        max_pixels: the most pixels of an image that training decodes.
         strides: of the levels that masks are pooled from; none for a config without a mask branch.
 
     Raises:
@@ -51,7 +53,10 @@ class Assignment:
             self._divisor = cfg.model.get('data_preprocessor', {}).get('pad_size_divisor', 1)
             whole_numbers(cfg.model.type, {'data_preprocessor.pad_size_divisor': self._divisor})
         self.strides: Sequence[int] = extractor.featmap_strides if extractor else ()
-        self._pipeline = innermost(cfg.train_dataloader)['pipeline']
+        dataset = innermost(cfg.train_dataloader)
+        with explained_model_errors(cfg.filename, 'train_dataloader'):
+            self.max_pixels = valid_max_pixels(dataset.get('max_pixels', MAX_PIXELS))
+        self._pipeline = dataset['pipeline']
 
     def sizes(self, width: int, height: int) -> list[Size]:
         """Width and height of an image after each resizing that training may choose, the greatest first."""

@@ -18,12 +18,13 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from centermask.datasets.annotations import NEEDED, invalid_fields, read_json
+from centermask.datasets.annotations import NEEDED, check_kind_of_ids, invalid_fields, read_json
 from centermask.datasets.checking import findings as kinds
 from centermask.datasets.checking.assignment import Assignment
 from centermask.datasets.checking.findings import Finding, Level, level_of
 from centermask.datasets.checking.images import Looked, look
 from centermask.datasets.checking.objects import examine
+from centermask.datasets.images import MAX_PIXELS
 from centermask.errors import InputError, RunError
 
 SIZES = ('small', 'medium', 'large')
@@ -125,12 +126,12 @@ def check_dataset(
     Args:
         ann_file: in COCO's format.
         images: folder that ``file_name`` starts from.
-        assignment: what tells which objects no location learns, and levels; None leaves these out.
+        assignment: what tells which objects no location learns, levels and the most pixels; None leaves these out.
         decode: whether images are read; else only whether they are there.
         sample: look at this many images at most, spread over the file.
 
     Raises:
-        InputError: the file can't be read or lacks one of its lists, or ``images`` is no folder.
+        InputError: the file can't be read, lacks one of its lists or has ids of two kinds, or ``images`` is no folder.
         RunError: a process was killed, as happens where memory ends.
     """
     content = read_json(str(ann_file))
@@ -147,9 +148,12 @@ def check_dataset(
         check.sampled = sample
     check.objects = {name: Counter() for name in names.values()}
     check.strides = tuple(assignment.strides) if assignment else ()
-    originals: dict[bytes, str] = {}
+    originals: dict[bytes, dict] = {}
     for task, result in zip(tasks, _results(tasks, assignment, decode), strict=True):
         _add(check, task, result, names, originals)
+    if not check.sampled and not any(sizes.total() for sizes in check.objects.values()):
+        lacks = 'categories' if not names else 'images' if not tasks else 'usable objects but crowds'
+        check.findings.append(Finding(kinds.NOTHING, f'{ann_file.name} has no {lacks}'))
     return check
 
 
@@ -171,6 +175,7 @@ def _entries(check: Check, key: str) -> Iterator[tuple[int, dict]]:
     entries = check.content[key]
     wrong = dict(invalid_fields(entries, key))
     ids = [entry['id'] for i, entry in enumerate(entries) if i not in wrong]
+    check_kind_of_ids(ids, key, str(check.ann_file))
     unused = max((number for number in ids if isinstance(number, int)), default=0) + 1
     seen: set = set()
     for i, entry in enumerate(entries):
@@ -258,7 +263,8 @@ def _look_at(task: _Task, assignment: Assignment | None, decode: bool) -> _Resul
     image_id, name = task.image['id'], task.image['file_name']
     stated = int(task.image['width']), int(task.image['height'])
     unread = Looked([] if task.path.is_file() else [kinds.MISSING], stated, b'')
-    looked = look(task.path) if decode else unread
+    max_pixels = assignment.max_pixels if assignment else MAX_PIXELS
+    looked = look(task.path, max_pixels) if decode else unread
     findings = [Finding(kind, name, image_id) for kind in looked.found]
     size, mended = stated, Mended({}, None)
     if looked.size and looked.size != stated:
@@ -309,13 +315,13 @@ def _fits(annotations: list[tuple[int, dict]], stated: tuple[int, int], size: tu
     )
 
 
-def _add(check: Check, task: _Task, result: _Result, names: dict[Any, str], originals: dict[bytes, str]) -> None:
+def _add(check: Check, task: _Task, result: _Result, names: dict[Any, str], originals: dict[bytes, dict]) -> None:
     name = task.image['file_name']
     check.findings += result.findings
     if result.digest:
-        original = originals.setdefault(result.digest, name)
-        if original != name:
-            check.findings.append(Finding(kinds.COPIES, f'{name} ({original})', task.image['id']))
+        original = originals.setdefault(result.digest, task.image)
+        if original['id'] != task.image['id']:
+            check.findings.append(Finding(kinds.COPIES, f'{name} ({original["file_name"]})', task.image['id']))
     check.mended.update(result.mended.objects)
     if result.mended.size:
         check.sizes[task.image['id']] = result.mended.size

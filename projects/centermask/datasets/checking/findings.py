@@ -18,16 +18,18 @@ class Level(IntEnum):
 FIELDS = 'entries without a needed field, or with one of the wrong type'
 IDS = 'ids that another entry has too'
 NAMES = 'categories of the same name'
+NOTHING = 'files with nothing to train on'
 
 # Of images.
 MISSING = 'images that are missing'
 UNREADABLE = 'images that are damaged or none'
+REFUSED = 'images that are refused (in CMYK, several in one file, or of more pixels than max_pixels)'
 SIZE = 'images of another size than the file says'
 ROTATED = 'images turned by their EXIF orientation'
 GRAY = 'gray images (read as colour)'
 DEEP = 'images of 16 bits a channel (read as 8)'
 ALPHA = 'images with alpha (which is dropped)'
-COPIES = 'images that are another one byte for byte'
+COPIES = 'images that are another one byte for byte, or the same file'
 
 # Of objects; what datasets.annotations leaves out has its words there.
 UNKNOWN_IMAGE = 'of an image that the file does not list'
@@ -43,8 +45,10 @@ BOX = 'whose box is not that of its polygons'
 RLE = 'given as RLE without being a crowd (trained as polygons)'
 DUPLICATE = 'that are another one again'
 
-FAILING = {FIELDS, IDS, NAMES, MISSING, UNREADABLE, SIZE}
+FAILING = {FIELDS, IDS, NAMES, NOTHING, MISSING, UNREADABLE, REFUSED, SIZE}
 NOTED = {ROTATED, GRAY, DEEP, ALPHA, COPIES, FLAT, CROSSING, OUTSIDE, BOX, RLE, DUPLICATE}
+# Of images that training can't read.
+UNUSABLE = {MISSING, UNREADABLE, REFUSED}
 # Where no repair helps: larger images do, or fewer objects on each other.
 BEYOND_REPAIR = {NO_LOCATION, COVERED}
 

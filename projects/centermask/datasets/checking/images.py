@@ -12,6 +12,8 @@ from PIL import Image
 from PIL.TiffImagePlugin import TiffImageFile
 
 from centermask.datasets.checking import findings as kinds
+from centermask.datasets.images import UnreadableError, check_image, pil_unlimited
+from centermask.errors import InputError
 
 ORIENTATION = 0x0112
 BITS_PER_SAMPLE = 258
@@ -28,8 +30,8 @@ class Looked(NamedTuple):
     digest: bytes
 
 
-def look(path: Path) -> Looked:
-    """Read an image file to its end."""
+def look(path: Path, max_pixels: int) -> Looked:
+    """Read an image file to its end, unless training would refuse to."""
     try:
         content = path.read_bytes()
     except FileNotFoundError:
@@ -37,6 +39,12 @@ def look(path: Path) -> Looked:
     except OSError:
         return Looked([kinds.UNREADABLE], None, b'')
     digest = hashlib.sha256(content).digest()
+    try:
+        check_image(path, max_pixels)
+    except UnreadableError:  # of which the reading below decides
+        pass
+    except InputError:
+        return Looked([kinds.REFUSED], None, digest)
     try:
         found = _header(path, content)
         pixels = mmcv.imfrombytes(content)  # as LoadImageFromFile does
@@ -50,7 +58,7 @@ def look(path: Path) -> Looked:
 def _header(path: Path, content: bytes) -> list[str]:
     """What an image's header says; raises where the rest of the image isn't there."""
     found = []
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), pil_unlimited():
         warnings.simplefilter('ignore')
         with Image.open(path) as image:
             if image.format == 'JPEG' and END_OF_JPEG not in content[-64:]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from centermask.datasets.checking import findings as kinds
 from centermask.datasets.checking.check import Check
-from centermask.errors import InputError
+from centermask.errors import InputError, RunError
 from centermask.folders import write_aside
 
 OF_FILE = {kinds.FIELDS, kinds.IDS, kinds.NAMES}
@@ -17,7 +17,7 @@ OF_FILE = {kinds.FIELDS, kinds.IDS, kinds.NAMES}
 def write_repaired(check: Check, out: Path) -> tuple[list[str], list[str]]:
     """Write the annotations without what can't be used and with everything else mended.
 
-    Images that are missing, damaged or of a size that their objects don't fit are left out with their objects.
+    Images that are missing, damaged, refused or of a size that their objects don't fit are left out with their objects.
 
     Args:
         check: of the whole data set.
@@ -28,18 +28,16 @@ def write_repaired(check: Check, out: Path) -> tuple[list[str], list[str]]:
 
     Raises:
         InputError: ``out`` is the file that was checked.
-        RunError: it can't be written.
+        RunError: no object would be left to train on, or it can't be written.
     """
-    if out.absolute() == check.ann_file.absolute():
+    if out.exists() and out.samefile(check.ann_file):
         raise InputError(f'--fix {out} is the file that is checked: name another one, the old one stays as it is.')
     why: dict[int, list[str]] = defaultdict(list)
     dropped: dict = {}
     for finding in check.findings:
         if finding.annotation is not None and finding.kind not in kinds.BEYOND_REPAIR:
             why[finding.annotation].append(finding.kind)
-        if finding.kind in (kinds.MISSING, kinds.UNREADABLE) or (
-            finding.kind == kinds.SIZE and finding.image not in check.sizes
-        ):
+        if finding.kind in kinds.UNUSABLE or (finding.kind == kinds.SIZE and finding.image not in check.sizes):
             dropped[finding.image] = finding
     changes = [f'left out with its objects: {f.what}, one of the {f.kind}' for f in dropped.values()]
     changes += [f'corrected or left out: {f.what}, one of the {f.kind}' for f in check.findings if f.kind in OF_FILE]
@@ -62,6 +60,8 @@ def write_repaired(check: Check, out: Path) -> tuple[list[str], list[str]]:
             changes.append(f'{did}: object {old["id"]}, {", ".join(dict.fromkeys(why[place]))}')
         if entry is not None and entry['image_id'] in kept:
             annotations.append({**entry, 'category_id': check.categories[entry['category_id']]})
+    if all(annotation.get('iscrowd') for annotation in annotations):
+        raise RunError(f'--fix {out} is not written: no object would be left to train on, see above what is wrong.')
     categories = {entry['id']: entry for entry in check.content['categories'] if _is_kept(entry, check.categories)}
     content = {**check.content, 'images': images, 'annotations': annotations, 'categories': [*categories.values()]}
     write_aside(out, lambda aside: aside.write_text(json.dumps(content)))

@@ -11,8 +11,7 @@ import pycocotools.mask as mask_utils
 
 from centermask.datasets.annotations import usable_segmentation
 from centermask.datasets.checking.check import Check
-from centermask.datasets.checking.findings import Finding, Level, level_of
-from centermask.datasets.checking.images import look
+from centermask.datasets.checking.findings import UNUSABLE, Finding, Level, level_of
 from centermask.folders import write_aside
 from centermask.report.pictures import Shown, draw_objects, read_image
 
@@ -57,10 +56,10 @@ def draw_worst(check: Check, path: Path) -> int:
 def _panel(check: Check, image: dict, findings: list[Finding]) -> np.ndarray:
     """A picture, at most ``SIDE`` pixels wide and high with its title."""
     path = check.images / image['file_name']
-    if look(path).size:
-        pixels = read_image(path)
-    else:  # gray, of the size that the file says
+    if any(finding.kind in UNUSABLE for finding in findings):  # gray, of the size that the file says
         pixels = np.full((min(int(image['height']), LARGEST), min(int(image['width']), LARGEST), 3), 225, np.uint8)
+    else:
+        pixels = read_image(path)
     height, width = pixels.shape[:2]
     of_object = {f.annotation: f for f in findings if f.annotation is not None}
     shown = []
