@@ -28,26 +28,26 @@ def paste(cells, box, width, height):
 
 def main(model, source, out, least_score='0.3'):
     session = onnxruntime.InferenceSession(model)
-    about = {key: json.loads(value) for key, value in session.get_modelmeta().custom_metadata_map.items()}
+    written = session.get_modelmeta().custom_metadata_map
+    if written.get('full_masks') != 'false':
+        sys.exit(f'{model} has full masks, or no metadata: export it by tools/export.py without --full-masks.')
+    about = {key: json.loads(value) for key, value in written.items()}
     picture = Image.open(source).convert('RGB')
     small = resized(picture, min(about['scale']), max(about['scale']))
-
     height, width, _ = (pixels := np.asarray(small)[:, :, ::-1]).shape  # blue first
     images = pixels[None]
     if not about['preprocess']:
         pixels = ((pixels - about['mean']) / about['std']).transpose(2, 0, 1).astype(np.float32)
-        images = np.pad(pixels, ((0, 0), (0, -height % 32), (0, -width % 32)))[None]
-    images, sizes = np.ascontiguousarray(images), np.array([[height, width]])
-    names = [output.name for output in session.get_outputs()]
-    found = dict(zip(names, session.run(names, {'images': images, 'sizes': sizes}), strict=True))
-
-    boxes = found['boxes'].reshape(-1, 4) * np.tile(np.divide(picture.size, small.size), 2)
+        images = np.pad(pixels, ((0, 0), (0, -height % about['divisor']), (0, -width % about['divisor'])))[None]
+    inputs = {'images': np.ascontiguousarray(images), 'sizes': np.array([[height, width]])}
+    boxes, labels, scores, masks = session.run(['boxes', 'labels', 'scores', 'masks'], inputs)
+    labels, scores, masks = labels.ravel(), scores.ravel(), masks.reshape(-1, 28, 28)
+    boxes = boxes.reshape(-1, 4) * np.tile(np.divide(picture.size, small.size), 2)
     pixels, draw = np.array(picture, float), []
-    for i in np.flatnonzero((found['labels'].ravel() >= 0) & (found['scores'].ravel() >= float(least_score))):
-        mask = paste(found['masks'].reshape(-1, 28, 28)[i], boxes[i], *picture.size) >= about['mask_threshold']
+    for i in np.flatnonzero((labels >= 0) & (scores >= float(least_score))):  # a fixed number's missing ones have −1
+        mask = paste(masks[i], boxes[i], *picture.size) >= about['mask_threshold']
         pixels[mask] = pixels[mask] / 2 + np.random.default_rng(i).integers(0, 128, 3)
-        name = about['classes'][found['labels'].ravel()[i]]
-        draw.append((boxes[i], f'{name} {found["scores"].ravel()[i]:.2f}'))
+        draw.append((boxes[i], f'{about["classes"][labels[i]]} {scores[i]:.2f}'))
     canvas = ImageDraw.Draw(picture := Image.fromarray(pixels.astype(np.uint8)))
     for box, text in draw:
         canvas.rectangle(list(box), outline='yellow')

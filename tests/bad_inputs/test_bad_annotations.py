@@ -113,6 +113,11 @@ def _more(annotations: dict, key: str) -> str:
     return json.dumps(annotations)
 
 
+def _another(annotations: dict, key: str) -> str:
+    annotations[key].append({**annotations[key][0], 'id': 'a', 'name': 'another'})
+    return json.dumps(annotations)
+
+
 FILES: dict[str, tuple[Callable[[dict], str | bytes], str]] = {  # content by the proper one, words of the sentence
     'nothing': (lambda _: '', 'is not valid JSON'),
     'truncated': (lambda proper: json.dumps(proper)[:-20], 'is not valid JSON'),
@@ -127,6 +132,14 @@ FILES: dict[str, tuple[Callable[[dict], str | bytes], str]] = {  # content by th
     'image ids twice': (lambda proper: _more(proper, 'images'), 'two "images" with the id 1'),
     'category ids twice': (lambda proper: _more(proper, 'categories'), 'two "categories" with the id 1'),
     'annotation ids twice': (lambda proper: _more(proper, 'annotations'), 'two "annotations" with the id 1'),
+    'category ids of two kinds': (
+        lambda proper: _another(proper, 'categories'),
+        'ids of "categories" that are numbers and',
+    ),
+    'image ids of two kinds': (
+        lambda proper: _another(proper, 'images'),
+        'ids of "images" that are numbers and others',
+    ),
     'nothing usable': (lambda proper: json.dumps({**proper, 'images': []}), 'leaves nothing to work on'),
 }
 

@@ -76,6 +76,10 @@ CASES: dict[str, tuple[Callable[[str], str], str]] = {  # the file by the proper
         "by_epoch can't be 'no': it is True or False",
     ),
     'folder as number': (lambda proper: proper + _checkpoint('out_dir=5'), "out_dir can't be 5: it is text or None"),
+    'checkpoints of one name': (
+        lambda proper: proper + _checkpoint("filename_tmpl='latest.pth'"),
+        "filename_tmpl is a name with one {} for the number of iterations, not 'latest.pth'",
+    ),
     'misspelt argument of a hook': (lambda proper: proper + _checkpoint('interwal=1'), 'has no argument interwal'),
     'misspelt argument of an average': (
         lambda proper: proper + "custom_hooks = [dict(type='EMAHook', momentumm=0.1)]\n",

@@ -9,8 +9,9 @@ import pytest
 import torch
 from mmengine.runner import FlexibleRunner
 
+from centermask.checkpoints.newest import find_newest
+from centermask.engine import checkpoint_hook, resumption, sharding
 from centermask.engine import runner as runners
-from centermask.engine import sharding
 
 
 @pytest.fixture
@@ -21,12 +22,12 @@ def saved(config: Path, outcome: Callable, tmp_path: Path) -> dict:
     return torch.load(tmp_path / 'saved/iter_1.pth')
 
 
-def _options(name: str, tmp_path: Path) -> list[str]:
+def _options(name: str, tmp_path: Path, *words: str) -> list[str]:
     # Runs of one name share their log.
     hook = ('type=CheckpointHook', 'by_epoch=False', 'interval=1')
     return [
         *('--cfg-options', f'experiment_name={tmp_path.name}_{name}'),
-        *(f'default_hooks.checkpoint.{word}' for word in hook),
+        *(f'default_hooks.checkpoint.{word}' for word in (*hook, *words)),
     ]
 
 
@@ -52,6 +53,31 @@ def test_the_config_in_a_checkpoint_is_not_executed(
     mark = tmp_path / 'mark'
     assert _resume(outcome, config, tmp_path, _with_code(saved, mark)).code == 0
     assert mark.exists() != guarded
+
+
+@pytest.mark.parametrize('guarded', [True, False])
+def test_checkpoints_of_other_names_are_found(
+    guarded: bool, config: Path, outcome: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the training begins anew in the folder."""
+    if not guarded:
+        monkeypatch.setattr(resumption, 'find_newest', lambda work_dir, _: find_newest(work_dir / 'none'))
+    run = (config, '--work-dir', tmp_path / 'run', '--resume')
+    for name, iterations in (('first', 1), ('again', 2)):
+        options = _options(name, tmp_path, 'filename_tmpl=ckpt_{}.pth')
+        assert outcome('train', *run, *options, f'train_cfg.max_iters={iterations}').code == 0
+    logs = ''.join(path.read_text() for path in (tmp_path / 'run').glob('*/*.log'))
+    assert ('resumed epoch: 0, iter: 1' in logs) == guarded
+
+
+def test_checkpoints_of_one_name_would_be_lost(
+    config: Path, outcome: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Refused in test_bad_configs.py."""
+    monkeypatch.setattr(checkpoint_hook, 'numbered', lambda _: None)
+    options = [*_options('run', tmp_path, 'filename_tmpl=latest.pth', 'max_keep_ckpts=1'), 'train_cfg.max_iters=2']
+    assert outcome('train', config, '--work-dir', tmp_path / 'run', *options).code == 0
+    assert not list(tmp_path.rglob('*.pth'))
 
 
 @pytest.mark.parametrize('guarded', [True, False])

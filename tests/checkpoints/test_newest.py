@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from centermask.checkpoints.newest import find_newest, is_whole
+from centermask.checkpoints.newest import find_newest, is_whole, numbered
 from centermask.errors import InputError
 
 
@@ -65,3 +65,20 @@ def test_checkpoints_elsewhere(tmp_path: Path) -> None:
     assert find_newest(tmp_path).path == path
     (tmp_path / 'last_checkpoint').write_bytes(bytes(20))
     assert find_newest(tmp_path) == (None, [])
+
+
+def test_other_names(tmp_path: Path) -> None:
+    """The hook's, and what the last one saved was called."""
+    for name, seconds in (('ckpt_000009.pth', 1), ('ckpt_000010.pth', 1), ('new.pth', 2)):
+        torch.save({}, tmp_path / name)
+        os.utime(tmp_path / name, (seconds, seconds))
+    assert find_newest(tmp_path) == (None, [])
+    assert find_newest(tmp_path, 'ckpt_{:06d}.pth').path == tmp_path / 'ckpt_000010.pth'
+    (tmp_path / 'last_checkpoint').write_text('/elsewhere/new.pth')
+    assert find_newest(tmp_path, 'ckpt_{:06d}.pth').path == tmp_path / 'new.pth'
+
+
+@pytest.mark.parametrize('template', ['latest.pth', '{}_{}.pth', '{:x}.pth', '{:.1e}.pth', '{a}.pth', '{.a}.pth', '{'])
+def test_names_without_the_number(template: str) -> None:
+    with pytest.raises(ValueError):
+        numbered(template)

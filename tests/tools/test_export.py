@@ -15,6 +15,7 @@ from PIL import Image
 
 from centermask.deploy.runtime import ExportedModel
 from centermask.engine.launch import run
+from centermask.mask_pasting import paste
 
 for package in ('onnx', 'onnxscript', 'onnxruntime', 'openvino'):
     pytest.importorskip(package)
@@ -82,26 +83,58 @@ def test_is_tested_like_a_checkpoint(
         assert abs(figures[0][key] - figures[1][key]) <= 0.001
 
 
-@pytest.mark.slow
-def test_example_draws(exported: tuple[Path, str], tiny_config: Path, tmp_path: Path) -> None:
-    """Without torch; its boxes are the file's."""
-    example = REPOSITORY / 'examples/onnx_detect.py'
-    lines = example.read_text().splitlines()
+EXAMPLE = REPOSITORY / 'examples/onnx_detect.py'
+
+
+def test_example_is_short_and_without_torch() -> None:
+    lines = EXAMPLE.read_text().splitlines()
     assert len(lines) <= 60
     imported = {line.split()[1] for line in lines if line.startswith(('import ', 'from '))}
     assert imported == {'json', 'sys', 'numpy', 'onnxruntime', 'PIL'}
-    picture = next((tiny_config.parent / 'shapes/val/images').iterdir())
-    command = [sys.executable, str(example), str(exported[0]), str(picture), str(tmp_path / 'out.png'), '0']
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    before, after = Image.open(picture), Image.open(tmp_path / 'out.png')
-    assert before.size == after.size and np.asarray(before.convert('RGB')).tolist() != np.asarray(after).tolist()
-    pixels = np.asarray(before.convert('RGB'), np.float32)[:, :, ::-1]
+
+
+@pytest.mark.slow
+def test_example_draws(exported: tuple[Path, str], tiny_config: Path, tmp_path: Path) -> None:
+    """The file's boxes, and the best one's mask, of a picture that is resized and padded."""
+    before = Image.open(next((tiny_config.parent / 'shapes/val/images').iterdir())).convert('RGB').resize((1000, 520))
+    before.save(tmp_path / 'picture.png')
+    small = before.resize((160, 83), Image.Resampling.BILINEAR)  # the config's scale is 160×160
     model = ExportedModel(exported[0])
+    pixels = np.asarray(small, np.float32)[:, :, ::-1]
     images = ((pixels - model.metadata.mean) / model.metadata.std).transpose(2, 0, 1)[None].astype(np.float32)
-    (found,) = model(images, np.array([[160, 160]]))
+    (found,) = model(np.pad(images, ((0, 0), (0, 0), (0, 13), (0, 0))), np.array([[83, 160]]))
+    boxes = (found.boxes * np.tile([1000 / 160, 520 / 83], 2)).astype(np.float32)
+
+    command = [sys.executable, EXAMPLE, exported[0], tmp_path / 'picture.png', tmp_path / 'out.png', 0]
+    done = subprocess.run([*map(str, command)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
     printed = [[float(number) for number in line.split()[-4:]] for line in done.stdout.splitlines()]
-    np.testing.assert_allclose(printed, found.boxes, atol=0.11)
+    np.testing.assert_allclose(printed, boxes, atol=0.11)
+
+    changed = (np.asarray(before) != np.asarray(Image.open(tmp_path / 'out.png'))).any(2)
+    expected = paste(found.masks, boxes, (520, 1000), model.metadata.mask_threshold, 'exact').any(0)
+    assert expected.sum() > 300
+    for left, top, right, bottom in boxes.astype(int):
+        expected[[top, bottom], left : right + 1] = True
+        expected[top : bottom + 1, [left, right]] = True
+    for left, top in boxes[:, :2].astype(int):
+        expected[top : top + 20, left : left + 150] = changed[top : top + 20, left : left + 150]  # the text
+    assert (changed == expected).all()
+
+
+@pytest.mark.slow
+def test_example_refuses(exported: tuple[Path, str], tmp_path: Path) -> None:
+    """Files with other outputs than it draws, and files that don't say what they need."""
+    onnx = pytest.importorskip('onnx')
+    for metadata in ({}, {**ExportedModel(exported[0]).metadata.strings(), 'full_masks': 'true'}):
+        model = onnx.load(exported[0])
+        del model.metadata_props[:]
+        onnx.helper.set_model_props(model, metadata)
+        onnx.save(model, tmp_path / 'model.onnx')
+        command = [sys.executable, str(EXAMPLE), str(tmp_path / 'model.onnx'), 'a.png', 'b.png']
+        done = subprocess.run(command, capture_output=True, text=True)
+        words = f'{tmp_path}/model.onnx has full masks, or no metadata: export it by tools/export.py'
+        assert done.returncode == 1 and done.stderr.startswith(words) and done.stderr.count('\n') == 1
 
 
 @pytest.mark.slow
@@ -118,6 +151,31 @@ def test_int8_says_what_it_costs(
         assert re.search(rf'{key}: 0\.\d+ by the checkpoint, 0\.\d+ by the file, [+-]0\.\d+ lost', done.stdout)
     assert ExportedModel(out).metadata.precision == 'int8'
     assert out.with_suffix('.bin').stat().st_size < 0.4 * exported[0].stat().st_size
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('format_', ['onnx', 'openvino'])
+def test_half_says_what_it_costs(
+    format_: str,
+    exported: tuple[Path, str],
+    tiny_config: Path,
+    tiny_run: Path,
+    tools: Callable,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
+    tmp_path: Path,
+) -> None:
+    onnx, main = pytest.importorskip('onnx'), tools('export')
+    monkeypatch.setitem(main.__globals__, 'to_onnx', lambda model, metadata: onnx.load(exported[0]))  # takes long
+    out = tmp_path / ('half.onnx' if format_ == 'onnx' else 'half.xml')
+    command = [tiny_config, tiny_run / 'iter_2.pth', '--format', format_, '--half', '--out', out]
+    assert run(lambda: main([str(word) for word in command])) == 0
+    said = capsys.readouterr().out
+    for key in ('bbox_mAP', 'segm_mAP'):
+        assert re.search(rf'{key}: 0\.\d+ by the checkpoint, 0\.\d+ by the file, [+-]0\.\d+ lost', said)
+    assert ExportedModel(out).metadata.precision == 'half'
+    weights = out if format_ == 'onnx' else out.with_suffix('.bin')
+    assert weights.stat().st_size < 0.6 * exported[0].stat().st_size
 
 
 BAD = [

@@ -158,7 +158,7 @@ def read_json(path: str) -> dict:
 
 
 def check_entries(dataset: dict, key: str, path: str) -> None:
-    """The list is there, its entries have the needed fields, and no id comes twice."""
+    """The list is there, its entries have the needed fields, and ids of one kind, of which none comes twice."""
     entries = dataset.get(key)
     if not isinstance(entries, list):
         raise InputError(f'The annotation file {path} is not in COCO format: it has no list "{key}".')
@@ -172,6 +172,7 @@ def check_entries(dataset: dict, key: str, path: str) -> None:
         if entry['id'] in seen:
             raise InputError(f'The annotation file {path} has two "{key}" with the id {entry["id"]}: make ids unique.')
         seen.add(entry['id'])
+    check_kind_of_ids(seen, key, path)
     if key == 'categories':
         names = [entry['name'] for entry in entries]
         if not names:
@@ -179,6 +180,15 @@ def check_entries(dataset: dict, key: str, path: str) -> None:
         twice = [name for name in names if names.count(name) > 1]
         if twice:
             raise InputError(f'The annotation file {path} has two categories "{twice[0]}": rename or merge them.')
+
+
+def check_kind_of_ids(ids: Iterable, key: str, path: str) -> None:
+    """Ids of categories and of images are put in order, by COCO's evaluation too: all are numbers, or all are text."""
+    if key != 'annotations' and len({isinstance(number, str) for number in ids}) > 1:
+        raise InputError(
+            f'The annotation file {path} has ids of "{key}" that are numbers and others that are text: '
+            'make all of them numbers.'
+        )
 
 
 def invalid_fields(entries: Sequence, key: str) -> Iterator[tuple[int, str]]:

@@ -12,6 +12,7 @@ from mmengine import hooks
 from mmengine.dist import is_main_process
 from mmengine.runner import Runner
 
+from centermask.checkpoints.newest import numbered
 from centermask.folders import PART, write_synced
 
 
@@ -22,7 +23,7 @@ class CheckpointHook(hooks.CheckpointHook):
     It has the same name in MMDetection's registry, so that every config gets it. Arguments are MMEngine's.
 
     Raises:
-        ValueError: there is no such argument, which MMEngine finds out when it saves.
+        ValueError: there is no such argument, which MMEngine finds out when it saves, or all files would have one name.
     """
 
     keep_ckpt_ids: deque
@@ -33,6 +34,7 @@ class CheckpointHook(hooks.CheckpointHook):
         super().__init__(*args, **kwargs)
         if self.args:
             raise ValueError(f'CheckpointHook has no argument {" nor ".join(self.args)}')
+        numbered(self.filename_tmpl)
 
     def before_train(self, runner: Runner) -> None:
         super().before_train(runner)

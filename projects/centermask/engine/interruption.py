@@ -82,13 +82,13 @@ class InterruptionHook(Hook):
 
         Of several processes none ends alone; being killed costs them nothing either, once there is that checkpoint.
         """
-        hook = _checkpoint_hook(runner)
+        hook = find_checkpoint_hook(runner)
         if self.interruption.number and runner.world_size == 1 and hook is not None and _saved_at(hook, runner.iter):
             self._end(runner, self.interruption.number, runner.iter)
 
     @staticmethod
     def _end(runner: Runner, number: int, iterations: int) -> None:
-        hook = _checkpoint_hook(runner)
+        hook = find_checkpoint_hook(runner)
         # An epoch resumes at its beginning, where there is a checkpoint already.
         if hook is not None and not hook.by_epoch and not _saved_at(hook, iterations):
             hook._save_checkpoint(runner)
@@ -135,7 +135,7 @@ def _note(runner: Runner) -> Path:
     return Path(runner.work_dir, 'last_validation')
 
 
-def _checkpoint_hook(runner: Runner) -> CheckpointHook | None:
+def find_checkpoint_hook(runner: Runner) -> CheckpointHook | None:
     return next((hook for hook in runner.hooks if isinstance(hook, CheckpointHook)), None)
 
 

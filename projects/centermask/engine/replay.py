@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from mmdet.registry import MODELS
+from mmcv import ops
+from mmdet.registry import MODELS, TASK_UTILS
 from mmdet.structures import DetDataSample
 from mmdet.structures.bbox import BaseBoxes
 from mmdet.structures.mask import BitmapMasks, PolygonMasks
@@ -17,6 +18,7 @@ from mmengine.device import get_device
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.optim import AmpOptimWrapper
+from mmengine.registry import WEIGHT_INITIALIZERS
 from mmengine.runner import Runner
 from mmengine.structures import InstanceData
 from torch import nn
@@ -30,6 +32,8 @@ from centermask.folders import write_synced
 
 LIMIT = 3
 """Steps left out in a row that end a run, and dumps that one process writes in a run."""
+
+_BUILT = (MODELS, MODELS.parent, TASK_UTILS, TASK_UTILS.parent, WEIGHT_INITIALIZERS)  # what models are made of
 
 
 class NotFiniteHook(Hook):
@@ -169,20 +173,47 @@ def replay(path: str, device: str = 'cpu', say: Callable[[str], None] = print) -
         InputError: the file isn't such a dump.
     """
     try:
-        dump = torch.load(path, map_location='cpu', weights_only=True)
-        batches = [
-            {'inputs': batch['inputs'], 'data_samples': [_sample(sample) for sample in batch['samples']]}
-            for batch in dump['batches']
-        ]
-        config, weights, key = dump['model'], dump['weights'], dump['key']
-        dtype = getattr(torch, dump['autocast']) if dump['autocast'] else None
-        say(f'iteration {dump["iteration"]}')
+        return _compute(torch.load(path, map_location='cpu', weights_only=True), path, device, say)
     except FileNotFoundError:
         raise InputError(f"The dump {path} doesn't exist: name a not_finite_*.pth of a work folder.") from None
+    except (InputError, torch.cuda.OutOfMemoryError):
+        raise
     except Exception as error:  # a damaged file raises whatever its first wrong byte leads to
+        why = ' '.join(f'{type(error).__name__}: {error}'.split())[:200]
         raise InputError(
-            f'{path} is no dump of a step that was left out: name a not_finite_*.pth of a work folder.'
+            f'{path} is no dump of a step that was left out, or one of another version ({why}): '
+            'name a not_finite_*.pth of a work folder.'
         ) from error
+
+
+def _require_known(config: Any, path: str) -> None:
+    """Raise an :class:`InputError` where a model's config names a type or a file from outside MMDetection.
+
+    MMEngine would import it and call it: anything that Python has.
+    """
+    for key, value in config.items() if isinstance(config, dict) else enumerate(config):
+        known = key not in ('_scope_', 'teacher_config') or value in ('mmdet', None)  # a package, the file of a config
+        if key == 'type':
+            registered = any(value in registry.module_dict for registry in _BUILT)
+            known = isinstance(value, str) and (registered or (value[:1] != '_' and hasattr(ops, value)))
+        if not known:
+            raise InputError(
+                f'The dump {path} can not be used, its model has {key}={value!r}, which is not of MMDetection: '
+                'compute dumps again that your own trainings wrote.'
+            )
+        if isinstance(value, dict | list | tuple):
+            _require_known(value, path)
+
+
+def _compute(dump: dict, path: str, device: str, say: Callable[[str], None]) -> bool:
+    batches = [
+        {'inputs': batch['inputs'], 'data_samples': [_sample(sample) for sample in batch['samples']]}
+        for batch in dump['batches']
+    ]
+    config, weights, key = dump['model'], dump['weights'], dump['key']
+    dtype = getattr(torch, dump['autocast']) if dump['autocast'] else None
+    say(f'iteration {dump["iteration"]}')
+    _require_known(config, path)
     with explained_model_errors(path):
         model = MODELS.build(ConfigDict(config))
     require_fit(load_weights(model, weights), path, model)

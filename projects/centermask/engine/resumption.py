@@ -12,7 +12,7 @@ from mmengine.runner import FlexibleRunner, IterBasedTrainLoop, Runner
 
 from centermask.checkpoints.newest import find_newest
 from centermask.engine.draws import TrainingLoader
-from centermask.engine.interruption import Interruption, InterruptionHook, MissedValidationHook
+from centermask.engine.interruption import Interruption, InterruptionHook, MissedValidationHook, find_checkpoint_hook
 from centermask.engine.randomness import IterationSeedHook
 from centermask.engine.replay import NotFiniteHook
 from centermask.errors import InputError
@@ -33,7 +33,9 @@ def choose_start(runner: Any) -> None:
         InputError: there are some and none is.
     """
     if runner._resume and runner._load_from is None:
-        runner._load_from = newest_checkpoint(runner.work_dir, runner.logger)
+        hook = find_checkpoint_hook(runner)
+        template = hook.filename_tmpl if hook else 'iter_{}.pth'
+        runner._load_from = newest_checkpoint(runner.work_dir, runner.logger, template)
         runner._resume = runner._load_from is not None
 
 
@@ -44,15 +46,20 @@ def with_draws(meta: dict | None, loader: Any) -> dict | None:
     return {**meta, 'draws': all_gather_object(loader.draws.state(meta['iter']))}
 
 
-def newest_checkpoint(work_dir: str, logger: logging.Logger) -> str | None:
+def newest_checkpoint(work_dir: str, logger: logging.Logger, template: str) -> str | None:
     """The newest checkpoint of a work folder that is whole, the same in all processes; None where there is none.
+
+    Args:
+        work_dir: the folder.
+        logger: what is passed over is told to it.
+        template: of the checkpoints' names.
 
     Raises:
         InputError: there are some and none is whole.
     """
     try:
         # Each process may see another state of the folder: the first one's view is everybody's.
-        found: list = [find_newest(Path(work_dir)) if is_main_process() else None]
+        found: list = [find_newest(Path(work_dir), template) if is_main_process() else None]
     except InputError as error:
         found = [error]
     broadcast_object_list(found)

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from centermask.datasets.annotations import NEEDED, invalid_fields, read_json
+from centermask.datasets.annotations import NEEDED, check_kind_of_ids, invalid_fields, read_json
 from centermask.datasets.checking import findings as kinds
 from centermask.datasets.checking.assignment import Assignment
 from centermask.datasets.checking.findings import Finding, Level, level_of
@@ -131,7 +131,7 @@ def check_dataset(
         sample: look at this many images at most, spread over the file.
 
     Raises:
-        InputError: the file can't be read or lacks one of its lists, or ``images`` is no folder.
+        InputError: the file can't be read, lacks one of its lists or has ids of two kinds, or ``images`` is no folder.
         RunError: a process was killed, as happens where memory ends.
     """
     content = read_json(str(ann_file))
@@ -148,7 +148,7 @@ def check_dataset(
         check.sampled = sample
     check.objects = {name: Counter() for name in names.values()}
     check.strides = tuple(assignment.strides) if assignment else ()
-    originals: dict[bytes, str] = {}
+    originals: dict[bytes, dict] = {}
     for task, result in zip(tasks, _results(tasks, assignment, decode), strict=True):
         _add(check, task, result, names, originals)
     if not check.sampled and not any(sizes.total() for sizes in check.objects.values()):
@@ -175,6 +175,7 @@ def _entries(check: Check, key: str) -> Iterator[tuple[int, dict]]:
     entries = check.content[key]
     wrong = dict(invalid_fields(entries, key))
     ids = [entry['id'] for i, entry in enumerate(entries) if i not in wrong]
+    check_kind_of_ids(ids, key, str(check.ann_file))
     unused = max((number for number in ids if isinstance(number, int)), default=0) + 1
     seen: set = set()
     for i, entry in enumerate(entries):
@@ -314,13 +315,13 @@ def _fits(annotations: list[tuple[int, dict]], stated: tuple[int, int], size: tu
     )
 
 
-def _add(check: Check, task: _Task, result: _Result, names: dict[Any, str], originals: dict[bytes, str]) -> None:
+def _add(check: Check, task: _Task, result: _Result, names: dict[Any, str], originals: dict[bytes, dict]) -> None:
     name = task.image['file_name']
     check.findings += result.findings
     if result.digest:
-        original = originals.setdefault(result.digest, name)
-        if original != name:
-            check.findings.append(Finding(kinds.COPIES, f'{name} ({original})', task.image['id']))
+        original = originals.setdefault(result.digest, task.image)
+        if original['id'] != task.image['id']:
+            check.findings.append(Finding(kinds.COPIES, f'{name} ({original["file_name"]})', task.image['id']))
     check.mended.update(result.mended.objects)
     if result.mended.size:
         check.sizes[task.image['id']] = result.mended.size
