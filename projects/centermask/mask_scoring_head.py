@@ -42,6 +42,7 @@ class MaskScoringHead(MaskIoUHead):
         initialisation(name, kwargs.get('init_cfg'))
         super().__init__(num_classes=num_classes + int(background_channel), **kwargs)
         self.first_class = int(background_channel)
+        self.roi_feat_size = kwargs.get('roi_feat_size', 14)
         self.share = share
 
     def forward(self, mask_feat: Tensor, mask_preds: Tensor, labels: Tensor | None = None) -> Tensor:

@@ -116,6 +116,19 @@ def test_images_in_both_parts_are_named(put, find) -> None:
     assert find().remarks == ['1 images are in the training and in the validation data: the AP will be too good.']
 
 
+def test_classes_of_the_validation_data_alone(put, find, tmp_path: Path) -> None:
+    """Their objects are counted; a class without objects is nothing to speak of."""
+    put('train.json', content(range(4), classes=['cat', 'dog']), 'train')
+    val = content(range(5), classes=['cat', 'dog', 'bird'])
+    val['categories'].append({'id': 1, 'name': 'fish'})
+    put('val.json', val, 'val')
+    data, folder = find(), tmp_path / 'DIR'
+    assert data.classes == ('dog', 'cat') and data.remarks == [
+        f'1 of the 5 objects of {folder}/val.json are of bird, which {folder}/train.json has not: '
+        'they are left out of the validation.'
+    ]
+
+
 def _two_files(put: Callable, **changes: dict) -> None:
     for name in ('train', 'val'):
         put(f'{name}.json', {**content([1, 2]), **changes.get(name, {})}, name)
@@ -145,6 +158,14 @@ WRONG = {
     'ids of two kinds': (
         lambda put: put('train.json', {**content([1, 2]), 'categories': [{'id': i, 'name': str(i)} for i in (9, 'a')]}),
         r'train\.json has ids of "categories" that are numbers and others that are text: make all of them numbers\.',
+    ),
+    'other classes alone': (
+        lambda put: _two_files(
+            put,
+            train={'categories': [{'id': 9, 'name': 'cat'}]},
+            val={'annotations': content([1, 3])['annotations'][1:]},
+        ),
+        r'1 of the 1 objects of .*val\.json are of dog, which .*train\.json has not: give both files the same',
     ),
     'entry without a field': (
         lambda put: _two_files(put, val={'annotations': [{'id': 1}]}),

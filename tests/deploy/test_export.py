@@ -20,14 +20,16 @@ import torch
 from mmdet.registry import MODELS
 from mmengine.config import Config
 from one_size import SIZE, of_one_size
-from small_model import small_model_config
+from small_model import sample, small_model_config
 
 from centermask import CenterMask
 from centermask.deploy import export
 from centermask.deploy.comparison import compare
+from centermask.deploy.detector import ExportedCenterMask
 from centermask.deploy.files import convert, save_onnx
 from centermask.deploy.pictures import Batch, make_batch, make_inputs
 from centermask.deploy.runtime import ExportedModel
+from centermask.encoded_masks import EncodedMasks
 from centermask.errors import InputError
 
 onnx = pytest.importorskip('onnx')
@@ -189,6 +191,38 @@ def test_fixed_number(made: Callable[[str], Export]) -> None:
         }
         missing = outputs['labels'] < 0
         assert (outputs['scores'][missing] == 0).all() and (outputs['scores'][~missing] > 0).all()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('mask_format', ['tensor', 'rle'])
+@pytest.mark.parametrize('case', ['paper', 'star'])
+def test_in_the_place_of_the_model(case: str, mask_format: str, made: Callable[[str], Export]) -> None:
+    """What tools/test.py and tools/predict.py get of two images together, of which the second was twice as large."""
+    model, file = made(case)
+    sizes, whole = [SIZE, (70, 90)], [SIZE, (140, 180)]
+
+    def data() -> dict:
+        metas = [dict(ori_shape=size, scale_factor=(share, share)) for size, share in zip(whole, (1, 0.5), strict=True)]
+        samples = [sample(*size, **meta) for size, meta in zip(sizes, metas, strict=True)]
+        return dict(inputs=noise(*sizes), data_samples=samples)
+
+    for runtime in RUNTIMES:
+        detector = ExportedCenterMask(str(file), runtime, test_cfg=dict(mask_format=mask_format))
+        for a, b, size in zip(model.test_step(data()), detector.test_step(data()), whole, strict=True):
+            expected, found = a.pred_instances, b.pred_instances
+            assert isinstance(found.masks, EncodedMasks if mask_format == 'rle' else torch.Tensor)
+            masks = found.masks.cpu()
+            assert masks.dtype == torch.bool and masks.shape == (len(expected), *size)
+            distances = (expected.bboxes[:, None] - found.bboxes).abs().amax(2)
+            distances[expected.labels[:, None] != found.labels] = torch.inf
+            match = distances.argmin(1)
+            assert len(set(match.tolist())) == len(match) >= 5 and distances.amin(1).max() < 0.02
+            assert (expected.scores - found.scores[match]).abs().max() < 1e-4
+            assert (expected.mask_scores - found.mask_scores[match]).abs().max() < 1e-4
+            # Full masks come in the resized image's pixels, so their outlines are coarser in one twice as large.
+            coarser = case == 'star' and size != SIZE
+            assert (expected.masks != masks[match]).float().mean((1, 2)).max() <= (0.03 if coarser else 1e-3)
+            assert expected.masks.float().mean((1, 2)).max() > 0.1
 
 
 @pytest.mark.slow

@@ -153,6 +153,31 @@ def test_int8_says_what_it_costs(
     assert out.with_suffix('.bin').stat().st_size < 0.4 * exported[0].stat().st_size
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize('format_', ['onnx', 'openvino'])
+def test_half_says_what_it_costs(
+    format_: str,
+    exported: tuple[Path, str],
+    tiny_config: Path,
+    tiny_run: Path,
+    tools: Callable,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
+    tmp_path: Path,
+) -> None:
+    onnx, main = pytest.importorskip('onnx'), tools('export')
+    monkeypatch.setitem(main.__globals__, 'to_onnx', lambda model, metadata: onnx.load(exported[0]))  # takes long
+    out = tmp_path / ('half.onnx' if format_ == 'onnx' else 'half.xml')
+    command = [tiny_config, tiny_run / 'iter_2.pth', '--format', format_, '--half', '--out', out]
+    assert run(lambda: main([str(word) for word in command])) == 0
+    said = capsys.readouterr().out
+    for key in ('bbox_mAP', 'segm_mAP'):
+        assert re.search(rf'{key}: 0\.\d+ by the checkpoint, 0\.\d+ by the file, [+-]0\.\d+ lost', said)
+    assert ExportedModel(out).metadata.precision == 'half'
+    weights = out if format_ == 'onnx' else out.with_suffix('.bin')
+    assert weights.stat().st_size < 0.6 * exported[0].stat().st_size
+
+
 BAD = [
     ('export', '{config} {checkpoint} --out a.xml', '--out a.xml: the name of such a file ends in .onnx.'),
     ('export', '{config} no.pth --out a.onnx', "The checkpoint no.pth doesn't exist"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -63,8 +64,8 @@ def find_data(folder: Path, work_dir: Path, training: bool = True) -> OwnData:
         training: without it, validation data alone are enough.
 
     Raises:
-        InputError: the folder is missing or holds none of these, a file isn't COCO's, images aren't found, the two
-            files' categories differ, or there are too few images to split.
+        InputError: the folder is missing or holds none of these, a file isn't COCO's, images aren't found, the
+            validation data lack a category or have objects of others alone, or there are too few images to split.
     """
     folder = folder.absolute()
     if not folder.is_dir():
@@ -88,6 +89,13 @@ def find_data(folder: Path, work_dir: Path, training: bool = True) -> OwnData:
             'give both files the same categories.'
         )
     remarks = []
+    counts = _count(contents['val'])
+    if unknown := [name for name in counts if name not in classes]:
+        total, lost = counts.total(), sum(counts[name] for name in unknown)
+        what = f'{lost} of the {total} objects of {files["val"]} are of {some(unknown)}, which {files["train"]} has not'
+        if lost == total:
+            raise InputError(f'--data {folder}: {what}: give both files the same categories.')
+        remarks.append(f'{what}: they are left out of the validation.')
     if 'train' in splits and (shared := _shared(contents, splits)):
         remarks.append(f'{shared} images are in the training and in the validation data: the AP will be too good.')
     return OwnData(splits.get('train'), splits['val'], classes, remarks)
@@ -155,6 +163,13 @@ def _objects(content: dict) -> tuple[list[int | str], list[str]]:
     return [image['id'] for image in content['images'] if image['id'] in used], [
         names[i] for i in names if i in present
     ]
+
+
+def _count(content: dict) -> Counter[str]:
+    """How many objects there are of each class; a crowd isn't one."""
+    names = {category['id']: category['name'] for category in content['categories']}
+    objects = (a['category_id'] for a in content['annotations'] if not a.get('iscrowd'))
+    return Counter(names[category] for category in objects if category in names)
 
 
 def _shared(contents: dict[str, dict], splits: dict[str, Split]) -> int:

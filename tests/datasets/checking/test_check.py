@@ -213,6 +213,11 @@ def test_images(check, images: Path, case: str, tmp_path: Path) -> None:
         assert [image['id'] for image in fixed['images']] == [1, 3] and len(fixed['annotations']) == 2
 
 
+def test_a_file_listed_twice(check, content: dict) -> None:
+    content['images'].append({**content['images'][2], 'id': 4})
+    assert [(f.kind, f.what, f.image) for f in check().findings] == [(kinds.COPIES, '3.png (3.png)', 4)]
+
+
 def test_max_pixels_are_those_of_training(
     check, content: dict, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -237,9 +242,10 @@ def test_max_pixels_are_those_of_training(
         Assignment(cfg)
 
 
-def test_entries_of_the_file(check, content: dict, tmp_path: Path) -> None:
+def test_entries_of_the_file(check, content: dict, images: Path, tmp_path: Path) -> None:
     content['categories'] += [{'id': 8, 'name': 'cat'}, {'name': 'nothing'}]
-    content['images'] += [{'id': 4, 'file_name': '3.png'}, {'id': 1, 'file_name': '3.png', 'width': 1, 'height': 1}]
+    content['images'] += [{'id': 4, 'file_name': '4.png'}, {'id': 1, 'file_name': '3.png', 'width': 1, 'height': 1}]
+    Image.new('RGB', (WIDTH, HEIGHT)).save(images / '4.png')
     content['annotations'] += [annotation(9, 10, 10, 40, 40, category_id=8, image_id=4), 'nothing']
     content['annotations'] += [annotation(101, 90, 90, 40, 40, area='big')]
     found = check()

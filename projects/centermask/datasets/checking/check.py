@@ -148,7 +148,7 @@ def check_dataset(
         check.sampled = sample
     check.objects = {name: Counter() for name in names.values()}
     check.strides = tuple(assignment.strides) if assignment else ()
-    originals: dict[bytes, str] = {}
+    originals: dict[bytes, dict] = {}
     for task, result in zip(tasks, _results(tasks, assignment, decode), strict=True):
         _add(check, task, result, names, originals)
     if not check.sampled and not any(sizes.total() for sizes in check.objects.values()):
@@ -315,13 +315,13 @@ def _fits(annotations: list[tuple[int, dict]], stated: tuple[int, int], size: tu
     )
 
 
-def _add(check: Check, task: _Task, result: _Result, names: dict[Any, str], originals: dict[bytes, str]) -> None:
+def _add(check: Check, task: _Task, result: _Result, names: dict[Any, str], originals: dict[bytes, dict]) -> None:
     name = task.image['file_name']
     check.findings += result.findings
     if result.digest:
-        original = originals.setdefault(result.digest, name)
-        if original != name:
-            check.findings.append(Finding(kinds.COPIES, f'{name} ({original})', task.image['id']))
+        original = originals.setdefault(result.digest, task.image)
+        if original['id'] != task.image['id']:
+            check.findings.append(Finding(kinds.COPIES, f'{name} ({original["file_name"]})', task.image['id']))
     check.mended.update(result.mended.objects)
     if result.mended.size:
         check.sizes[task.image['id']] = result.mended.size

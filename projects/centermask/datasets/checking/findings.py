@@ -29,7 +29,7 @@ ROTATED = 'images turned by their EXIF orientation'
 GRAY = 'gray images (read as colour)'
 DEEP = 'images of 16 bits a channel (read as 8)'
 ALPHA = 'images with alpha (which is dropped)'
-COPIES = 'images that are another one byte for byte'
+COPIES = 'images that are another one byte for byte, or the same file'
 
 # Of objects; what datasets.annotations leaves out has its words there.
 UNKNOWN_IMAGE = 'of an image that the file does not list'
