@@ -14,7 +14,9 @@ from centermask import MobileNetV2Features
 def test_features() -> None:
     """32, 96 and 320 channels at strides 8, 16 and 32."""
     with torch.device('meta'):
-        features = MobileNetV2Features()(torch.zeros(2, 3, 64, 96))
+        model = MobileNetV2Features()
+        features = model(torch.zeros(2, 3, 64, 96))
+    assert model.widths == [32, 96, 320]
     assert [tuple(feature.shape) for feature in features] == [(2, 32, 8, 12), (2, 96, 4, 6), (2, 320, 2, 3)]
 
 

@@ -14,6 +14,7 @@ from mmengine.structures import InstanceData
 from torch import Tensor
 
 from .arguments import dicts, flags, given, refuse, whole_numbers
+from .fitting_parts import check_parts
 from .folded import Folded
 from .kept_memory import kept_memory
 from .roi_head import clip_to_image
@@ -36,8 +37,9 @@ class CenterMask(SingleStageDetector):
         data_preprocessor, init_cfg: as every detector of MMDetection takes them.
 
     Raises:
-        ValueError: for a ``channels_last``, ``fold`` or ``half_precision`` that is neither True nor False, and for
-            ``channels_last`` with deformable convs, which MMCV computes wrongly in that memory order.
+        ValueError: for a ``channels_last``, ``fold`` or ``half_precision`` that is neither True nor False, for parts
+            that don't fit each other, and for ``channels_last`` with deformable convs, which MMCV computes wrongly in
+            that memory order.
     """
 
     def __init__(
@@ -84,6 +86,7 @@ class CenterMask(SingleStageDetector):
                 if roi_head.get(name) is not None
             }
             self.roi_head = MODELS.build(dict(roi_head, train_cfg=train_cfg, test_cfg=test_cfg, **heads))
+        check_parts(self.backbone, self.neck, self.bbox_head, self.roi_head, train_cfg)
         if channels_last:
             if any(isinstance(module, ModulatedDeformConv2d) for module in self.modules()):
                 raise ValueError("deformable convs don't run in channels-last memory: leave channels_last=False")

@@ -256,7 +256,7 @@ class CenterMaskFCOSHead(FCOSHead):
         classes, width = cls_score.shape[1], cls_score.shape[3]
         class_scores = F.threshold(cls_score.float().sigmoid(), cfg['score_thr'], 0)
         scores = (class_scores * centerness.float().sigmoid()).permute(0, 2, 3, 1).flatten(1)  # (N, H · W · classes)
-        # A size is a tensor to torch.jit.trace, which counts our FLOPs, and a symbol to torch.export.
+        # A size is a tensor to torch.jit.trace (MMDetection's get_flops.py) and a symbol to torch.export.
         smaller = min if torch.jit.is_tracing() else torch.sym_min
         scores, places = scores.topk(smaller(cfg['nms_pre'], scores.shape[1]), dim=1)
         labels, locations = places % classes, places // classes

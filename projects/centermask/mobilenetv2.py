@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from mmdet.models.backbones import MobileNetV2
+from mmdet.models.utils import make_divisible
 from mmdet.registry import MODELS
 
 
@@ -22,6 +23,7 @@ class MobileNetV2Features(MobileNetV2):
 
     def __init__(self, out_indices: Sequence[int] = (2, 4, 6), **kwargs) -> None:
         super().__init__(out_indices=out_indices, **kwargs)
+        self.widths = [make_divisible(self.arch_settings[i][1] * self.widen_factor, 8) for i in out_indices]
         del self.conv2
         self.layers.remove('conv2')
 

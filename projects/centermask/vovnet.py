@@ -243,6 +243,7 @@ class VoVNet(BaseModule):
         _check_arguments(arch, attention, attention_blocks, dcn_stages, out_indices, frozen_stages, norm_cfg, norm_eval)
         variant = VARIANTS[arch]
         self.out_indices = tuple(out_indices)
+        self.widths = [variant.out_widths[i] for i in self.out_indices]  # channels of the outputs
         self.frozen_stages = frozen_stages
         self.norm_eval = norm_eval
         self.with_cp = with_cp

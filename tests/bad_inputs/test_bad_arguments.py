@@ -1,18 +1,20 @@
 """What modules refuse of a config: one sentence that names the module, the argument and the value."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from mmdet.registry import MODELS
-from small_model import small_model_config
+from small_model import batch, picture, sample, small_model, small_model_config, square
 
 from centermask import arguments, detector, fcos_head, sag_mask_head, scale_adaptive_roi_extractor, vovnet
 from centermask.engine.options import _parameters
 
 ROI_ALIGN = dict(type='RoIAlign', output_size=14)
+EXTRACTOR = 'roi_head.mask_roi_extractor'
 LOSSES = ('loss_cls', 'loss_bbox', 'loss_centerness')
 SWITCHES = ('center_sampling', 'dcn_on_last_conv')
 TRAIN_CFG, PREPROCESSOR = (small_model_config()[key] for key in ('train_cfg', 'data_preprocessor'))
@@ -130,6 +132,27 @@ CASES: list[tuple[str, str, Any, str]] = [
     ('', 'data_preprocessor', {**PREPROCESSOR, 'std': [1, 0, 1]}, 'data_preprocessor.std are numbers above 0, not [1,'),
     ('', 'test_cfg', 'x', "CenterMask's test_cfg is a dict, not 'x'"),
 ]
+CONTRADICTIONS: dict[str, tuple[Any, str]] = {  # an argument that is right by itself, a part of the sentence
+    'backbone.arch': ('39', 'neck.in_channels is [512, 768, 1024] by the outputs of the backbone, not [256, 384, 512]'),
+    'neck.in_channels': ([1], 'neck.in_channels is [256, 384, 512] by the outputs of the backbone, not [1]'),
+    'neck.start_level': (9, 'neck.start_level is a whole number from 0 to 2, not 9'),
+    'neck.num_outs': (4, 'neck.num_outs is 5 by the number of bbox_head.strides, not 4'),
+    'bbox_head.in_channels': (64, 'bbox_head.in_channels is 32 by neck.out_channels, not 64'),
+    f'{EXTRACTOR}.featmap_strides': (
+        [16, 32, 64],
+        'is [8, 16, 32] by the first of bbox_head.strides, not [16, 32, 64]',
+    ),
+    f'{EXTRACTOR}.out_channels': (64, f'{EXTRACTOR}.out_channels is 32 by neck.out_channels, not 64'),
+    f'{EXTRACTOR}.roi_layer.output_size': (7, f'mask_size is 14 by 2 times {EXTRACTOR}.roi_layer.output_size, not 28'),
+    'roi_head.mask_head.in_channels': (64, 'roi_head.mask_head.in_channels is 32 by neck.out_channels, not 64'),
+    'roi_head.mask_head.upsample_cfg': (
+        dict(type='deconv', scale_factor=4),
+        f'train_cfg.mask_size is 56 by 4 times {EXTRACTOR}.roi_layer.output_size, not 28',
+    ),
+    'roi_head.mask_iou_head.in_channels': (64, 'roi_head.mask_iou_head.in_channels is 32 by neck.out_channels, not 64'),
+    'roi_head.mask_iou_head.roi_feat_size': (12, f'roi_feat_size is 14 by {EXTRACTOR}.roi_layer.output_size, not 12'),
+    'train_cfg.mask_size': (13, f'train_cfg.mask_size is 28 by 2 times {EXTRACTOR}.roi_layer.output_size, not 13'),
+}
 PARTS = [part for part in dict.fromkeys(part for part, *_ in CASES) if part != 'roi_head' and part]
 
 
@@ -159,6 +182,25 @@ def test_without_the_guard(part: str, argument: str, value: Any, words: str, mon
         _build(part, argument, value)
     except Exception as error:
         assert words not in str(error)
+
+
+@pytest.mark.parametrize('argument', CONTRADICTIONS)
+def test_contradiction_refused(argument: str) -> None:
+    value, words = CONTRADICTIONS[argument]
+    with pytest.raises(ValueError, match=r"^CenterMask's ") as error, torch.device('meta'):
+        MODELS.build(small_model_config(changes={argument: value}))
+    assert words in str(error.value)
+
+
+@pytest.mark.parametrize('argument', CONTRADICTIONS)
+def test_contradiction_without_the_guard(argument: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first step of a training stumbles, or features are read at the places of others."""
+    monkeypatch.setattr(detector, 'check_parts', lambda *_: None)
+    model = small_model(changes={argument: CONTRADICTIONS[argument][0]}).train()
+    with nullcontext() if argument == f'{EXTRACTOR}.featmap_strides' else pytest.raises(Exception) as error:
+        for objects in ([], [square(0, 4, 6, 40, 50)]):
+            model.loss(*batch(model, [picture(64, 80)], [sample(64, 80, objects)]))
+    assert error is None or "CenterMask's" not in str(error.value)
 
 
 @pytest.mark.parametrize('part', PARTS)

@@ -8,7 +8,6 @@ functions nothing is seen: count eagerly in one thread.
 from __future__ import annotations
 
 import functools
-import importlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -16,6 +15,7 @@ from typing import Any
 from unittest.mock import patch
 
 import torch
+from mmcv.ops.nms import ext_module as operators_of_mmcv
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -66,8 +66,6 @@ def count() -> Iterator[Cost]:
     (``.cpu().numpy()`` is one). A transfer is an operator call where it is by ``cpu``.
     """
     cost = Cost()
-    # The package's attribute `nms` is the function, so the module of that name is found by import.
-    operators_of_mmcv = importlib.import_module('mmcv.ops.nms').ext_module
     with ExitStack() as patches:
         patches.enter_context(
             patch.object(operators_of_mmcv, 'nms', _one_wait(cost, 'mmcv.nms', operators_of_mmcv.nms))
