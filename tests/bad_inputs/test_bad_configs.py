@@ -172,8 +172,7 @@ def test_without_the_guard_it_is_a_traceback_or_a_wrong_training(
     _write(case, config)
     for module in (launch, runner):
         monkeypatch.setattr(module, 'explained_model_errors', lambda source, part='': nullcontext())
-        monkeypatch.setattr(module, 'check_types', lambda cfg: None)
-        monkeypatch.setattr(module, 'check_values', lambda cfg: None)
+        monkeypatch.setattr(module, 'check_config', lambda cfg: None)
     monkeypatch.setattr(launch, '_require_end', lambda path: None)
     monkeypatch.setattr(launch, 'InputError', RuntimeError)  # what load_config raises is no sentence for the user then
     limit = sys.getrecursionlimit()

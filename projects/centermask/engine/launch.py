@@ -22,10 +22,9 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 from torch import distributed
 
-from centermask.engine.known_types import check_types
 from centermask.engine.options import check_options
 from centermask.engine.own_config import fit_config
-from centermask.engine.value_types import check_values
+from centermask.engine.value_types import check_config
 from centermask.errors import InputError, RunError, sentence
 
 _made: list[Path] = []  # folders that this process has made
@@ -162,8 +161,7 @@ def load_run_config(args: argparse.Namespace, training: bool = False) -> Config:
             fit_config(cfg, Path(args.data), Path(cfg.work_dir), args.cfg_options, training)
 
     cfg = load_config(args.config, args.cfg_options, place)
-    check_types(cfg)  # the runner does too, for MMDetection's own scripts; training's data are looked at before it
-    check_values(cfg)
+    check_config(cfg)  # the runner does too, for MMDetection's own scripts; training's data are looked at before it
     cfg.work_dir = args.work_dir or cfg.work_dir
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     return cfg

@@ -21,12 +21,11 @@ from centermask.checkpoints.loading import count_classes, load_weights, read_che
 from centermask.checkpoints.training_state import require_training
 from centermask.engine.draws import TrainingLoader, leave_signals_to_the_run
 from centermask.engine.interruption import Interruption
-from centermask.engine.known_types import check_types
 from centermask.engine.launch import explained_model_errors
 from centermask.engine.processes import join_processes
 from centermask.engine.replay import NotFiniteHook
 from centermask.engine.resumption import choose_start, go_on, register_hooks_of_a_training, with_draws
-from centermask.engine.value_types import check_values
+from centermask.engine.value_types import check_config
 from centermask.errors import InputError
 from centermask.folders import write_synced
 from centermask.roi_head import CenterMaskRoIHead
@@ -55,8 +54,7 @@ class CenterMaskRunner(Runner):
         Raises:
             InputError: the config names something that there isn't, or holds a value of a wrong type.
         """
-        check_types(cfg)
-        check_values(cfg)
+        check_config(cfg)
         return super().from_cfg(cfg)
 
     def setup_env(self, env_cfg: dict) -> None:

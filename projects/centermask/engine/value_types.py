@@ -15,6 +15,7 @@ from mmengine.config import Config
 from torch import Tensor
 
 from centermask.arguments import is_whole
+from centermask.engine.known_types import check_types
 from centermask.engine.options import arguments, initialisers, owners
 from centermask.errors import InputError
 
@@ -33,6 +34,16 @@ _ABOVE_ZERO = re.compile(
     r'param_scheduler\..*(start_factor|T_max|step_size)|optim_wrapper\.clip_grad\.max_norm|'
     r'auto_scale_lr\.base_batch_size|model\.neck\.out_channels'
 )
+
+
+def check_config(cfg: Config) -> None:
+    """Check that a config names only types that there are, and that its values are of the types that these take.
+
+    Raises:
+        InputError: not so.
+    """
+    check_types(cfg)
+    check_values(cfg)
 
 
 def check_values(cfg: Config) -> None:
