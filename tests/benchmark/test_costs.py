@@ -1,5 +1,6 @@
 """Operations, calls, waits and memory of a run."""
 
+import pytest
 import torch
 from small_contestants import small_config
 from torch import nn
