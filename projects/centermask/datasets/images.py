@@ -28,6 +28,11 @@ class UnreadableError(InputError):
     """A file that is damaged, no image or not there."""
 
 
+def unreadable(path: str | Path) -> str:
+    """What to say of a file that no image can be read from."""
+    return f'The image {path} could not be read, it is damaged or no image: take it away.'
+
+
 @contextmanager
 def pil_unlimited() -> Iterator[None]:
     """Lift PIL's own limit of an image's pixels, which is of another size than ours, and warns."""
@@ -73,6 +78,4 @@ def check_image(path: str | Path, max_pixels: int = MAX_PIXELS, to_its_end: bool
     except InputError:
         raise
     except Exception as error:  # a damaged file raises whatever its first wrong byte leads to
-        raise UnreadableError(
-            f'The image {path} could not be read, it is damaged or no image: take it away.'
-        ) from error
+        raise UnreadableError(unreadable(path)) from error
