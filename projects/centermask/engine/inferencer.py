@@ -28,7 +28,8 @@ from centermask.checkpoints.loading import load_weights, read_checkpoint, requir
 from centermask.deploy.detector import ExportedCenterMask
 from centermask.deploy.runtime import is_exported
 from centermask.encoded_masks import EncodedMasks
-from centermask.engine.launch import explained_model_errors, require_writable
+from centermask.engine.configs import explained_model_errors
+from centermask.engine.launch import require_writable
 from centermask.errors import InputError, RunError
 from centermask.folders import write_aside
 from centermask.roi_head import CenterMaskRoIHead
