@@ -22,7 +22,7 @@ from centermask.benchmark.malloc import without_kept_memory
 from centermask.benchmark.pictures import as_batches, set_size
 from centermask.deploy.detector import ExportedCenterMask
 from centermask.detector import CenterMask
-from centermask.engine.launch import load_config
+from centermask.engine.configs import load_config
 from centermask.errors import InputError
 from centermask.inference import half_type, prepare
 from centermask.kept_memory import kept_memory
@@ -114,7 +114,7 @@ def read_config(name: str) -> Config:
         InputError: there is none, or it can't be read.
     """
     if '::' not in name:
-        return load_config(name, {})
+        return load_config(name)
     try:
         return get_config(name)
     except Exception as error:
