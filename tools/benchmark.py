@@ -54,7 +54,8 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         '--backend',
         default='eager',
         metavar='NAMES',
-        help=f'CenterMask also exported: of eager,{",".join(RUNTIMES)}; with --amp by OpenVINO in bfloat16, too',
+        help=f'CenterMask also exported: of eager,{",".join(RUNTIMES)} (eager is timed in any case, to compare with); '
+        'with --amp by OpenVINO in bfloat16, too',
     )
     parser.add_argument('--int8', action='store_true', help='those of --backend also quantised, by one picture')
     parser.add_argument(

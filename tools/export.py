@@ -17,8 +17,9 @@ from centermask.deploy.export import describe, has_deform_conv, to_onnx
 from centermask.deploy.files import convert, save_onnx
 from centermask.deploy.runtime import require
 from centermask.detector import CenterMask
+from centermask.engine.configs import load_config
 from centermask.engine.inferencer import CenterMaskInferencer, find_images
-from centermask.engine.launch import add_config_options, load_config, require_writable, run
+from centermask.engine.launch import add_config_options, require_writable, run
 from centermask.errors import InputError, RunError
 
 SUFFIXES = {'onnx': '.onnx', 'openvino': '.xml'}

@@ -24,11 +24,11 @@ from torch.distributed.fsdp.wrap import ModuleWrapPolicy
 from torch.nn.utils import clip_grad_norm_
 
 from centermask.checkpoints.loading import load_weights, read_checkpoint, require_fit, start_from
-from centermask.checkpoints.training_state import require_training
+from centermask.checkpoints.training_state import explained_resumption, require_same_optimizer, require_training
+from centermask.engine.configs import explained_model_errors
 from centermask.engine.draws import TrainingLoader, leave_signals_to_the_run
 from centermask.engine.finite import NotFinite
 from centermask.engine.interruption import Interruption
-from centermask.engine.launch import explained_model_errors
 from centermask.engine.processes import join_processes
 from centermask.engine.replay import NotFiniteHook
 from centermask.engine.resumption import choose_start, go_on, register_hooks_of_a_training, with_draws
@@ -135,10 +135,13 @@ class ShardedStrategy(FSDPStrategy):
         """Go on from the checkpoint.
 
         Raises:
-            InputError: it has no state of a training.
+            InputError: it lacks a part of a training's state.
         """
-        require_training(self._checkpoint, filename)
-        return super().resume(filename, **kwargs)
+        with explained_resumption(filename):
+            require_training(self._checkpoint, filename, True, bool(getattr(self, 'param_schedulers', None)))
+            checkpoint = super().resume(filename, **kwargs)
+            require_same_optimizer(self.optim_wrapper, filename)
+        return checkpoint
 
     def build_optim_wrapper(self, optim_wrapper: Any, model: nn.Module | None = None) -> Any:
         """As MMEngine's; gradients are clipped by their norm over all processes.

@@ -15,7 +15,7 @@ from pycocotools.coco import COCO
 
 from centermask.datasets.annotations import CocoAnnotations
 from centermask.datasets.coco import innermost
-from centermask.engine.launch import load_config
+from centermask.engine.configs import load_config
 from centermask.errors import InputError
 from centermask.folders import replaced_when_done
 from centermask.report import page, pictures, plots
@@ -84,7 +84,7 @@ def build_report(work_dir: Path, predictions: str, out: Path, command: str) -> R
 
 def _read_data(work_dir: Path, predictions: str) -> _Data:
     config_path = _config_of_run(Path(predictions).parent, work_dir)
-    config = load_config(str(config_path), {})
+    config = load_config(config_path)
     if 'test_dataloader' not in config:
         raise InputError(f'The config {config_path} has no test_dataloader: name the work dir of a training run.')
     dataset = innermost(config.test_dataloader)
