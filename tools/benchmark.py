@@ -16,7 +16,8 @@ from centermask.benchmark.comparison import Wishes, compare
 from centermask.benchmark.exported import RUNTIMES
 from centermask.benchmark.pictures import make_picture, read_pictures
 from centermask.benchmark.report import tables
-from centermask.engine.inferencer import find_images, require_device
+from centermask.datasets.images import find_images
+from centermask.engine.inferencer import require_device
 from centermask.engine.launch import require_writable, run
 from centermask.errors import InputError
 from centermask.figures.tradeoff import draw_tradeoff

@@ -15,7 +15,6 @@ import numpy as np
 import torch
 from mmcv.transforms import Compose, LoadImageFromFile
 from mmdet.apis import DetInferencer
-from mmdet.apis.det_inferencer import IMG_EXTENSIONS
 from mmdet.datasets import CocoDataset
 from mmdet.registry import DATASETS, MODELS
 from mmdet.structures import DetDataSample
@@ -126,23 +125,6 @@ def _usable(metainfo: Any, count: int) -> dict | None:
         colours = np.array(get_palette(metainfo.get('palette'), len(classes)), float)
     drawn = colours.shape[1:] == (3,) and ((colours >= 0) & (colours <= 255)).all()
     return metainfo if drawn else {key: value for key, value in metainfo.items() if key != 'palette'}
-
-
-def find_images(source: str) -> list[Path]:
-    """The image itself, or those of a folder in the order of their names.
-
-    Raises:
-        InputError: there is no such file, or no image in the folder.
-    """
-    path = Path(source)
-    if path.is_file():
-        return [path]
-    if not path.is_dir():
-        raise InputError(f"The image or folder {source} doesn't exist: give the path of one.")
-    images = sorted(entry for entry in path.iterdir() if entry.suffix.lower() in IMG_EXTENSIONS)
-    if not images:
-        raise InputError(f'The folder {source} holds no image: its files would end in {", ".join(IMG_EXTENSIONS)}.')
-    return images
 
 
 def require_device(name: str) -> None:
