@@ -20,7 +20,8 @@ import torch
 from mmdet.datasets import CocoDataset
 
 from centermask.checkpoints.loading import read_checkpoint
-from centermask.engine.launch import add_config_options, load_config
+from centermask.engine.configs import load_config
+from centermask.engine.launch import add_config_options
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 CONFIG = REPOSITORY / 'configs/centermask-lite-star_v2-19-slim_fpn_4x_coco.py'
@@ -165,7 +166,7 @@ def test_exported(original: Original, tools: Callable, tmp_path: Path, capsys: p
     assert 'differs' not in said
     convert(files[1], files[2], ExportedModel(files[1]).metadata)
     add_config_options(parser := argparse.ArgumentParser())
-    cfg = load_config(str(CONFIG), parser.parse_args(['--cfg-options', *options]).cfg_options)
+    cfg = load_config(CONFIG, parser.parse_args(['--cfg-options', *options]).cfg_options)
     before, *after = (measure(cfg, str(file)) for file in files)
     assert min(before.values()) > 0.5 and [*before] == ['bbox_mAP', 'segm_mAP']
     for figures in after:

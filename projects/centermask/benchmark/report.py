@@ -10,6 +10,7 @@ from centermask.benchmark.contestants import short_name
 from centermask.benchmark.stages import STAGES
 
 NOT_SEEN = '?'
+WHY_NOT_SEEN = "operators and memory are seen where torch runs them one by one, not an exported or compiled model's own"
 
 
 def tables(measured: Mapping[str, Any]) -> str:
@@ -34,6 +35,8 @@ def tables(measured: Mapping[str, Any]) -> str:
             *('operator calls', 'without pasting', 'host waits', 'without pasting'),
         )
         lines += [*_table(of_costs, (_costs(model) for model in models)), '']
+        if any('memory' not in model for model in models):
+            lines += [f'{NOT_SEEN}: {WHY_NOT_SEEN}.', '']
     of_found = (
         *('model', 'scores that pass', 'boxes into NMS', 'detections', 'median size'),
         f'small, medium, large (COCO: {_shares(COCO_SHARES)})',

@@ -15,7 +15,6 @@ import numpy as np
 import torch
 from mmcv.transforms import Compose, LoadImageFromFile
 from mmdet.apis import DetInferencer
-from mmdet.apis.det_inferencer import IMG_EXTENSIONS
 from mmdet.datasets import CocoDataset
 from mmdet.registry import DATASETS, MODELS
 from mmdet.structures import DetDataSample
@@ -28,10 +27,12 @@ from mmengine.visualization import Visualizer
 from torch import nn
 
 from centermask.checkpoints.loading import count_classes, load_weights, read_checkpoint, require_fit
+from centermask.datasets.images import unreadable
 from centermask.deploy.detector import ExportedCenterMask
 from centermask.deploy.runtime import is_exported
 from centermask.encoded_masks import EncodedMasks
-from centermask.engine.launch import explained_model_errors, require_writable
+from centermask.engine.configs import explained_model_errors
+from centermask.engine.launch import require_writable
 from centermask.errors import InputError, RunError
 from centermask.folders import write_aside
 from centermask.roi_head import CenterMaskRoIHead
@@ -126,23 +127,6 @@ def _usable(metainfo: Any, count: int) -> dict | None:
     return metainfo if drawn else {key: value for key, value in metainfo.items() if key != 'palette'}
 
 
-def find_images(source: str) -> list[Path]:
-    """The image itself, or those of a folder in the order of their names.
-
-    Raises:
-        InputError: there is no such file, or no image in the folder.
-    """
-    path = Path(source)
-    if path.is_file():
-        return [path]
-    if not path.is_dir():
-        raise InputError(f"The image or folder {source} doesn't exist: give the path of one.")
-    images = sorted(entry for entry in path.iterdir() if entry.suffix.lower() in IMG_EXTENSIONS)
-    if not images:
-        raise InputError(f'The folder {source} holds no image: its files would end in {", ".join(IMG_EXTENSIONS)}.')
-    return images
-
-
 def require_device(name: str) -> None:
     """Raise an :class:`InputError` where torch has no such device."""
     try:
@@ -223,6 +207,6 @@ def _detect(inferencer: CenterMaskInferencer, path: Path, score_thr: float) -> t
         try:
             LoadImageFromFile()({'img_path': str(path)})
         except Exception:
-            raise RunError(f'The image {path} could not be read, it is damaged or no image: take it away.') from error
+            raise RunError(unreadable(path)) from error
         raise
     return results['predictions'][0], results['visualization'][0][..., ::-1]

@@ -24,8 +24,8 @@ from mmengine.structures import InstanceData
 from torch import nn
 
 from centermask.checkpoints.loading import load_weights, require_fit
+from centermask.engine.configs import explained_model_errors
 from centermask.engine.finite import FiniteSteps, NotFinite
-from centermask.engine.launch import explained_model_errors
 from centermask.engine.randomness import iteration_key, seed_all
 from centermask.errors import InputError, RunError
 from centermask.folders import write_synced
