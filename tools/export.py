@@ -23,7 +23,7 @@ from centermask.engine.inferencer import CenterMaskInferencer
 from centermask.engine.launch import add_config_options, require_writable, run
 from centermask.errors import InputError, RunError
 
-SUFFIXES = {'onnx': '.onnx', 'openvino': '.xml'}
+SUFFIXES = {'onnx': ('.onnx',), 'openvino': ('.xml', '.bin')}  # the first is that of --out
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -59,8 +59,8 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def require_options(args: argparse.Namespace) -> None:
     """Refuse options that don't go together."""
-    if args.out.suffix != SUFFIXES[args.format]:
-        raise InputError(f'--out {args.out}: the name of such a file ends in {SUFFIXES[args.format]}.')
+    if args.out.suffix != SUFFIXES[args.format][0]:
+        raise InputError(f'--out {args.out}: the name of such a file ends in {SUFFIXES[args.format][0]}.')
     if args.calibration and not args.int8:
         raise InputError('--calibration is for --int8, add that or leave it out.')
     if args.calibration_count < 1:
@@ -126,7 +126,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         plain = Path(folder) / 'float32.onnx'
         save_onnx(exported, plain)
         convert(plain, args.out, metadata, inputs)
-    print(f'{args.out} is written, {args.out.with_suffix(SUFFIXES[args.format]).stat().st_size / 1e6:.1f} MB')
+    for file in map(args.out.with_suffix, SUFFIXES[args.format]):
+        print(f'{file} is written, {file.stat().st_size / 1e6:.1f} MB')
     if args.half or args.int8:
         print_accuracy(args, cfg)
     else:

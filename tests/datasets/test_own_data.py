@@ -54,6 +54,11 @@ def find(tmp_path: Path) -> Callable[..., OwnData]:
         (('train.json', 'val.json'), ('', '')),
         (('annotations/instances_train.json', 'annotations/instances_val.json'), ('images/train', 'images/val')),
         (('annotations/instances_train2017.json', 'annotations/instances_val2017.json'), ('train2017', 'val2017')),
+        (
+            ('annotations/instances_train2017.json', 'annotations/instances_val2017.json'),
+            ('images/train', 'images/val'),
+        ),
+        (('annotations/instances_train2017.json', 'annotations/instances_val2017.json'), ('train', 'val')),
     ],
 )
 def test_layouts(put, find, tmp_path: Path, files: tuple[str, str], folders: tuple[str, str]) -> None:

@@ -175,6 +175,8 @@ def test_half_says_what_it_costs(
         assert re.search(rf'{key}: 0\.\d+ by the checkpoint, 0\.\d+ by the file, [+-]0\.\d+ lost', said)
     assert ExportedModel(out).metadata.precision == 'half'
     weights = out if format_ == 'onnx' else out.with_suffix('.bin')
+    for file in {out, weights}:
+        assert f'{file} is written, {file.stat().st_size / 1e6:.1f} MB\n' in said
     assert weights.stat().st_size < 0.6 * exported[0].stat().st_size
 
 

@@ -59,7 +59,8 @@ def find_data(folder: Path, work_dir: Path, training: bool = True) -> OwnData:
 
     Args:
         folder: holds ``train.json`` and ``val.json``, or ``annotations/instances_{train,val}*.json``, or one JSON file,
-            which is split; images lie in ``train/`` and ``val/``, in ``images/``, or beside the file.
+            which is split; images lie in ``train/`` and ``val/`` (with the file's year or without), in ``images/``, or
+            beside the file.
         work_dir: where the two parts of a file that is split are written, under ``data/``.
         training: without it, validation data alone are enough.
 
@@ -140,7 +141,8 @@ def _locate(ann_file: Path, content: dict, folder: Path) -> Split:
     """Find the folder of a file's images: the one of those usual that holds the most of them."""
     tag = ann_file.stem.removeprefix('instances_')
     candidates = [folder / tag, folder / tag / 'images', folder / 'images' / tag, folder / 'images', folder]
-    candidates.append(ann_file.parent)
+    plain = tag.rstrip('0123456789')  # train2017's may be in train/ as well
+    candidates += [ann_file.parent, folder / plain, folder / plain / 'images', folder / 'images' / plain]
     names = [image['file_name'] for image in content['images']]
     if not names:
         raise InputError(f'The annotation file {ann_file} lists no images: add them.')
