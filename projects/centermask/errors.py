@@ -27,3 +27,10 @@ def sentence(error: Exception) -> str:
     if message.startswith('Caught '):
         return message.rpartition(f'{type(error).__module__}.{type(error).__qualname__}: ')[2].strip()
     return message
+
+
+def find_known(error: BaseException | None) -> InputError | RunError | None:
+    """The package's own error among an error and those that led to it."""
+    while error is not None and not isinstance(error, InputError | RunError):
+        error = error.__cause__ or error.__context__
+    return error

@@ -65,6 +65,18 @@ CASES: dict[str, tuple[Callable[[str], str], str]] = {  # the file by the proper
         lambda proper: proper.replace('(60, 40)', '(60, 0)'),
         "RoundResize's scale is two lengths",
     ),
+    'images decoded by nobody': (
+        lambda proper: proper.replace("'LoadImageFromFile'", "'LoadImageFromFile', imdecode_backend='foo'"),
+        'is wrong, LoadImageFromFile fails at the first image with ValueError: backend: foo is not supported',
+    ),
+    'images of no colour': (
+        lambda proper: proper.replace("'LoadImageFromFile'", "'LoadImageFromFile', color_type='foo'"),
+        "is wrong, LoadImageFromFile fails at the first image with KeyError: 'foo'",
+    ),
+    'nothing packed': (
+        lambda proper: proper.replace("dict(type='PackDetInputs'),", ''),
+        'gives no inputs and data_samples for the model: end it with PackDetInputs',
+    ),
     'classes as text': (lambda proper: proper.replace("('thing',)", "'thing'"), "are the text 'thing'"),
     'interval as text': (
         lambda proper: proper + _checkpoint("interval='x'"),
@@ -174,6 +186,7 @@ def test_without_the_guard_it_is_a_traceback_or_a_wrong_training(
         monkeypatch.setattr(module, 'explained_model_errors', lambda source, part='': nullcontext())
         monkeypatch.setattr(module, 'check_types', lambda cfg: None)
         monkeypatch.setattr(module, 'check_values', lambda cfg: None)
+    monkeypatch.setattr(runner, 'check_pipeline', lambda *_: None)
     monkeypatch.setattr(launch, '_require_end', lambda path: None)
     monkeypatch.setattr(launch, 'InputError', RuntimeError)  # what load_config raises is no sentence for the user then
     limit = sys.getrecursionlimit()

@@ -26,7 +26,7 @@ from centermask.engine.known_types import check_types
 from centermask.engine.options import check_options
 from centermask.engine.own_config import fit_config
 from centermask.engine.value_types import check_values
-from centermask.errors import InputError, RunError, sentence
+from centermask.errors import InputError, RunError, find_known, sentence
 
 _made: list[Path] = []  # folders that this process has made
 
@@ -122,7 +122,7 @@ def load_config(path: str, options: dict, change: Callable[[Config], None] = lam
     try:
         cfg = Config.fromfile(path)
     except (Exception, SystemExit) as error:  # a config is a program: it may fail in any way
-        known = _find_known(error)  # a config may read its data's classes
+        known = find_known(error)  # a config may read its data's classes
         why = ' '.join(str(error).split()).rstrip('.')
         raise known or InputError(f"The config {path} can't be read, {type(error).__name__}: {why}.") from error
     change(cfg)
@@ -208,7 +208,7 @@ def explained_model_errors(source: str | None, part: str = 'model') -> Iterator[
     try:
         yield
     except _OF_A_CONFIG as error:
-        if known := _find_known(error):
+        if known := find_known(error):
             raise known from error
         why = ' '.join(str(error.args[0] if error.args else type(error).__name__).split())
         why = re.sub(r'( is not in the \S+ registry)\..*', r'\1', why).rstrip('.')
@@ -239,7 +239,7 @@ def run(command: Callable[[], None]) -> int:
         print('interrupted', file=sys.stderr)
         return 130
     except Exception as error:
-        known = _find_known(error) or _disk_full(error)
+        known = find_known(error) or _disk_full(error)
         if isinstance(known, InputError):
             _take_back()
         report = os.environ.get('TORCHELASTIC_ERROR_FILE')
@@ -272,13 +272,6 @@ def _disk_full(error: Exception) -> RunError | None:
         name = error.filename or 'A file'
         return RunError(f"{name} can't be written ({error.strerror}): make room there or name another place.")
     return None
-
-
-def _find_known(error: BaseException | None) -> InputError | RunError | None:
-    """The package's own error among an error and those that led to it."""
-    while error is not None and not isinstance(error, InputError | RunError):
-        error = error.__cause__ or error.__context__
-    return error
 
 
 @contextmanager
