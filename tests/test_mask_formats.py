@@ -14,8 +14,8 @@ from small_model import picture, sample, small_model
 
 from centermask import CenterMask
 from centermask.encoded_masks import EncodedMasks
+from centermask.engine.configs import build_runner
 from centermask.engine.inferencer import CenterMaskInferencer
-from centermask.engine.launch import build_runner
 
 FORMATS = ('tensor', 'rle')
 

@@ -35,38 +35,30 @@ def test_spatial_attention_has_no_bias() -> None:
     assert [tuple(p.shape) for p in SpatialAttention().parameters()] == [(1, 2, 3, 3)]
 
 
-@pytest.mark.parametrize('rois', [0, 1, 5])
-def test_shape(rois: int) -> None:
-    assert _head()(torch.zeros(rois, 8, 14, 14)).shape == (rois, 3, 28, 28)
-
-
-def test_order_of_the_layers() -> None:
+def _logits_of_all_channels(head: SAGMaskHead, x: torch.Tensor) -> torch.Tensor:
     """Convs with ReLU, attention, deconv with ReLU, logits."""
-    head, x = _head(), torch.randn(2, 8, 14, 14)
-    features = x
     for conv in head.convs:
-        features = nn.functional.conv2d(features, conv.conv.weight, conv.conv.bias, padding=1).relu()
-    features = head.spatial_attention(features)
-    features = nn.functional.conv_transpose2d(features, head.upsample.weight, head.upsample.bias, stride=2).relu()
-    expected = nn.functional.conv2d(features, head.conv_logits.weight, head.conv_logits.bias)
-    torch.testing.assert_close(head(x), expected)
+        x = nn.functional.conv2d(x, conv.conv.weight, conv.conv.bias, padding=1).relu()
+    x = head.spatial_attention(x)
+    x = nn.functional.conv_transpose2d(x, head.upsample.weight, head.upsample.bias, stride=2).relu()
+    return nn.functional.conv2d(x, head.conv_logits.weight, head.conv_logits.bias)
 
 
 def test_without_attention() -> None:
     head = _head(spatial_attention=False)
     assert not [name for name, _ in head.named_parameters() if 'attention' in name]
-    assert head(torch.zeros(1, 8, 14, 14)).shape == (1, 3, 28, 28)
+    assert head(torch.zeros(1, 8, 14, 14), torch.zeros(1, dtype=torch.long)).shape == (1, 28, 28)
 
 
 def test_own_class() -> None:
-    """One channel of what the conv gives for all, with background one further on; its gradients too."""
+    """One channel of what the layers give for all, with background one further on; its gradients too."""
     x, labels = torch.randn(3, 8, 14, 14), torch.tensor([2, 0, 2])
     for background in (False, True):
         head = _head(background_channel=background)
         assert head.conv_logits.out_channels == 3 + background
         torch.nn.init.normal_(head.conv_logits.bias)
         gradients = []
-        for logits in (head(x)[torch.arange(3), labels + background], head(x, labels)):
+        for logits in (_logits_of_all_channels(head, x)[torch.arange(3), labels + background], head(x, labels)):
             head.zero_grad()
             logits.square().sum().backward()
             gradients.append([logits, *(p.grad for p in head.parameters())])

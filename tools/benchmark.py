@@ -16,7 +16,8 @@ from centermask.benchmark.comparison import Wishes, compare
 from centermask.benchmark.exported import RUNTIMES
 from centermask.benchmark.pictures import make_picture, read_pictures
 from centermask.benchmark.report import tables
-from centermask.engine.inferencer import find_images, require_device
+from centermask.datasets.images import find_images
+from centermask.engine.inferencer import require_device
 from centermask.engine.launch import require_writable, run
 from centermask.errors import InputError
 from centermask.figures.tradeoff import draw_tradeoff
@@ -54,7 +55,8 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         '--backend',
         default='eager',
         metavar='NAMES',
-        help=f'CenterMask also exported: of eager,{",".join(RUNTIMES)}; with --amp by OpenVINO in bfloat16, too',
+        help=f'CenterMask also exported: of eager,{",".join(RUNTIMES)} (eager is timed in any case, to compare with); '
+        'with --amp by OpenVINO in bfloat16, too',
     )
     parser.add_argument('--int8', action='store_true', help='those of --backend also quantised, by one picture')
     parser.add_argument(

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from centermask.datasets.checking import Assignment, check_dataset, describe, draw_worst, write_repaired
-from centermask.engine.launch import load_config, require_writable, run
+from centermask.engine.configs import load_config
+from centermask.engine.launch import require_writable, run
 from centermask.errors import InputError, RunError
 
 CONFIG = Path(__file__).resolve().parents[1] / 'configs' / 'centermask-lite-star_v2-19_fpn_4x_coco.py'
@@ -36,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             raise InputError(f'{option} {path} is among the images that are checked: name another file.')
         require_writable(path.parent, option)
 
-    assignment = Assignment(load_config(args.config, {}))
+    assignment = Assignment(load_config(args.config))
     check = check_dataset(args.annotations, args.images, assignment)
     print(describe(check))
     if args.sheet:

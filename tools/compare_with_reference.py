@@ -7,7 +7,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from centermask.engine.launch import load_config, run
+from centermask.engine.configs import load_config
+from centermask.engine.launch import run
 from centermask.errors import RunError
 from centermask.parity import compare_with_reference, find_inputs, read_arrays, read_inputs
 
@@ -23,7 +24,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         'or the one above)',
     )
     args = parser.parse_args(argv)
-    cfg = load_config(args.config, {})
+    cfg = load_config(args.config)
     expected = read_arrays(args.expected, 'expected file')
     inputs = read_inputs(args.inputs or find_inputs(args.expected))
     rows = compare_with_reference(cfg, expected, inputs)

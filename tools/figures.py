@@ -9,8 +9,10 @@ from pathlib import Path
 
 from mmengine.device import get_device
 
-from centermask.engine.inferencer import CenterMaskInferencer, find_images, require_device
-from centermask.engine.launch import add_config_options, load_config, require_file, require_writable, run, share
+from centermask.datasets.images import find_images
+from centermask.engine.configs import load_config
+from centermask.engine.inferencer import CenterMaskInferencer, require_device
+from centermask.engine.launch import add_config_options, require_file, require_writable, run, share
 from centermask.errors import InputError
 from centermask.figures.architecture_drawing import draw_architecture
 from centermask.figures.sheet import draw_sheet

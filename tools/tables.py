@@ -13,7 +13,8 @@ import torch
 
 from centermask.benchmark.comparison import latency
 from centermask.benchmark.machine import name_of_machine
-from centermask.engine.launch import load_config, run
+from centermask.engine.configs import load_config
+from centermask.engine.launch import run
 from centermask.errors import InputError
 from centermask.folders import write_aside
 from centermask.tables.check import check
@@ -110,7 +111,7 @@ def _measure(what: str, names: Sequence[str]) -> None:
     start = time.monotonic()
     for done, name in enumerate(names, 1):
         print(f'{done}/{len(names)} {name}: ', end='', flush=True)
-        config = load_config(str(CONFIGS / f'{name}.py'), {})
+        config = load_config(CONFIGS / f'{name}.py')
         if what == 'counts':
             parameters, flops = count_parameters(build(config)), count_flops(config)
             figures = dict(Parameters=str(parameters), FLOPs=str(flops))

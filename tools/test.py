@@ -18,14 +18,8 @@ from mmengine.fileio import dump
 from centermask.deploy.detector import put_in_place, require_no_model_options
 from centermask.deploy.runtime import is_exported
 from centermask.engine.amp import use_half_precision
-from centermask.engine.launch import (
-    add_run_arguments,
-    build_runner,
-    load_run_config,
-    require_file,
-    require_writable,
-    run,
-)
+from centermask.engine.configs import build_runner
+from centermask.engine.launch import add_run_arguments, load_run_config, require_file, require_writable, run
 from centermask.errors import InputError
 
 

@@ -45,13 +45,13 @@ class MaskScoringHead(MaskIoUHead):
         self.roi_feat_size = kwargs.get('roi_feat_size', 14)
         self.share = share
 
-    def forward(self, mask_feat: Tensor, mask_preds: Tensor, labels: Tensor | None = None) -> Tensor:
+    def forward(self, mask_feat: Tensor, mask_preds: Tensor, labels: Tensor) -> Tensor:
         """Return the IoU predicted for each RoI's mask, shape (R,).
 
         Args:
             mask_feat: RoI features, shape (R, C, 14, 14).
             mask_preds: mask logits of the RoIs' classes, shape (R, 28, 28).
-            labels: the classes, shape (R,). Without them the outputs of all, (R, channels).
+            labels: the classes, shape (R,).
         """
         inputs = mask_feat, self.max_pool(mask_preds.sigmoid()[:, None])
         if mask_feat.is_contiguous(memory_format=torch.channels_last):  # which one channel wouldn't leave as it is
@@ -63,8 +63,6 @@ class MaskScoringHead(MaskIoUHead):
         x = x.flatten(1)
         for fc in self.fcs:
             x = self.relu(fc(x))
-        if labels is None:
-            return self.fc_mask_iou(x)
         outputs = labels + self.first_class
         return (x * self.fc_mask_iou.weight[outputs]).sum(1) + self.fc_mask_iou.bias[outputs]
 

@@ -106,7 +106,10 @@ class CenterMaskRoIHead(StandardRoIHead):
 
     def mask_forward(self, x: Sequence[Tensor], rois: Tensor, labels: Tensor, img_metas: Sequence[dict]) -> Masks:
         """Return masks and their predicted IoU for RoIs (R, 5) of classes ``labels`` (R,)."""
-        features = self._features(x, rois, img_metas)  # (R, C, 14, 14)
+        return self.forward_heads(self._features(x, rois, img_metas), labels)
+
+    def forward_heads(self, features: Tensor, labels: Tensor) -> Masks:
+        """Return masks and their predicted IoU from RoI features (R, C, 14, 14) of classes ``labels`` (R,)."""
         logits = self.mask_head(features, labels)
         return Masks(logits, None if self.mask_iou_head is None else self.mask_iou_head(features, logits, labels))
 

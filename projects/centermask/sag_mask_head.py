@@ -72,19 +72,17 @@ class SAGMaskHead(FCNMaskHead):
         # FCNMaskHead's own start grows as classes get fewer, and its gradients then drown the box head's.
         nn.init.normal_(self.conv_logits.weight, std=0.001)
 
-    def forward(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, labels: Tensor) -> Tensor:
         """Return mask logits (R, 28, 28) of RoI features (R, C, 14, 14), each of its RoI's class.
 
         Args:
             x: RoI features.
-            labels: the classes, shape (R,). Without them the logits of all channels, (R, channels, 28, 28).
+            labels: the classes, shape (R,).
         """
         for conv in self.convs:
             x = conv(x)  # (R, 256, 14, 14)
         x = self.spatial_attention(x)
         x = self.relu(self.upsample(x))  # (R, 256, 28, 28)
-        if labels is None:
-            return self.conv_logits(x)
         # The 1×1 conv for one channel an RoI: of 1200 classes, all would take gigabytes.
         channels = labels + self.first_class
         weight, bias = self.conv_logits.weight[channels], self.conv_logits.bias[channels]

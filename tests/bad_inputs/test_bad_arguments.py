@@ -229,3 +229,10 @@ def test_by_the_command(key: str, value: object, config: Path, outcome: Callable
     argument = key.rpartition('.')[2]
     words = f'The model of {config}', f"'s {argument} is ", f'not {value!r}'
     assert outcome('train', config, '--work-dir', tmp_path / 'run').refused(*words)
+
+
+def test_what_mmdetection_refuses_without_a_word(config: Path, outcome: Callable, tmp_path: Path) -> None:
+    model = dict(small_model_config(changes={'neck.num_outs': 2}))
+    config.write_text(config.read_text().replace("dict(type='OneWeight')", repr(model)))
+    words = f'The model of {config} can\'t be built: AssertionError of FPN at "assert num_outs >= self.num_ins - st'
+    assert outcome('train', config, '--work-dir', tmp_path / 'run').refused(words)

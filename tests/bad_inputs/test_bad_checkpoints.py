@@ -15,10 +15,12 @@ import torch
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from mmdet.registry import MODELS
+from mmdet.visualization import get_palette
 from torch import Tensor
 
 from centermask.checkpoints import reading
 from centermask.checkpoints.conversion import convert
+from centermask.engine import inferencer
 from centermask.errors import InputError
 
 NAME = 'layer.weight'
@@ -98,6 +100,11 @@ CASES: dict[str, tuple[str, Callable[[Path], Any], str]] = {  # name of the file
     ),
     'no weights': ('a.pth', lambda path: torch.save({'epoch': 3}, path), 'holds no weights'),
     'a list': ('a.pth', lambda path: torch.save([torch.ones(1)], path), 'holds no weights'),
+    'meta of a number': (
+        'a.pth',
+        _save(lambda weights: {'state_dict': weights, 'meta': 5}),
+        'its meta is 5 and no dict',
+    ),
     'NaN': ('a.pth', _tensor(torch.tensor([[torch.nan]])), f'{NAME} holds NaN or infinity'),
     'infinity': ('a.pth', _tensor(torch.tensor([[torch.inf]])), f'{NAME} holds NaN or infinity'),
     'NaN in half precision': ('a.pth', _tensor(torch.tensor([[torch.nan]]).half()), f'{NAME} holds NaN or infinity'),
@@ -139,6 +146,43 @@ def test_without_the_guard_it_is_loaded_or_a_traceback(case: str, tmp_path: Path
         assert words not in str(error)
     else:
         assert case != 'nothing'
+
+
+NAMED = {'classes': ('a', 'b'), 'palette': [(1, 2, 3), (4, 5, 6)]}
+USABLE: dict[str, tuple[Any, dict | None]] = {  # what a file says of its data, what is used of it
+    'as it should be': (NAMED, NAMED),
+    'in capitals': ({'CLASSES': ('a', 'b')}, {'classes': ('a', 'b')}),
+    'a number': (7, None),
+    'names of a number': ({'classes': 7}, None),
+    'names that are numbers': ({'classes': (1, 2)}, None),
+    'too few names': ({'classes': ('a',)}, None),
+    'too many names': ({'classes': ('a', 'b', 'c')}, None),
+    'a key that is a number': ({**NAMED, 5: 6}, None),
+    'too few colours': ({**NAMED, 'palette': [(1, 2, 3)]}, {'classes': ('a', 'b')}),
+    'colours of text': ({**NAMED, 'palette': ['x', 'y']}, {'classes': ('a', 'b')}),
+    'colours beyond white': ({**NAMED, 'palette': [(999, 0, 0)] * 2}, {'classes': ('a', 'b')}),
+    'an unknown colour': ({**NAMED, 'palette': 'octarine'}, {'classes': ('a', 'b')}),
+}
+
+
+@pytest.mark.parametrize('case', USABLE)
+def test_names_of_classes(case: str) -> None:
+    """Of the prediction's classes and colours, an image's first detection of the second class is named by them."""
+    given_by_file, used = USABLE[case]
+    assert inferencer._usable(given_by_file, 2) == used
+
+
+@pytest.mark.parametrize('case', list(USABLE)[2:])
+def test_without_the_guard_names_are_missing_or_wrong(case: str) -> None:
+    """As MMDetection takes them from a file, and as pictures and results need them."""
+    metainfo = USABLE[case][0]
+    try:
+        lower = {key.lower(): value for key, value in metainfo.items()}
+        name, colours = lower['classes'][1], get_palette(lower.get('palette'), 2)
+        assert min(colours[1]) >= 0 and max(colours[0]) <= 255 and isinstance(name, str)
+    except Exception:
+        return
+    assert case == 'too many names'
 
 
 @settings(

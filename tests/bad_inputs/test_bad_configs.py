@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from centermask.engine import launch, runner
+from centermask.engine import configs, launch, runner
 
 
 def _checkpoint(argument: str) -> str:
@@ -188,6 +188,10 @@ CASES: dict[str, tuple[Callable[[str], str], str]] = {  # the file by the proper
         lambda proper: proper + "sync_bn = 'x'\n",
         "sync_bn can't be 'x': it is 'torch' or 'mmcv' or None",
     ),
+    'images that are not there': (
+        lambda proper: proper.replace('data_root=', 'indices=[99999], data_root='),
+        'annotations.json are of images 0 to 0, not 99999',
+    ),
     'threshold as text': (
         lambda proper: proper.replace(
             "type='OneWeight'",
@@ -216,13 +220,13 @@ def test_without_the_guard_it_is_a_traceback_or_a_wrong_training(
     case: str, config: Path, outcome: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _write(case, config)
-    for module in (launch, runner):
+    for module in (configs, runner):
         monkeypatch.setattr(module, 'explained_model_errors', lambda source, part='': nullcontext())
-        monkeypatch.setattr(module, 'check_types', lambda cfg: None)
-        monkeypatch.setattr(module, 'check_values', lambda cfg: None)
+    for module in (launch, runner):
+        monkeypatch.setattr(module, 'check_config', lambda cfg: None)
     monkeypatch.setattr(runner, 'check_pipeline', lambda *_: None)
-    monkeypatch.setattr(launch, '_require_end', lambda path: None)
-    monkeypatch.setattr(launch, 'InputError', RuntimeError)  # what load_config raises is no sentence for the user then
+    monkeypatch.setattr(configs, '_require_end', lambda path: None)
+    monkeypatch.setattr(configs, 'InputError', RuntimeError)  # what load_config raises is no sentence for the user then
     limit = sys.getrecursionlimit()
     sys.setrecursionlimit(len(inspect.stack()) + 250)  # what inherits itself does so for seconds otherwise
     try:

@@ -5,11 +5,11 @@ from pathlib import Path
 from mmengine.config import Config
 
 from centermask.deploy.pictures import find
-from centermask.engine.launch import load_config
+from centermask.engine.configs import load_config
 
 
 def test_of_a_config(tiny_config: Path) -> None:
-    cfg = load_config(str(tiny_config), {})
+    cfg = load_config(tiny_config)
     assert [Path(path).parent.parent.name for path in find(None, cfg, 'train', 3)] == ['train'] * 3
     assert len(find(None, cfg, 'test', 9)) == 3  # as many as there are
 
@@ -21,5 +21,5 @@ def test_of_a_folder(tiny_config: Path) -> None:
 
 
 def test_of_data_that_are_not_here(tiny_config: Path) -> None:
-    cfg = load_config(str(tiny_config), {'train_dataloader.dataset.data_root': 'nowhere/'})
+    cfg = load_config(tiny_config, {'train_dataloader.dataset.data_root': 'nowhere/'})
     assert find(None, cfg, 'train', 3) == []

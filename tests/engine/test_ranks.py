@@ -24,21 +24,21 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize('gpus', ['0', '-1', 'two', '1.5', ''])
 def test_no_number(gpus: str) -> None:
     with pytest.raises(InputError, match=f"GPUS is '{gpus}': give the number of GPUs"):
-        ranks.count_processes(gpus)
+        ranks.prepare_processes(gpus)
 
 
 def test_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
     monkeypatch.setattr(torch.cuda, 'device_count', lambda: 2)
-    assert ranks.count_processes('2') == 2
+    assert ranks.prepare_processes('2') == 2
     with pytest.raises(InputError, match='GPUS is 3 but this machine has 2: ask for at most 2'):
-        ranks.count_processes('3')
+        ranks.prepare_processes('3')
 
 
 def test_processes_on_a_cpu(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
     monkeypatch.setattr(os, 'cpu_count', lambda: 8)
-    assert ranks.count_processes('3') == 3
+    assert ranks.prepare_processes('3') == 3
     assert capsys.readouterr().err == 'no CUDA on this machine: 3 processes on the CPU, 2 threads each\n'
     assert os.environ['OMP_NUM_THREADS'] == '2'
 

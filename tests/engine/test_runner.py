@@ -8,7 +8,7 @@ from torch.utils.data import get_worker_info
 
 from centermask.datasets import CenterMaskCocoDataset
 from centermask.engine import runner
-from centermask.engine.launch import build_runner, load_config
+from centermask.engine.configs import build_runner, load_config
 from centermask.engine.runner import CenterMaskRunner
 
 
@@ -38,7 +38,7 @@ def test_resuming_loads_no_image_again(
     workers: int, tiny_config: Path, tmp_path: Path, loaded: Callable[[], list[str]]
 ) -> None:
     options = {'train_dataloader.num_workers': workers, 'train_cfg.val_interval': 99, 'train_cfg.max_iters': 6}
-    cfg = load_config(str(tiny_config), options)
+    cfg = load_config(tiny_config, options)
     cfg.work_dir = str(tmp_path / 'run')
     built = build_runner(cfg)
     assert isinstance(built, CenterMaskRunner)

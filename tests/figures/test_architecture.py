@@ -6,7 +6,7 @@ from xml.etree import ElementTree
 import cv2
 import pytest
 
-from centermask.engine.launch import load_config
+from centermask.engine.configs import load_config
 from centermask.errors import InputError
 from centermask.figures.architecture import measure
 from centermask.figures.architecture_drawing import draw_architecture
@@ -15,7 +15,7 @@ CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
 
 
 def _config(name: str, **options):
-    return load_config(str(CONFIGS / f'{name}.py'), options)
+    return load_config(CONFIGS / f'{name}.py', options)
 
 
 def _texts(config, folder: Path) -> list[str]:

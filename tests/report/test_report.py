@@ -17,6 +17,7 @@ from pycocotools.coco import COCO
 
 from centermask.datasets.annotations import CocoAnnotations
 from centermask.datasets.shapes import make_dataset
+from centermask.drawing import TITLE_HEIGHT, Shown
 from centermask.errors import InputError
 from centermask.report import build_report, pictures
 from centermask.report.evaluation import evaluate
@@ -166,13 +167,6 @@ def test_a_detector_of_boxes_alone(run, shapes):
     assert 'right circle 0.' in ''.join(image['alt'] for image in page.images)
 
 
-def test_an_object_without_a_mask_is_drawn_by_its_box():
-    image = np.full((50, 100, 3), 120, np.uint8)
-    drawn = pictures.draw_objects(image, [pictures.Shown(None, (60, 10, 30, 30), (255, 0, 0), 'x')], 1)
-    assert drawn[39, 75].tolist() == [255, 0, 0]
-    assert drawn[25, 75].tolist() == [120, 120, 120]
-
-
 def test_no_detections(run):
     for kind in ('bbox', 'segm'):
         (run / 'test' / f'results.{kind}.json').write_text('[]')
@@ -247,19 +241,14 @@ def test_masks_are_drawn_where_they_are():
     image = np.full((50, 100, 3), 120, np.uint8)
     mask = np.zeros((50, 100), np.uint8)
     mask[10:40, 60:90] = 1
-    shown = pictures.Shown(mask, (60, 10, 30, 30), (255, 0, 0), 'thing 0.90')
+    shown = Shown(mask, (60, 10, 30, 30), (255, 0, 0), 'thing 0.90')
     pair = pictures.draw_pair(image, [], [shown])
     scale = pictures.PANEL_SIDE / 100
     left, right = pair[:, : pictures.PANEL_SIDE], pair[:, pictures.PANEL_SIDE + pictures.GAP :]
-    middle = (round(25 * scale) + pictures.TITLE_HEIGHT, round(75 * scale))
+    middle = (round(25 * scale) + TITLE_HEIGHT, round(75 * scale))
     assert left[middle].tolist() == [120, 120, 120]
     np.testing.assert_allclose(right[middle], [174, 72, 72], atol=1)
-    assert right[round(25 * scale) + pictures.TITLE_HEIGHT, round(30 * scale)].tolist() == [120, 120, 120]
-
-
-def test_every_class_has_its_colour():
-    for number in (1, 10, 80):
-        assert len(set(pictures.class_colours(number))) == number
+    assert right[round(25 * scale) + TITLE_HEIGHT, round(30 * scale)].tolist() == [120, 120, 120]
 
 
 class TestHistory:

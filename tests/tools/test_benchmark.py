@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from centermask.benchmark import comparison, machine
+from centermask.benchmark import comparison, machine, report
 
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
 SLIM = str(CONFIGS / 'centermask-lite-star_v2-19-slim_fpn_4x_coco.py')
@@ -52,6 +52,10 @@ def test_two_models(tools: Callable, tmp_path: Path, capsys: pytest.CaptureFixtu
     assert (out / 'benchmark.md').read_text() in shown
     assert '| centermask-lite_v2-19_fpn_4x_coco | bfloat16 |' in shown
     assert cv2.imread(str(out / 'benchmark.png')) is not None
+
+    assert report.WHY_NOT_SEEN not in shown
+    del measured['models'][1]['memory']
+    assert report.WHY_NOT_SEEN in report.tables(measured)
 
 
 def test_photographs_and_run_lengths(tools: Callable, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

@@ -14,7 +14,8 @@ import pytest
 import torch
 from mmdet.datasets import CocoDataset
 
-from centermask.engine.inferencer import COCO_UNUSED_IDS, find_images
+from centermask.datasets.images import find_images
+from centermask.engine.inferencer import COCO_UNUSED_IDS
 from centermask.engine.launch import run
 from centermask.errors import InputError
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from mmengine.config import Config
 
-from centermask.engine.launch import load_config
+from centermask.engine.configs import load_config
 from centermask.errors import InputError
 from centermask.tables.explain import differences
 
@@ -85,7 +85,7 @@ def changes(row: Row, configs: Path) -> dict[str, Any]:
     Raises:
         InputError: a config is missing.
     """
-    config, reference = (load_config(str(configs / f'{name}.py'), {}) for name in (row.config, row.reference))
+    config, reference = (load_config(configs / f'{name}.py') for name in (row.config, row.reference))
     # Where the weights of the large backbones come from is no part of a row.
     found = {
         key: value
@@ -107,7 +107,7 @@ def row_config(row: Row, base: Path, configs: Path, start: Path) -> Config:
     Raises:
         InputError: a config is missing.
     """
-    config = load_config(str(base), {})
+    config = load_config(base)
     config.merge_from_dict(changes(row, configs))
     if not row.deep:
         config.model.backbone.init_cfg = dict(type='Pretrained', checkpoint=str(start), prefix='backbone.')

@@ -19,7 +19,8 @@ from tqdm import tqdm
 
 from centermask.ablation.rows import Row, row_config
 from centermask.datasets.shapes import DEMO, Layout, is_there, make_dataset
-from centermask.engine.launch import load_config, require_writable
+from centermask.engine.configs import load_config
+from centermask.engine.launch import require_writable
 from centermask.errors import InputError, RunError
 from centermask.report.history import read_history
 
@@ -68,7 +69,7 @@ class Study:
         """A digest of all that a row's results depend on but for the seed and the places of files."""
         if row.name not in self._settings:
             config = row_config(row, self.base, self.configs, Path('start.pth')).to_dict()
-            start = {} if row.deep else load_config(str(self.start), {}).to_dict()
+            start = {} if row.deep else load_config(self.start).to_dict()
             text = repr((config, start, sorted(self.pictures.items())))
             self._settings[row.name] = hashlib.sha256(text.encode()).hexdigest()[:16]
         return self._settings[row.name]
@@ -163,9 +164,9 @@ def _with_data(config: Config, data: Path) -> Config:
 
 
 def _start(study: Study) -> Training:
-    config = _with_data(load_config(str(study.start), {}), study.data / 'start')
+    config = _with_data(load_config(study.start), study.data / 'start')
     config.model.roi_head = None
-    config.optim_wrapper = load_config(str(study.base), {}).optim_wrapper
+    config.optim_wrapper = load_config(study.base).optim_wrapper
     config.work_dir = str(study.work_dir / 'runs' / 'start')
     return Training('backbone to start from', config, study.start_weights)
 

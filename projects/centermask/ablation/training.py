@@ -16,7 +16,8 @@ from mmengine.config import Config
 from torch import nn
 
 from centermask.datasets.annotations import CocoAnnotations
-from centermask.engine.launch import build_runner, load_config, run
+from centermask.engine.configs import build_runner, load_config
+from centermask.engine.launch import run
 from centermask.folders import write_aside
 from centermask.report.evaluation import evaluate, read_results
 
@@ -92,7 +93,7 @@ def count_levels(model: nn.Module) -> Counter[str]:
 
 def main() -> None:
     config, result = sys.argv[1:]
-    train(load_config(config, {}), Path(result))
+    train(load_config(config), Path(result))
 
 
 if __name__ == '__main__':

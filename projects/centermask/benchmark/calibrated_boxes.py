@@ -14,13 +14,15 @@ from torch import Tensor
 
 from centermask.benchmark.layers import inputs_of, outputs_of, standardise
 
-# A log-normal distribution of the root of an object's area: by the shares of COCO's small objects (below 32²), 41 %,
-# and large ones (above 96²), 24 %, in images of 480 × 640, its median is 41.5 pixels.
+# Of COCO's objects these are small (below 32² pixels), medium and large (from 96² on), in images of 480 × 640.
+COCO_SHARES = (0.41, 0.35, 0.24)
+# A log-normal distribution of the root of an object's area that has these shares has a median of 41.5 pixels.
 COCO_SIZE = 41.5 / math.sqrt(480 * 640)  # of the root of the image's area
 COCO_SPREAD = 1.2  # standard deviation of the logarithm
 # Of what a box's four numbers vary by, what they have in common and what each has of its own.
 COMMON, OWN = 0.9, 0.44
-STEPS = 3
+LIMITS = [math.log(limit / math.sqrt(480 * 640)) for limit in (32, 96)]
+STEPS = 6
 
 
 class _Deltas:
@@ -121,13 +123,22 @@ def boxes_of(head: Any, runs: Sequence[Callable], side: float, places: Sequence[
 
 
 def steer(boxes: _Deltas | _Distances, measures: Sequence[Callable[[], Tensor]]) -> None:
-    """Set mean and spread of boxes until the sizes that are measured are spread as COCO's."""
+    """Set mean and spread of boxes so that of the sizes that are measured about as many are small and large as COCO's.
+
+    Boxes have a spread of their own, by the anchors or proposals that they are made of, and borders cut off large ones:
+    it goes towards the two limits step by step, and back to the step that came nearest.
+    """
+    limits, below = torch.tensor(LIMITS), torch.tensor(COCO_SHARES[:2]).cumsum(0)
     mean, spread = boxes.start, COCO_SPREAD
-    for step in range(STEPS):
+    tried: list[tuple[float, float, float]] = []
+    for _ in range(STEPS):
         boxes.set(mean, spread)
-        if step < STEPS - 1:
-            sizes = torch.cat([measure() for measure in measures]).log()
-            mean += math.log(COCO_SIZE) - sizes.median().item()
-            # Boxes have a spread of their own; borders cut off large ones.
-            missing = COCO_SPREAD**2 - sizes.std().item() ** 2
-            spread = math.sqrt(min(max(spread**2 + missing, 0.04), 4.0))
+        sizes = torch.cat([measure() for measure in measures]).log().float().cpu()
+        found = (sizes[:, None] < limits).float().mean(0)
+        tried.append(((found - below).abs().sum().item(), mean, spread))
+        quantiles = sizes.quantile(below)
+        width, wanted = (x.diff().item() / torch.special.ndtri(below).diff().item() for x in (quantiles, limits))
+        mean += (limits - quantiles).mean().item()
+        spread = min(max(spread * wanted / max(width, 0.1), 0.2), 2.0)
+    _, mean, spread = min(tried)
+    boxes.set(mean, spread)

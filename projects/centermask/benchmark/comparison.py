@@ -83,7 +83,10 @@ def compare(
     Raises:
         InputError: a config can't be used, or its model not be calibrated.
     """
+    rates = [loader_rate(read_config(name)) for name in configs] if wishes.batch_size else []
     entrants, trainees = _line_up(configs, pictures, wishes, say)
+    for (_, entry), rate in zip(trainees, rates, strict=True):
+        entry['loader images/s/core'] = rate
     peaks = _peaks(wishes.device, wishes.int8)
     _add_times(entrants, wishes, say)
     if trainees:
@@ -136,7 +139,6 @@ def _line_up(
                 'config': name,
                 'batch size': wishes.batch_size,
                 'input': list(step.input_size),
-                'loader images/s/core': loader_rate(config),
             }
             trainees.append(Trainee(step, entry))
     return entrants, trainees

@@ -22,7 +22,7 @@ from centermask.benchmark.malloc import without_kept_memory
 from centermask.benchmark.pictures import as_batches, set_size
 from centermask.deploy.detector import ExportedCenterMask
 from centermask.detector import CenterMask
-from centermask.engine.launch import load_config
+from centermask.engine.configs import load_config
 from centermask.errors import InputError
 from centermask.inference import half_type, prepare
 from centermask.kept_memory import kept_memory
@@ -31,7 +31,9 @@ from centermask.tables.measure import build
 # Ways of running a model: without more ado, and as a CenterMask is run.
 SHIPPED = 'as shipped'
 EQUAL = 'equal'
-PARTS = ('backbone', 'neck', 'rpn_head', 'bbox_head', 'mask_head')
+
+# Compiled, of a model and of its RoI head. Extractors aren't: ours is NumPy's work in part, others are MMCV's operator.
+PARTS = ('backbone', 'neck', 'rpn_head', 'bbox_head', 'mask_head', 'mask_iou_head')
 
 
 class Contestant:
@@ -112,7 +114,7 @@ def read_config(name: str) -> Config:
         InputError: there is none, or it can't be read.
     """
     if '::' not in name:
-        return load_config(name, {})
+        return load_config(name)
     try:
         return get_config(name)
     except Exception as error:
@@ -190,7 +192,8 @@ def other_ways(
         if isinstance(model, CenterMask):
             model.fold = False
             prepare(model)
-        for name in PARTS:
-            if isinstance(part := getattr(model, name, None), nn.Module):
-                part.compile()
+        for parent in filter(None, (model, getattr(model, 'roi_head', None))):
+            for name, part in parent.named_children():
+                if name in PARTS:
+                    part.compile()
         yield Contestant(contestant.config, 'compiled', model, contestant.batches, contestant.masks, backend='compiled')

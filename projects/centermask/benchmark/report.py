@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from centermask.benchmark.calibrated_boxes import COCO_SHARES
 from centermask.benchmark.contestants import short_name
 from centermask.benchmark.stages import STAGES
 
 NOT_SEEN = '?'
+WHY_NOT_SEEN = "operators and memory are seen where torch runs them one by one, not an exported or compiled model's own"
 
 
 def tables(measured: Mapping[str, Any]) -> str:
@@ -33,7 +35,12 @@ def tables(measured: Mapping[str, Any]) -> str:
             *('operator calls', 'without pasting', 'host waits', 'without pasting'),
         )
         lines += [*_table(of_costs, (_costs(model) for model in models)), '']
-    of_found = ('model', 'scores that pass', 'boxes into NMS', 'detections', 'median size', 'small, medium, large')
+        if any('memory' not in model for model in models):
+            lines += [f'{NOT_SEEN}: {WHY_NOT_SEEN}.', '']
+    of_found = (
+        *('model', 'scores that pass', 'boxes into NMS', 'detections', 'median size'),
+        f'small, medium, large (COCO: {_shares(COCO_SHARES)})',
+    )
     shipped = {model['config']: model for model in reversed(models)}
     lines += [*_table(of_found, (_found(model) for model in reversed(shipped.values()))), '']
     if any('stages' in model for model in models):
@@ -97,7 +104,11 @@ def _costs(model: Mapping[str, Any]) -> Sequence[str]:
 
 def _found(model: Mapping[str, Any]) -> Sequence[str]:
     counts = (f'{model[key]:.0f}' for key in ('candidates', 'into_nms', 'detections', 'object_size'))
-    return (short_name(model['config']), *counts, ', '.join(f'{share:.0%}' for share in model['shares']))
+    return (short_name(model['config']), *counts, _shares(model['shares']))
+
+
+def _shares(shares: Sequence[float]) -> str:
+    return ', '.join(f'{share:.0%}' for share in shares)
 
 
 def _stages(model: Mapping[str, Any]) -> Sequence[str]:

@@ -29,11 +29,13 @@ def read_checkpoint(source: str, map_location: Any = 'cpu', remedy: str = 'give 
         the ``module.`` of parallel wrappers. Of other layouts nothing but the weights remains.
 
     Raises:
-        InputError: it is missing, can't be fetched, is damaged or holds no weights.
+        InputError: it is missing, can't be fetched, is damaged, holds no weights or something else where its meta is.
     """
     contents = read(source, map_location, remedy)
     translation = to_ours(contents.weights)
     if translation is None:
+        if not isinstance(meta := contents.others.get('meta', {}), Mapping):
+            raise InputError(f'The checkpoint {source} can not be used, its meta is {meta!r} and no dict: {remedy}')
         bare = {name.removeprefix('module.'): tensor for name, tensor in contents.weights.items()}
         return {**(contents.others if contents.entry == 'state_dict' else {}), 'state_dict': bare}
     unused = [*translation.kept, *translation.left_out]

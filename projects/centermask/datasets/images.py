@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from mmdet.apis.det_inferencer import IMG_EXTENSIONS
 from PIL import Image
 
 from centermask.datasets.annotations import LARGEST, is_number
@@ -26,6 +27,23 @@ def valid_max_pixels(value: Any) -> int:
 
 class UnreadableError(InputError):
     """A file that is damaged, no image or not there."""
+
+
+def find_images(source: str) -> list[Path]:
+    """The image itself, or those of a folder in the order of their names.
+
+    Raises:
+        InputError: there is no such file, or no image in the folder.
+    """
+    path = Path(source)
+    if path.is_file():
+        return [path]
+    if not path.is_dir():
+        raise InputError(f"The image or folder {source} doesn't exist: give the path of one.")
+    images = sorted(entry for entry in path.iterdir() if entry.suffix.lower() in IMG_EXTENSIONS)
+    if not images:
+        raise InputError(f'The folder {source} holds no image: its files would end in {", ".join(IMG_EXTENSIONS)}.')
+    return images
 
 
 @contextmanager

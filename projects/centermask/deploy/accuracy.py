@@ -8,7 +8,7 @@ from mmengine.config import Config
 
 from centermask.deploy.detector import put_in_place
 from centermask.deploy.runtime import is_exported
-from centermask.engine.launch import build_runner
+from centermask.engine.configs import build_runner
 
 
 def measure(cfg: Config, file: str) -> dict[str, float]:

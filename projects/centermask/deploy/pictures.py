@@ -15,7 +15,7 @@ from mmdet.utils import get_test_pipeline_cfg
 from mmengine.config import Config, ConfigDict
 from torch import Tensor
 
-from centermask.engine.inferencer import find_images
+from centermask.datasets.images import find_images
 from centermask.errors import InputError
 
 

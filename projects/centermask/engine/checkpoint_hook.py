@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from functools import partial
 from pathlib import Path
@@ -85,7 +86,8 @@ class CheckpointHook(hooks.CheckpointHook):
         self.best_ckpt_path = self.best_ckpt_path_dict[self.key_indicators[0]] if one else None
 
     def _remove(self, path: str) -> None:
-        if is_main_process():
+        """Remove a checkpoint from the folder of this training; its name may come from a file of a stranger's."""
+        if is_main_process() and os.path.dirname(os.path.abspath(path)) == os.path.abspath(self.out_dir):
             if self.file_backend.isfile(path):
                 self.file_backend.remove(path)
             elif self.file_backend.isdir(path):  # of sharded models

@@ -20,6 +20,11 @@ class NotFinite(NamedTuple):
     losses: bool  # whether a loss wasn't finite, in any process, or else a gradient
     here: bool  # whether this process may have caused it
 
+    @property
+    def what(self) -> str:
+        """What wasn't finite, for a sentence."""
+        return 'loss' if self.losses else 'gradient'
+
 
 class FiniteSteps(optim.OptimWrapper):
     """An optimiser wrapper that applies finite steps only.

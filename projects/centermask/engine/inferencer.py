@@ -5,30 +5,33 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import mmcv
+import numpy as np
 import torch
 from mmcv.transforms import Compose, LoadImageFromFile
 from mmdet.apis import DetInferencer
-from mmdet.apis.det_inferencer import IMG_EXTENSIONS
 from mmdet.datasets import CocoDataset
 from mmdet.registry import DATASETS, MODELS
 from mmdet.structures import DetDataSample
 from mmdet.utils import get_test_pipeline_cfg
+from mmdet.visualization import get_palette
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from mmengine.utils import ProgressBar
 from mmengine.visualization import Visualizer
 from torch import nn
 
-from centermask.checkpoints.loading import load_weights, read_checkpoint, require_fit
+from centermask.checkpoints.loading import count_classes, load_weights, read_checkpoint, require_fit
 from centermask.deploy.detector import ExportedCenterMask
 from centermask.deploy.runtime import is_exported
 from centermask.encoded_masks import EncodedMasks
-from centermask.engine.launch import explained_model_errors, require_writable
+from centermask.engine.configs import explained_model_errors
+from centermask.engine.launch import require_writable
 from centermask.errors import InputError, RunError
 from centermask.folders import write_aside
 from centermask.roi_head import CenterMaskRoIHead
@@ -62,10 +65,17 @@ class CenterMaskInferencer(DetInferencer):
         with explained_model_errors(cfg.filename):
             model = MODELS.build(cfg.model)
         require_fit(load_weights(model, checkpoint['state_dict']), str(weights), model)
-        if 'dataset_meta' not in checkpoint.get('meta', {}):  # a file of weights alone: the config names the classes
+        meta, count = checkpoint.get('meta', {}), count_classes(model)
+        named = _usable(meta.get('dataset_meta'), count)
+        if named is None:  # a file of weights alone, or of which something else is wrong: the config names the classes
             data = cfg.test_dataloader.dataset
-            metainfo = {**DATASETS.get(data.type).METAINFO, **data.get('metainfo', {})}
-            checkpoint['meta'] = {**checkpoint.get('meta', {}), 'dataset_meta': metainfo}
+            named = {**DATASETS.get(data.type).METAINFO, **data.get('metainfo', {})}
+            if len(named.get('classes', ())) < count:
+                raise InputError(
+                    f'Neither {weights} nor {cfg.filename} names the {count} classes of the model: set '
+                    'test_dataloader.dataset.metainfo.classes in the config.'
+                )
+        checkpoint['meta'] = {**meta, 'dataset_meta': named}
         self._load_weights_to_model(model, checkpoint, cfg)
         if isinstance(getattr(model, 'roi_head', None), CenterMaskRoIHead):
             model.roi_head.test_cfg['mask_format'] = 'rle'
@@ -99,21 +109,21 @@ class CenterMaskInferencer(DetInferencer):
         return result
 
 
-def find_images(source: str) -> list[Path]:
-    """The image itself, or those of a folder in the order of their names.
-
-    Raises:
-        InputError: there is no such file, or no image in the folder.
-    """
-    path = Path(source)
-    if path.is_file():
-        return [path]
-    if not path.is_dir():
-        raise InputError(f"The image or folder {source} doesn't exist: give the path of one.")
-    images = sorted(entry for entry in path.iterdir() if entry.suffix.lower() in IMG_EXTENSIONS)
-    if not images:
-        raise InputError(f'The folder {source} holds no image: its files would end in {", ".join(IMG_EXTENSIONS)}.')
-    return images
+def _usable(metainfo: Any, count: int) -> dict | None:
+    """What a file says of its data, without colours that can't be drawn; None where it doesn't name so many classes."""
+    if not isinstance(metainfo, dict) or not all(isinstance(key, str) for key in metainfo):
+        return None
+    metainfo = {key.lower(): value for key, value in metainfo.items()}  # they were in capitals once
+    classes = metainfo.get('classes')
+    if not isinstance(classes, list | tuple) or not all(isinstance(name, str) for name in classes):
+        return None
+    if count not in (0, len(classes)):
+        return None
+    colours = np.full(0, -1)
+    with suppress(Exception):  # whatever the first wrong one leads to
+        colours = np.array(get_palette(metainfo.get('palette'), len(classes)), float)
+    drawn = colours.shape[1:] == (3,) and ((colours >= 0) & (colours <= 255)).all()
+    return metainfo if drawn else {key: value for key, value in metainfo.items() if key != 'palette'}
 
 
 def require_device(name: str) -> None:

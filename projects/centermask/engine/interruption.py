@@ -1,7 +1,4 @@
-"""SIGTERM and SIGINT, as schedulers and Ctrl-C send them: a checkpoint at the end of the iteration, then the end.
-
-And the validation that an interruption, or a kill, cut short.
-"""
+"""SIGTERM and SIGINT, as schedulers and Ctrl-C send them: a checkpoint at the end of the iteration, then the end."""
 
 from __future__ import annotations
 
@@ -9,13 +6,14 @@ import os
 import signal
 import sys
 import threading
-from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from mmengine.dist import barrier, broadcast_object_list, is_main_process
+from mmengine.dist import barrier
 from mmengine.hooks import CheckpointHook, Hook
-from mmengine.runner import EpochBasedTrainLoop, Runner
+from mmengine.runner import Runner
+
+from centermask.engine.processes import is_first_process
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
@@ -46,7 +44,7 @@ class Interruption:
     def _remember(self, number: int, frame: FrameType | None) -> None:
         if number == signal.SIGINT and self.number == number:
             raise KeyboardInterrupt
-        if self.number is None and int(os.environ.get('RANK', '0')) == 0:
+        if self.number is None and is_first_process():
             again = '; Ctrl-C again ends it at once' if number == signal.SIGINT else ''
             # print may be what the signal interrupted
             os.write(2, f'{signal.Signals(number).name}: the training ends after this iteration{again}\n'.encode())
@@ -99,40 +97,6 @@ class InterruptionHook(Hook):
             + (f'--resume goes on from {saved}.' if saved else 'no checkpoint was saved.')
         )
         sys.exit(128 + number)
-
-
-class MissedValidationHook(Hook):
-    """Begins a resumed training with the validation that was due at its checkpoint, if that never came to its end.
-
-    The checkpoint, saved before it, can't tell: the file ``last_validation`` of the work folder does.
-    """
-
-    priority = 'LOWEST'
-
-    def before_train(self, runner: Runner) -> None:
-        loop = runner.train_loop
-        note = _note(runner)
-        if not loop.iter:
-            note.unlink(missing_ok=True)  # of an earlier training
-        if runner.val_loop is None or not loop.iter or not hasattr(loop, 'val_interval'):
-            return
-        noted = [note.read_text() if note.is_file() else None]
-        broadcast_object_list(noted)
-        epochs = isinstance(loop, EpochBasedTrainLoop)
-        done, total = (loop.epoch, loop.max_epochs) if epochs else (loop.iter, loop.max_iters)
-        loop._decide_current_val_interval()
-        due = done >= loop.val_begin and (done % loop.val_interval == 0 or done == total)
-        if due and noted != [str(loop.iter)]:
-            runner.logger.info(f'The validation after {"epoch" if epochs else "iteration"} {done} comes first.')
-            runner.val_loop.run()
-
-    def after_val_epoch(self, runner: Runner, metrics: dict | None = None) -> None:
-        if is_main_process():
-            _note(runner).write_text(str(runner.iter))
-
-
-def _note(runner: Runner) -> Path:
-    return Path(runner.work_dir, 'last_validation')
 
 
 def find_checkpoint_hook(runner: Runner) -> CheckpointHook | None:

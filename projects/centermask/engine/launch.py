@@ -1,4 +1,4 @@
-"""What the command lines share: options, the config, checks before a run, and errors as one sentence."""
+"""What the command lines share: options, the run's config, its folder, and errors as one sentence."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import argparse
 import errno
 import json
 import os
-import re
 import shutil
 import signal
 import sys
@@ -18,22 +17,14 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from mmengine.config import Config, DictAction
-from mmengine.registry import RUNNERS
-from mmengine.runner import Runner
 from torch import distributed
 
-from centermask.engine.known_types import check_types
-from centermask.engine.options import check_options
+from centermask.engine.configs import load_config
 from centermask.engine.own_config import fit_config
-from centermask.engine.value_types import check_values
+from centermask.engine.value_types import check_config
 from centermask.errors import InputError, RunError, find_known, sentence
 
 _made: list[Path] = []  # folders that this process has made
-
-# What a wrong value in a config raises where something is built of it.
-_OF_A_CONFIG = (
-    *(ArithmeticError, AssertionError, AttributeError, ImportError, LookupError, RuntimeError, TypeError, ValueError),
-)
 
 
 class _Options(DictAction):
@@ -105,46 +96,6 @@ def share(text: str) -> float:
     raise argparse.ArgumentTypeError(f'{text!r} is no number from 0 to 1')
 
 
-def load_config(path: str, options: dict, change: Callable[[Config], None] = lambda cfg: None) -> Config:
-    """Read a config and merge ``--cfg-options`` into it.
-
-    Args:
-        path: of the config.
-        options: the ``--cfg-options``.
-        change: what to change in the config before they are merged.
-
-    Raises:
-        InputError: the file is missing or no valid config, or an option names nothing.
-    """
-    if not os.path.isfile(path):
-        raise InputError(f"The config {path} doesn't exist: give the path of a file under configs/ or your own.")
-    _require_end(path)
-    try:
-        cfg = Config.fromfile(path)
-    except (Exception, SystemExit) as error:  # a config is a program: it may fail in any way
-        known = find_known(error)  # a config may read its data's classes
-        why = ' '.join(str(error).split()).rstrip('.')
-        raise known or InputError(f"The config {path} can't be read, {type(error).__name__}: {why}.") from error
-    change(cfg)
-    check_options(cfg, options)
-    cfg.merge_from_dict(options)
-    if not isinstance(cfg.get('model', {}), dict):
-        raise InputError(f"The config {path} can't be used: model is a dict, not {cfg.model!r}.")
-    return cfg
-
-
-def _require_end(path: str, heirs: tuple[str, ...] = ()) -> None:
-    """Raise an :class:`InputError` where a config inherits itself: MMEngine goes around until Python has enough."""
-    if os.path.realpath(path) in heirs:
-        raise InputError(f"The config {heirs[0]} can't be read, {path} inherits itself: take that out of its _base_.")
-    bases: list = []
-    with suppress(Exception):  # of which MMEngine speaks
-        bases = Config._get_base_files(path)
-    for base in bases:
-        if '::' not in base:
-            _require_end(os.path.join(os.path.dirname(path), base), (*heirs, os.path.realpath(path)))
-
-
 def load_run_config(args: argparse.Namespace, training: bool = False) -> Config:
     """Read the config of a run: own data and options merged, launcher and work folder set, the folder checked.
 
@@ -154,16 +105,15 @@ def load_run_config(args: argparse.Namespace, training: bool = False) -> Config:
 
     def place(cfg: Config) -> None:
         cfg.launcher = args.launcher
-        named = args.work_dir or args.cfg_options.get('work_dir') or (None if args.data else cfg.get('work_dir'))
+        folder = args.work_dir or args.cfg_options.get('work_dir') or (None if args.data else cfg.get('work_dir'))
         name = Path(args.config).stem + (f'_{Path(args.data).absolute().name}' if args.data else '')
-        cfg.work_dir = named or os.path.join('work_dirs', name)
+        cfg.work_dir = folder or os.path.join('work_dirs', name)
         require_writable(cfg.work_dir, '--work-dir')
         if args.data:
             fit_config(cfg, Path(args.data), Path(cfg.work_dir), args.cfg_options, training)
 
     cfg = load_config(args.config, args.cfg_options, place)
-    check_types(cfg)  # the runner does too, for MMDetection's own scripts; training's data are looked at before it
-    check_values(cfg)
+    check_config(cfg)  # the runner does too, for MMDetection's own scripts; training's data are looked at before it
     cfg.work_dir = args.work_dir or cfg.work_dir
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     return cfg
@@ -192,37 +142,6 @@ def require_file(path: str, what: str) -> None:
     """Raise an :class:`InputError` where ``path`` is neither a file nor a URL, before a run's slow beginning."""
     if '://' not in str(path) and not os.path.isfile(os.path.expanduser(str(path))):  # a config may hold a number
         raise InputError(f"The {what} {path} doesn't exist: give the path of a file.")
-
-
-@contextmanager
-def explained_model_errors(source: str | None, part: str = 'model') -> Iterator[None]:
-    """Turn what is raised where a part of a config is built into one sentence.
-
-    Args:
-        source: the config's file.
-        part: what is built.
-
-    Raises:
-        InputError: a class, an argument or a value in the config doesn't exist.
-    """
-    try:
-        yield
-    except _OF_A_CONFIG as error:
-        if known := find_known(error):
-            raise known from error
-        why = ' '.join(str(error.args[0] if error.args else type(error).__name__).split())
-        why = re.sub(r'( is not in the \S+ registry)\..*', r'\1', why).rstrip('.')
-        raise InputError(f"The {part} of {source or 'the config'} can't be built: {why}.") from error
-
-
-def build_runner(cfg: Config) -> Runner:
-    """Build the runner that the config names, MMEngine's own where it names none.
-
-    Raises:
-        InputError: the config lacks something, or holds what can't be built.
-    """
-    with explained_model_errors(cfg.filename, 'run'):
-        return RUNNERS.build(cfg)
 
 
 def run(command: Callable[[], None]) -> int:
@@ -275,14 +194,14 @@ def _disk_full(error: Exception) -> RunError | None:
 
 
 @contextmanager
-def ends_like_ctrl_c(sentence: str) -> Iterator[None]:
+def ends_like_ctrl_c(said: str) -> Iterator[None]:
     """For commands that start trainings: SIGTERM and SIGHUP raise KeyboardInterrupt within, so that these end too.
 
     Args:
-        sentence: what is said then.
+        said: the sentence of the error.
 
     Raises:
-        RunError: with the sentence, when interrupted.
+        RunError: when interrupted.
     """
 
     def interrupt(*_: object) -> None:
@@ -293,7 +212,7 @@ def ends_like_ctrl_c(sentence: str) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        raise RunError(sentence) from None
+        raise RunError(said) from None
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -12,7 +12,7 @@ from centermask.errors import InputError
 
 
 def is_first_process() -> bool:
-    """Whether this process is the one to print, before the processes have joined."""
+    """Whether this process is the one to print, also before the processes have joined."""
     return os.environ.get('RANK', os.environ.get('SLURM_PROCID', '0')) == '0'
 
 

@@ -20,8 +20,8 @@ from centermask.errors import InputError
 _INTERRUPTED = (128 + signal.SIGINT, 128 + signal.SIGTERM)
 
 
-def count_processes(gpus: str) -> int:
-    """The number of processes on this machine, and how many threads each has on its share of the processors.
+def prepare_processes(gpus: str) -> int:
+    """Check the number of processes on this machine, give each its share of threads by the environment, return it.
 
     Args:
         gpus: the number that the user gave.
@@ -90,7 +90,7 @@ def _report(rank: int, failure: ProcessFailure) -> str:
 
 def main() -> int:
     try:
-        return start(count_processes(sys.argv[1]), sys.argv[2:])
+        return start(prepare_processes(sys.argv[1]), sys.argv[2:])
     except InputError as error:
         print(f'error: {error}', file=sys.stderr)
         return error.exit_code

@@ -24,8 +24,8 @@ from mmengine.structures import InstanceData
 from torch import nn
 
 from centermask.checkpoints.loading import load_weights, require_fit
+from centermask.engine.configs import explained_model_errors
 from centermask.engine.finite import FiniteSteps, NotFinite
-from centermask.engine.launch import explained_model_errors
 from centermask.engine.randomness import iteration_key, seed_all
 from centermask.errors import InputError, RunError
 from centermask.folders import write_synced
@@ -69,7 +69,7 @@ class NotFiniteHook(Hook):
         if wrapper.left_out == LIMIT:
             dump = f'python tools/replay.py {self._dumps[-1]} shows where it begins' if self._dumps else 'see the log'
             raise RunError(
-                f'{LIMIT} steps in a row had a {_what(wrapper.not_finite)} that is not finite, up to iteration '
+                f'{LIMIT} steps in a row had a {wrapper.not_finite.what} that is not finite, up to iteration '
                 f'{runner.iter + 1} (images {", ".join(images)}): lower the learning rate or lengthen the warm-up, set '
                 f'optim_wrapper.clip_grad, train without --amp, or check these images and their boxes; {dump}.'
             )
@@ -86,13 +86,9 @@ class NotFiniteHook(Hook):
             except RunError as error:  # the training can do without it
                 where = f' {error}'
         runner.logger.error(  # MMEngine shows errors of every process
-            f'Iteration {runner.iter + 1}, process {runner.rank}: a {_what(why)} is not finite and the step was left '
+            f'Iteration {runner.iter + 1}, process {runner.rank}: a {why.what} is not finite and the step was left '
             f'out ({losses}), images: {", ".join(images)}.{where}'
         )
-
-
-def _what(why: NotFinite) -> str:
-    return 'loss' if why.losses else 'gradient'
 
 
 def _paths(batch: dict) -> list[str]:

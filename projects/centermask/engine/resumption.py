@@ -12,7 +12,8 @@ from mmengine.runner import FlexibleRunner, IterBasedTrainLoop, Runner
 
 from centermask.checkpoints.newest import find_newest
 from centermask.engine.draws import TrainingLoader
-from centermask.engine.interruption import Interruption, InterruptionHook, MissedValidationHook, find_checkpoint_hook
+from centermask.engine.interruption import Interruption, InterruptionHook, find_checkpoint_hook
+from centermask.engine.missed_validation import MissedValidationHook
 from centermask.engine.randomness import IterationSeedHook
 from centermask.engine.replay import NotFiniteHook
 from centermask.errors import InputError

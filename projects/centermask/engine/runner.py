@@ -18,16 +18,15 @@ from torch.utils.data import DataLoader
 
 from centermask.arguments import given, whole_numbers
 from centermask.checkpoints.loading import count_classes, load_weights, read_checkpoint, require_fit, start_from
-from centermask.checkpoints.training_state import require_training
+from centermask.checkpoints.training_state import explained_resumption, require_same_optimizer, require_training
+from centermask.engine.configs import explained_model_errors
 from centermask.engine.draws import TrainingLoader, leave_signals_to_the_run
 from centermask.engine.first_image import check_pipeline
-from centermask.engine.interruption import Interruption
-from centermask.engine.known_types import check_types
-from centermask.engine.launch import explained_model_errors
+from centermask.engine.interruption import Interruption, find_checkpoint_hook
 from centermask.engine.processes import join_processes
 from centermask.engine.replay import NotFiniteHook
 from centermask.engine.resumption import choose_start, go_on, register_hooks_of_a_training, with_draws
-from centermask.engine.value_types import check_values
+from centermask.engine.value_types import check_config
 from centermask.errors import InputError
 from centermask.folders import write_synced
 from centermask.roi_head import CenterMaskRoIHead
@@ -56,8 +55,7 @@ class CenterMaskRunner(Runner):
         Raises:
             InputError: the config names something that there isn't, or holds a value of a wrong type.
         """
-        check_types(cfg)
-        check_values(cfg)
+        check_config(cfg)
         return super().from_cfg(cfg)
 
     def setup_env(self, env_cfg: dict) -> None:
@@ -200,9 +198,14 @@ class CenterMaskRunner(Runner):
         Args:
             filename: file, URL or short form.
             *args, **kwargs: as MMEngine takes them.
+
+        Raises:
+            InputError: it can't be read, doesn't fit, or lacks a part of a training's state.
         """
-        super().resume(filename, *args, **kwargs)
-        go_on(self, filename, self._draws)
+        with explained_resumption(filename):
+            super().resume(filename, *args, **kwargs)
+            require_same_optimizer(self.optim_wrapper, filename)
+            go_on(self, filename, self._draws)
 
     def load_checkpoint(
         self,
@@ -227,8 +230,11 @@ class CenterMaskRunner(Runner):
             start_from(model, checkpoint, filename)
         else:
             require_fit(load_weights(model, checkpoint['state_dict']), filename, model)
-        if self._resume:
-            require_training(checkpoint, filename)
+        if self._resume and isinstance(self._train_loop, BaseLoop):
+            hook = find_checkpoint_hook(self)  # which may have been told to save less
+            optimizer = hook is None or hook.save_optimizer
+            schedulers = bool(self.param_schedulers) and (hook is None or hook.save_param_scheduler)
+            require_training(checkpoint, filename, optimizer, schedulers)
         self._draws = checkpoint.get('meta', {}).get('draws')
         self.call_hook('after_load_checkpoint', checkpoint=checkpoint)
         load_weights(model, checkpoint['state_dict'])  # an EMA hook may have swapped them for its own

@@ -24,17 +24,16 @@ from torch.distributed.fsdp.wrap import ModuleWrapPolicy
 from torch.nn.utils import clip_grad_norm_
 
 from centermask.checkpoints.loading import load_weights, read_checkpoint, require_fit, start_from
-from centermask.checkpoints.training_state import require_training
+from centermask.checkpoints.training_state import explained_resumption, require_same_optimizer, require_training
+from centermask.engine.configs import explained_model_errors
 from centermask.engine.draws import TrainingLoader, leave_signals_to_the_run
 from centermask.engine.finite import NotFinite
 from centermask.engine.first_image import check_pipeline
 from centermask.engine.interruption import Interruption
-from centermask.engine.known_types import check_types
-from centermask.engine.launch import explained_model_errors
 from centermask.engine.processes import join_processes
 from centermask.engine.replay import NotFiniteHook
 from centermask.engine.resumption import choose_start, go_on, register_hooks_of_a_training, with_draws
-from centermask.engine.value_types import check_values
+from centermask.engine.value_types import check_config
 from centermask.errors import InputError
 from centermask.folders import write_synced
 from centermask.vovnet import OSAModule
@@ -137,10 +136,13 @@ class ShardedStrategy(FSDPStrategy):
         """Go on from the checkpoint.
 
         Raises:
-            InputError: it has no state of a training.
+            InputError: it lacks a part of a training's state.
         """
-        require_training(self._checkpoint, filename)
-        return super().resume(filename, **kwargs)
+        with explained_resumption(filename):
+            require_training(self._checkpoint, filename, True, bool(getattr(self, 'param_schedulers', None)))
+            checkpoint = super().resume(filename, **kwargs)
+            require_same_optimizer(self.optim_wrapper, filename)
+        return checkpoint
 
     def build_optim_wrapper(self, optim_wrapper: Any, model: nn.Module | None = None) -> Any:
         """As MMEngine's; gradients are clipped by their norm over all processes.
@@ -170,10 +172,9 @@ class _NotFiniteHook(NotFiniteHook):
     """Without a file to replay: the weights in it would have to come from all processes."""
 
     def _report(self, runner: Any, why: NotFinite, images: list[str]) -> None:
-        what = 'loss' if why.losses else 'gradient'
         runner.logger.error(
-            f'Iteration {runner.iter + 1}, process {runner.rank}: a {what} is not finite and the step was left out, '
-            f'images: {", ".join(images)}. A sharded training writes no file to compute it again.'
+            f'Iteration {runner.iter + 1}, process {runner.rank}: a {why.what} is not finite and the step was left '
+            f'out, images: {", ".join(images)}. A sharded training writes no file to compute it again.'
         )
 
 
@@ -200,8 +201,7 @@ class ShardedRunner(FlexibleRunner):
         Raises:
             InputError: the config names something that there isn't.
         """
-        check_types(cfg)
-        check_values(cfg)
+        check_config(cfg)
         return super().from_cfg(cfg)
 
     def build_strategy(self, strategy: Any = None, launcher: str = 'none', **kwargs: Any) -> Any:

@@ -15,6 +15,7 @@ from mmengine.config import Config
 from torch import Tensor
 
 from centermask.arguments import is_whole
+from centermask.engine.known_types import check_types
 from centermask.engine.options import arguments, initialisers, owners
 from centermask.errors import InputError
 
@@ -45,6 +46,16 @@ _RANGES: tuple[tuple[re.Pattern, Callable[[float], bool], str], ...] = (
         'above 0, or -1 for a checkpoint at the end only',
     ),
 )
+
+
+def check_config(cfg: Config) -> None:
+    """Check that a config names only types that there are, and that its values are of the types that these take.
+
+    Raises:
+        InputError: not so.
+    """
+    check_types(cfg)
+    check_values(cfg)
 
 
 def check_values(cfg: Config) -> None:

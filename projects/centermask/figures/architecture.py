@@ -183,24 +183,22 @@ def _mask_branch(model: Any) -> tuple[list[str], str, list[Part], list[Part]]:
         return [], '', [], []
     extractor, head, scoring = roi_head.mask_roi_extractor, roi_head.mask_head, roi_head.mask_iou_head
     features = torch.empty(1, extractor.out_channels, *extractor.roi_layers[0].output_size, device='meta')
-    modules = {'convs': head.convs[-1], 'upsample': head.upsample, 'logits': head.conv_logits}
+    modules = {'convs': head.convs[-1], 'upsample': head.upsample}
     attention = not isinstance(head.spatial_attention, nn.Identity)
     if attention:
         modules['attention'] = head.spatial_attention
     if scoring is not None:
         modules |= {f'scoring {i}': conv for i, conv in enumerate(scoring.convs)}
-        modules |= {f'fc {i}': fc for i, fc in enumerate(scoring.fcs)} | {'iou': scoring.fc_mask_iou}
+        modules |= {f'fc {i}': fc for i, fc in enumerate(scoring.fcs)}
     with torch.no_grad(), _shapes(modules) as shapes:
-        logits = head(features)
-        if scoring is not None:
-            scoring(features, logits[:, 0])
+        roi_head.forward_heads(features, torch.zeros(1, dtype=torch.long, device='meta'))
     shapes['features'] = tuple(features.shape[1:])
     mask_head = [
         Part('RoIAlign', 'of each box', shapes['features']),
         Part('convs', _count(head.convs, '3×3 conv'), shapes['convs']),
         *([Part('SAM', 'spatial attention', shapes['attention'])] if attention else []),
         Part('upsampling', '2×2 deconv, stride 2', shapes['upsample']),
-        Part('mask', '1×1 conv', shapes['logits']),
+        Part('mask', '1×1 conv', (head.conv_logits.out_channels, *shapes['upsample'][1:])),
     ]
     scoring_head = []
     if scoring is not None:
@@ -213,7 +211,7 @@ def _mask_branch(model: Any) -> tuple[list[str], str, list[Part], list[Part]]:
                 shapes[f'scoring {len(scoring.convs) - 1}'],
             ),
             Part('layers', _count(scoring.fcs, 'fully connected'), shapes[f'fc {len(scoring.fcs) - 1}']),
-            Part('mask IoU', 'of each class', shapes['iou']),
+            Part('mask IoU', 'of each class', (scoring.fc_mask_iou.out_features,)),
         ]
     names = [f'P{extractor.k_min + i}' for i in range(extractor.num_inputs)]
     return names, {'fpn': 'Eq. 1', 'scale_adaptive': 'Eq. 2'}[extractor.assignment], mask_head, scoring_head

@@ -15,9 +15,9 @@ from matplotlib.text import Annotation
 from matplotlib.transforms import Bbox
 
 from centermask.benchmark.contestants import SHIPPED
+from centermask.drawing import plain
 from centermask.errors import InputError
 from centermask.folders import write_aside
-from centermask.report.plots import plain
 from centermask.tables.index import Row
 
 DPI = 150

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from centermask.checkpoints.layouts import recipe_of, to_ours, to_released
 from centermask.checkpoints.loading import load_weights
 from centermask.detector import CenterMask
-from centermask.engine.launch import explained_model_errors
+from centermask.engine.configs import explained_model_errors
 from centermask.errors import InputError
 from centermask.parity.synthetic import synthetic_weights
 

@@ -15,7 +15,8 @@ from pycocotools.coco import COCO
 
 from centermask.datasets.annotations import CocoAnnotations
 from centermask.datasets.coco import innermost
-from centermask.engine.launch import load_config
+from centermask.drawing import Shown, class_colours, read_image
+from centermask.engine.configs import load_config
 from centermask.errors import InputError
 from centermask.folders import replaced_when_done
 from centermask.report import page, pictures, plots
@@ -84,7 +85,7 @@ def build_report(work_dir: Path, predictions: str, out: Path, command: str) -> R
 
 def _read_data(work_dir: Path, predictions: str) -> _Data:
     config_path = _config_of_run(Path(predictions).parent, work_dir)
-    config = load_config(str(config_path), {})
+    config = load_config(config_path)
     if 'test_dataloader' not in config:
         raise InputError(f'The config {config_path} has no test_dataloader: name the work dir of a training run.')
     dataset = innermost(config.test_dataloader)
@@ -143,7 +144,7 @@ def _shown_images(data: _Data, folder: Path) -> list[str]:
     chosen = pictures.choose_images(data.truth, data.category_ids, PICTURES)
     if not chosen:
         return [page.paragraph('No image of this data set has an object.')]
-    colours = dict(zip(data.category_ids, pictures.class_colours(len(data.category_ids)), strict=True))
+    colours = dict(zip(data.category_ids, class_colours(len(data.category_ids)), strict=True))
     (folder / 'pictures').mkdir()
     parts = [
         page.paragraph(
@@ -154,7 +155,7 @@ def _shown_images(data: _Data, folder: Path) -> list[str]:
     ]
     for position, image_id in enumerate(chosen, 1):
         name = data.truth.imgs[image_id]['file_name']
-        image = pictures.read_image(data.images / name)
+        image = read_image(data.images / name)
         annotations = data.truth.loadAnns(data.truth.getAnnIds(image_id, data.category_ids))
         every = data.boxes if data.masks is None else data.masks
         results = [r for r in every if r['image_id'] == image_id and r['score'] >= LEAST_SCORE]
@@ -174,12 +175,12 @@ def _mask_of(result: dict) -> np.ndarray | None:
     return coco_mask.decode(result['segmentation']) if 'segmentation' in result else None
 
 
-def _shown(data: _Data, colours: dict, item: dict, mask: np.ndarray | None, suffix: str) -> pictures.Shown:
+def _shown(data: _Data, colours: dict, item: dict, mask: np.ndarray | None, suffix: str) -> Shown:
     category = item['category_id']
-    return pictures.Shown(mask, item['bbox'], colours[category], data.truth.cats[category]['name'] + suffix)
+    return Shown(mask, item['bbox'], colours[category], data.truth.cats[category]['name'] + suffix)
 
 
-def _list(objects: Sequence[pictures.Shown]) -> str:
+def _list(objects: Sequence[Shown]) -> str:
     return ', '.join(shown.label for shown in objects) or 'nothing'
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
+from centermask.drawing import plain
 from centermask.report.history import History
 
 BOX_COLOUR = '#c65d1e'
@@ -63,10 +64,3 @@ def plot_classes(classes: Sequence[str], bars: Mapping[str, Sequence[float]], pa
     plain(axes)
     axes.grid(visible=False, axis='y')
     figure.savefig(path, dpi=DPI)
-
-
-def plain(axes) -> None:
-    axes.spines[['top', 'right']].set_visible(False)
-    axes.tick_params(labelsize=8.5)
-    axes.grid(color='#e6e6e6', linewidth=0.7)
-    axes.set_axisbelow(True)

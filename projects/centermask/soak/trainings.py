@@ -16,7 +16,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
 from centermask.datasets.shapes import make_dataset
-from centermask.engine.launch import build_runner, load_config
+from centermask.engine.configs import build_runner, load_config
 from centermask.errors import RunError
 
 WIDTH = 32

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from centermask.engine.launch import load_config
+from centermask.engine.configs import load_config
 from centermask.errors import InputError, RunError
 from centermask.tables.index import METAFILE, NOT_MEASURED, TABLES, Row
 from centermask.tables.measure import build, count_parameters
@@ -40,7 +40,7 @@ def check(configs: Path, rows: list[Row], numbers: Iterable[int]) -> str:
             continue
         try:
             if row.config not in counts:
-                counts[row.config] = count_parameters(build(load_config(str(configs / f'{row.config}.py'), {})))
+                counts[row.config] = count_parameters(build(load_config(configs / f'{row.config}.py')))
         except InputError as error:
             faults.append(f'{row} has no config: {str(error).rstrip(".")}')
             continue

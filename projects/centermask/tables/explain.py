@@ -12,7 +12,7 @@ from mmengine.config import Config
 from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
 
-from centermask.engine.launch import load_config
+from centermask.engine.configs import load_config
 from centermask.engine.options import REGISTRIES
 from centermask.tables.index import TABLES, Row
 
@@ -43,7 +43,7 @@ def explain(path: Path, configs: Path, rows: Sequence[Row]) -> str:
     Raises:
         InputError: the config is missing or can't be read.
     """
-    config = load_config(str(path), {})
+    config = load_config(path)
     lines = [*_chain(path)]
     own = [row for row in rows if path.resolve() == (configs / f'{row.config}.py').resolve()]
     if not own:
@@ -57,7 +57,7 @@ def explain(path: Path, configs: Path, rows: Sequence[Row]) -> str:
         if row is first:
             lines.append('the first row of its table')
             continue
-        other = load_config(str(configs / f'{first.config}.py'), {})
+        other = load_config(configs / f'{first.config}.py')
         found = list(differences(config, other))
         lines += [f'{key}: {value!r} (first row: {theirs!r})' for key, value, theirs in found]
         lines += [] if found else ['the same as the first row']

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.flop_counter import FlopCounterMode
 
-from centermask.engine.launch import explained_model_errors
+from centermask.engine.configs import explained_model_errors
+from centermask.roi_head import CenterMaskRoIHead
 
 
 def build(config: Config, device: str = 'meta') -> nn.Module:
@@ -72,9 +73,10 @@ def _forward_rois(model: Any) -> None:
     if head.with_bbox:
         head.bbox_head(_features_of_rois(head.bbox_roi_extractor, settings['rpn']['max_per_img']))
     features = _features_of_rois(head.mask_roi_extractor, settings.get('rcnn', settings)['max_per_img'])
-    logits = head.mask_head(features)
-    if getattr(head, 'mask_iou_head', None) is not None:
-        head.mask_iou_head(features, logits[:, 0])
+    if isinstance(head, CenterMaskRoIHead):
+        head.forward_heads(features, torch.zeros(len(features), dtype=torch.long, device='meta'))
+    else:
+        head.mask_head(features)
 
 
 def _features_of_rois(extractor: Any, rois: int) -> Tensor:

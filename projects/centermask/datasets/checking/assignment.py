@@ -18,7 +18,7 @@ from centermask.arguments import whole_numbers
 from centermask.datasets.coco import innermost
 from centermask.datasets.images import MAX_PIXELS, valid_max_pixels
 from centermask.datasets.transforms import ShorterSideResize
-from centermask.engine.launch import explained_model_errors
+from centermask.engine.configs import explained_model_errors
 from centermask.errors import InputError
 
 Size = tuple[int, int]
