@@ -70,7 +70,7 @@ def test_loss() -> None:
     targets = _masks(50, 50, 60, 100)
     shares = np.array([1.0, 0.5, 1.0, 0.0])
     # IoU: 50 of 100; 50 of 100, as half of the object is outside; nothing predicted; nothing inside the RoI.
-    loss = _head().loss(predicted, logits, targets, shares)
+    loss = _head().loss(predicted, logits, targets, shares, False)
     assert loss.item() == pytest.approx(0.5 * (0.0**2 + 0.4**2) / 2)
     loss.backward()
     assert predicted.grad.tolist() == pytest.approx([0, 0.5 * 0.4, 0, 0])
@@ -78,14 +78,14 @@ def test_loss() -> None:
 
 def test_target_is_detached() -> None:
     logits = torch.ones(1, 28, 28, requires_grad=True)
-    _head().loss(torch.ones(1, requires_grad=True), logits, _masks(50), np.ones(1)).backward()
+    _head().loss(torch.ones(1, requires_grad=True), logits, _masks(50), np.ones(1), False).backward()
     assert logits.grad is None
 
 
 @pytest.mark.parametrize('rois', [0, 2])
 def test_nothing_to_learn(rois: int) -> None:
     predicted = torch.ones(rois, requires_grad=True)
-    loss = _head().loss(predicted, torch.ones(rois, 28, 28), torch.zeros(rois, 28, 28), np.ones(rois))
+    loss = _head().loss(predicted, torch.ones(rois, 28, 28), torch.zeros(rois, 28, 28), np.ones(rois), False)
     loss.backward()
     assert loss.item() == 0
     assert predicted.grad.tolist() == [0] * rois

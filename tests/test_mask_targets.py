@@ -152,7 +152,7 @@ def test_released_code(shared: Path, recipe: str) -> None:
     logits = np.random.default_rng(0).standard_normal((32, 28, 28), dtype=np.float32)
     np.testing.assert_allclose(mask_iou_targets(logits > 0, masks, shares), expected[f'{recipe}.iou'], atol=1e-6)
     learned = expected[f'{recipe}.iou'] > 0
-    loss = scoring.loss(torch.zeros(32), torch.from_numpy(logits), torch.from_numpy(masks), shares)
+    loss = scoring.loss(torch.zeros(32), torch.from_numpy(logits), torch.from_numpy(masks), shares, False)
     assert loss.item() == pytest.approx((0.5 * expected[f'{recipe}.iou'][learned] ** 2).mean(), rel=1e-5)
 
     one_class = torch.zeros(32, dtype=torch.long)

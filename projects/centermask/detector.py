@@ -16,9 +16,9 @@ from torch import Tensor
 
 from .arguments import dicts, flags, given, refuse, whole_numbers
 from .fitting_parts import check_parts
-from .folded import Folded
 from .kept_memory import kept_memory
 from .roi_head import clip_to_image
+from .testing_twin import TestingTwin
 
 
 @MODELS.register_module()
@@ -81,7 +81,7 @@ class CenterMask(SingleStageDetector):
             init_cfg,
         )
         self.fold, self.half_precision = fold, half_precision
-        self.folded = Folded()
+        self.testing_twin = TestingTwin()
         self.roi_head: Any = None
         if roi_head is not None:
             heads = {
@@ -125,11 +125,11 @@ class CenterMask(SingleStageDetector):
 
         Its weights are this detector's as they are now: ask for it anew at each image.
         """
-        return self.folded.of(self, self.half_precision) if self.fold else self
+        return self.testing_twin.of(self, self.half_precision) if self.fold else self
 
     def train(self, mode: bool = True) -> CenterMask:
         """Set training or testing; the next image is tested with the weights that are there then."""
-        self.folded.forget()
+        self.testing_twin.forget()
         return super().train(mode)
 
     def finish_boxes(self, detected: InstanceData, image_size: tuple[int, int]) -> InstanceData:

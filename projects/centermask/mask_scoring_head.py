@@ -82,7 +82,7 @@ class MaskScoringHead(MaskIoUHead):
         mask_logits: Tensor,
         mask_targets: Tensor,
         shares: np.ndarray,
-        average_normalizer: bool = False,
+        average_normalizers: bool,
     ) -> Tensor:
         """Return the scoring loss, a scalar: over RoIs with an IoU above 0.
 
@@ -91,12 +91,12 @@ class MaskScoringHead(MaskIoUHead):
             mask_logits: its mask, shape (R, 28, 28).
             mask_targets: masks of 0 and 1, shape (R, 28, 28).
             shares: what :meth:`shares` returns for the same RoIs.
-            average_normalizer: whether the number of RoIs is averaged over the processes.
+            average_normalizers: whether the number of RoIs is averaged over the processes.
         """
         predicted = (mask_logits.detach() > 0).cpu().numpy()
         targets = mask_ious.new_tensor(mask_iou_targets(predicted, mask_targets.cpu().numpy(), shares))
         learned = (targets > 0).nonzero().squeeze(1)
-        weight = weight_among_processes(len(learned), mask_ious) if average_normalizer else 1
+        weight = weight_among_processes(len(learned), mask_ious) if average_normalizers else 1
         if not len(learned):
             return mask_ious.sum() * 0
         return self.loss_iou(mask_ious[learned], targets[learned]) * weight

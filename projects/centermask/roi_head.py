@@ -42,6 +42,11 @@ def clip(boxes: Tensor, image_size: tuple[int, int]) -> Tensor:
     return torch.minimum(boxes.clamp(min=0), boxes.new_tensor([width, height, width, height]))
 
 
+def scale_of(boxes: Tensor, meta: dict) -> Tensor:
+    """How many pixels of the resized image a pixel of the original one is, in x, y, x and y as a box has them."""
+    return boxes.new_tensor(meta['scale_factor']).repeat(2)
+
+
 def clip_to_image(detected: InstanceData, image_size: tuple[int, int]) -> tuple[InstanceData, Tensor]:
     """Clip boxes to an image of this height and width; return those that aren't empty then, and which they are."""
     detected.bboxes = clip(detected.bboxes, image_size)
@@ -176,7 +181,7 @@ class CenterMaskRoIHead(StandardRoIHead):
         for detected, probability, iou, sample in zip(detections, probabilities, ious, data_samples, strict=True):
             meta = sample.metainfo
             if rescale:
-                detected.bboxes = detected.bboxes / detected.bboxes.new_tensor(meta['scale_factor']).repeat(2)
+                detected.bboxes = detected.bboxes / scale_of(detected.bboxes, meta)
             results.append(self.finish(detected, probability, iou, meta['ori_shape' if rescale else 'img_shape'][:2]))
         return results
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from .detector import CenterMask
 from .fcos_head import nms_by_class
 from .kept_memory import kept_memory
+from .roi_head import scale_of
 
 
 def _flip_boxes(boxes: Tensor, meta: dict) -> Tensor:
@@ -67,12 +68,7 @@ class CenterMaskTTA(DetTTAModel):
 
     def _merge(self, found: list[tuple[dict, InstanceData]]) -> InstanceData:
         """Merge one image's detections, each view's with its metainfo, in pixels of the original image."""
-        boxes = torch.cat(
-            [
-                _flip_boxes(view.bboxes, meta) / view.bboxes.new_tensor(meta['scale_factor']).repeat(2)
-                for meta, view in found
-            ]
-        )
+        boxes = torch.cat([_flip_boxes(view.bboxes, meta) / scale_of(view.bboxes, meta) for meta, view in found])
         scores, labels = (torch.cat([view[name] for _, view in found]) for name in ('scores', 'labels'))
         cfg = self.module.test_cfg
         kept = nms_by_class(boxes, scores, labels, self.module.bbox_head.num_classes, cfg['nms'])[: cfg['max_per_img']]
@@ -87,7 +83,7 @@ class CenterMaskTTA(DetTTAModel):
         for features, samples, _ in views:
             metas = [sample.metainfo for sample in samples]
             boxes = [
-                _flip_boxes(detected.bboxes * detected.bboxes.new_tensor(meta['scale_factor']).repeat(2), meta)
+                _flip_boxes(detected.bboxes * scale_of(detected.bboxes, meta), meta)
                 for detected, meta in zip(merged, metas, strict=True)
             ]
             masks = module.roi_head.mask_forward(features, bbox2roi(boxes), labels, metas)

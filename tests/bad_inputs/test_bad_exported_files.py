@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from centermask.deploy import metadata
@@ -158,3 +159,155 @@ def test_without_the_guard_the_runtime_speaks(case: str, tmp_path: Path) -> None
         assert not isinstance(error, InputError)
     else:
         assert set(strings) != set(PROPER)
+
+
+@pytest.mark.parametrize('case', [*OPENVINO, *OTHER])
+def test_without_the_guard_the_other_runtime_speaks(case: str, tmp_path: Path) -> None:
+    """An exception that names no file, before the first image or at it; nothing at all where metadata are missing."""
+    openvino = pytest.importorskip('openvino')
+    path = tmp_path / 'a.xml'
+    if case in OPENVINO:
+        strings, spoil, _ = OPENVINO[case]
+        xml, weights = spoil(*_openvino(tmp_path, strings))
+        path.write_bytes(xml)
+        if weights is not None:
+            path.with_suffix('.bin').write_bytes(weights)
+    if case in OTHER:
+        path = tmp_path / OTHER[case][0]
+        path.write_bytes(OTHER[case][1](tmp_path))
+    try:
+        model = openvino.Core().compile_model(path, 'CPU')
+        assert case == 'no metadata' or 'other' in case
+        if case != 'no metadata':
+            model({'images': np.zeros((1, 3, 32, 32), np.float32), 'sizes': np.array([[32, 32]])})
+    except Exception as error:
+        assert not isinstance(error, InputError)
+    else:
+        assert case == 'no metadata'
+
+
+VALUES: dict[str, Any] = {  # fields of the metadata, what they can't be
+    'recipe': 'galaxy',
+    'version': 1,
+    'classes': 5,
+    'mean': 'x',
+    'std': [0, 0, 0],
+    'divisor': 0,
+    'scale': None,
+    'resize': [],
+    'preprocess': 'no',
+    'full_masks': 1,
+    'detections': -1,
+    'pasting': 'no',
+    'mask_threshold': 'x',
+    'precision': 'double',
+}
+ARRAYS = {
+    'boxes': np.float32([[1, 1, 20, 20]]),
+    'labels': np.int64([0]),
+    'scores': np.float32([0.9]),
+    'mask_scores': np.float32([0.9]),
+    'masks': np.ones((1, 28, 28), np.float32),
+    'image_index': np.int64([0]),
+}
+WHOLE = {'full_masks': 'true'}
+RESULTS: dict[str, tuple[dict[str, np.ndarray], dict[str, str], str]] = {  # outputs, metadata, words
+    'a label beyond the classes': ({'labels': np.int64([7])}, {}, 'a label not one of 1'),
+    'a label below 0': ({'labels': np.int64([-1])}, {}, 'a label not one of 1'),
+    'labels that are fractions': ({'labels': np.float32([0.5])}, {}, 'labels is (1,) of float32'),
+    'labels of one rank more': ({'labels': np.int64([[0]])}, {}, 'labels is (1, 1)'),
+    'a label': ({'labels': np.int64(0)}, {}, 'labels is ()'),
+    'boxes of five numbers': ({'boxes': np.ones((1, 5), np.float32)}, {}, 'boxes is (1, 5) of float32'),
+    'boxes of infinity': ({'boxes': np.float32([[0, 0, np.inf, np.inf]])}, {}, 'a box is not finite'),
+    'more scores than boxes': ({'scores': np.float32([1, 1])}, {}, 'scores is (2,)'),
+    'masks of one rank less': ({'masks': np.ones((1, 28), np.float32)}, {}, 'masks is (1, 28)'),
+    'masks of nothing': ({'masks': np.ones((1, 0, 0), np.float32)}, {}, 'masks is (1, 0, 0)'),
+    'masks that are no images': ({'masks': np.ones((1, 2, 2), np.float32)}, WHOLE, 'masks is (1, 2, 2)'),
+    'detections of no image': ({'image_index': np.int64([[0]])}, {}, 'image_index is (1, 1)'),
+    'not as many as promised': ({}, {'detections': '3'}, 'labels is (1,)'),
+}
+
+SILENT = ('boxes of infinity', 'masks that are no images', 'not as many as promised')
+
+
+def _whole(path: Path, changes: dict[str, np.ndarray], strings: dict[str, str]) -> Path:
+    """A model that finds the same in every image."""
+    arrays = {**ARRAYS, **changes}
+    if 'detections' in strings:
+        del arrays['image_index']
+    int64 = onnx.TensorProto.INT64
+    inputs = [('images', FLOAT, [1, 3, 'h', 'w']), ('sizes', int64, [1, 2])]
+    types = {name: helper.np_dtype_to_tensor_dtype(array.dtype) for name, array in arrays.items()}
+    graph = helper.make_graph(
+        [helper.make_node('Identity', [f'{name}_constant'], [name]) for name in arrays],
+        'graph',
+        [helper.make_tensor_value_info(*one) for one in inputs],
+        [helper.make_tensor_value_info(name, types[name], array.shape) for name, array in arrays.items()],
+        [onnx.numpy_helper.from_array(array, f'{name}_constant') for name, array in arrays.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid('', 17)], ir_version=9)
+    helper.set_model_props(model, {**PROPER, **strings})
+    onnx.save(model, path)
+    return path
+
+
+@pytest.fixture
+def predicting(config: Path) -> Path:
+    """The config, for pictures of no data set."""
+    pipeline = [dict(type='LoadImageFromFile'), dict(type='RoundResize', scale=(60, 40)), dict(type='PackDetInputs')]
+    data = dict(dataset=dict(type='CenterMaskCocoDataset', pipeline=pipeline))
+    config.write_text(f"{config.read_text()}test_dataloader = {data}\nvisualizer = dict(type='CenterMaskVisualizer')\n")
+    return config
+
+
+def test_a_proper_one_is_taken(data: Path, predicting: Path, tmp_path: Path, outcome: Callable) -> None:
+    ended = _call(outcome, 'predict', data, predicting, _whole(tmp_path / 'a.onnx', {}, {}))
+    assert ended.code == 0 and tmp_path / 'out/vis/a.png' in ended.written
+
+
+@pytest.mark.parametrize('field', VALUES)
+def test_metadata_of_another_type(field: str, data: Path, predicting: Path, tmp_path: Path, outcome: Callable) -> None:
+    path = _whole(tmp_path / 'a.onnx', {}, {field: json.dumps(VALUES[field])})
+    ended = _call(outcome, 'predict', data, predicting, path)
+    assert ended.refused(f"The metadata of {path} can't be used, {field} is {str(VALUES[field])!r} and not"), ended
+
+
+@pytest.mark.parametrize('field', VALUES)
+def test_without_the_guard_they_are_believed(field: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(metadata, '_RULES', {})
+    read = metadata.Metadata.read({**PROPER, field: json.dumps(VALUES[field])}, 'a.onnx')
+    assert getattr(read, field) == VALUES[field]
+
+
+@pytest.mark.parametrize('case', RESULTS)
+def test_results_of_another_form(case: str, tmp_path: Path) -> None:
+    changes, strings, words = RESULTS[case]
+    model = ExportedModel(_whole(tmp_path / 'a.onnx', changes, strings))
+    with pytest.raises(InputError) as error:
+        model(np.zeros((1, 3, 64, 64), np.float32), np.array([[40, 60]]))
+    assert words in str(error.value) and str(tmp_path / 'a.onnx') in str(error.value)
+
+
+def test_images_of_another_form(tmp_path: Path) -> None:
+    """A file that takes others than its metadata promise."""
+    model = ExportedModel(_whole(tmp_path / 'a.onnx', {}, {'preprocess': 'true'}))
+    with pytest.raises(InputError, match="doesn't compute what its metadata promise, "):
+        model(np.zeros((1, 64, 64, 3), np.uint8), np.array([[40, 60]]))
+
+
+@pytest.mark.parametrize('case', ['a label beyond the classes', 'boxes of five numbers'])
+def test_such_results_end_a_command(case: str, data: Path, predicting: Path, tmp_path: Path, outcome: Callable) -> None:
+    path = _whole(tmp_path / 'a.onnx', *RESULTS[case][:2])
+    ended = _call(outcome, 'predict', data, predicting, path)
+    assert ended.code == 2 and ended.said.startswith(f"error: The exported model {path} doesn't compute"), ended
+
+
+@pytest.mark.parametrize('case', RESULTS)
+def test_without_the_guard_results_are_a_traceback_or_wrong(
+    case: str, data: Path, predicting: Path, tmp_path: Path, outcome: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ExportedModel, '_check_shapes', lambda *_: None)
+    monkeypatch.setattr(ExportedModel, '_check_values', lambda *_: None)
+    path = _whole(tmp_path / 'a.onnx', *RESULTS[case][:2])
+    code = _call(outcome, 'predict', data, predicting, path).code
+    assert code == (0 if case in SILENT else -1)

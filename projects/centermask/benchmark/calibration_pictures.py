@@ -15,6 +15,8 @@ from mmdet.models.detectors import TwoStageDetector
 from mmengine.structures import InstanceData
 from torch import Tensor
 
+from centermask.roi_head import clip
+
 
 class Found(NamedTuple):
     """What a calibrated model makes of a picture, averaged over the pictures.
@@ -61,9 +63,7 @@ class Picture:
 
     def count(self) -> int:
         """How many detections are left when boxes are clipped to the picture."""
-        height, width = self.meta['img_shape'][:2]
-        boxes = self.detect().bboxes
-        clipped = torch.minimum(boxes.clamp(min=0), boxes.new_tensor([width, height, width, height]))
+        clipped = clip(self.detect().bboxes, self.meta['img_shape'][:2])
         return int((clipped[:, 2:] - clipped[:, :2] > 0.01).all(1).sum())
 
     def sizes(self) -> Tensor:

@@ -176,7 +176,7 @@ def _add_times(entrants: Sequence[Entrant], wishes: Wishes, say: Say) -> None:
     seconds = measure(runs, wishes.rounds, timed_on(wishes.device), warm_up, say, lambda name: by_name[name].memory())
     for contestant, entry in entrants:
         times = summary(seconds[str(contestant)])
-        entry |= dict(ms=times.median, quartiles=[times.lower, times.upper], range=[times.least, times.most])
+        entry |= dict(ms=times.median, quartiles=[times.lower, times.upper])
         entry['ratio'] = times.median / entrants[0].entry['ms']
 
 

@@ -27,14 +27,13 @@ def name_of_machine(device: str) -> str:
     return f'{found[1] if found else platform.machine()}, {threads} thread{"s" if threads > 1 else ""}'
 
 
-def peak(device: str, dtype: torch.dtype, scale: int = 1) -> float:
+def peak(device: str, dtype: torch.dtype) -> float:
     """Return operations a second: the best of several runs of a matrix product and of a channels-last 3 × 3 conv.
 
     Args:
         device, dtype: of the operands; of ``torch.int8`` there is the matrix product alone.
-        scale: divides their sides.
     """
-    side, (channels, height, width) = MATRIX // scale, (size // scale for size in CONV)
+    side, (channels, height, width) = MATRIX, CONV
     matrix = torch.ones(side, side, device=device, dtype=dtype)
     image, weight = (
         torch.ones(shape, device=device, dtype=dtype).contiguous(memory_format=torch.channels_last)

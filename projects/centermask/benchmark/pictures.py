@@ -13,6 +13,7 @@ from mmcv.transforms import Compose
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
 
+from centermask.datasets.images import unreadable
 from centermask.errors import InputError
 
 MADE_SIZE = (480, 640)  # as most of COCO's
@@ -40,7 +41,7 @@ def read_pictures(paths: Sequence[Path]) -> list[np.ndarray]:
     for path in paths:
         picture = mmcv.imread(str(path))
         if picture is None:
-            raise InputError(f'The image {path} could not be read, it is damaged or no image: take it away.')
+            raise InputError(unreadable(path))
         pictures.append(picture)
     return pictures
 

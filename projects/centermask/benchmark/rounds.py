@@ -12,20 +12,18 @@ import torch
 
 
 class Times(NamedTuple):
-    """Milliseconds of one image: the median, the quartiles, the least and the most over the rounds."""
+    """Milliseconds of one image: the median and the quartiles over the rounds."""
 
     median: float
     lower: float
     upper: float
-    least: float
-    most: float
 
 
 def summary(seconds: Sequence[float]) -> Times:
     """Sum up the rounds of one contestant."""
     ms = [1000 * s for s in seconds]
     lower, median, upper = statistics.quantiles(ms, n=4, method='inclusive') if len(ms) > 1 else ms * 3
-    return Times(median, lower, upper, min(ms), max(ms))
+    return Times(median, lower, upper)
 
 
 def interleaved(names: Sequence[str], rounds: int) -> Iterator[tuple[int, str]]:

@@ -29,6 +29,11 @@ class UnreadableError(InputError):
     """A file that is damaged, no image or not there."""
 
 
+def unreadable(path: str | Path) -> str:
+    """What to say of a file that no image can be read from."""
+    return f'The image {path} could not be read, it is damaged or no image: take it away.'
+
+
 def find_images(source: str) -> list[Path]:
     """The image itself, or those of a folder in the order of their names.
 
@@ -91,6 +96,4 @@ def check_image(path: str | Path, max_pixels: int = MAX_PIXELS, to_its_end: bool
     except InputError:
         raise
     except Exception as error:  # a damaged file raises whatever its first wrong byte leads to
-        raise UnreadableError(
-            f'The image {path} could not be read, it is damaged or no image: take it away.'
-        ) from error
+        raise UnreadableError(unreadable(path)) from error

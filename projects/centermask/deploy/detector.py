@@ -20,7 +20,7 @@ from centermask.encoded_masks import EncodedMasks
 from centermask.errors import InputError
 from centermask.kept_memory import kept_memory
 from centermask.mask_pasting import encode, paste
-from centermask.roi_head import clip_to_image
+from centermask.roi_head import clip_to_image, scale_of
 
 
 def put_in_place(cfg: Config, file: str) -> None:
@@ -98,7 +98,7 @@ class ExportedCenterMask(BaseDetector):
     def _finish(self, found: Detections, meta: dict, rescale: bool) -> InstanceData:
         boxes = torch.from_numpy(found.boxes)
         if rescale:
-            boxes = boxes / boxes.new_tensor(meta['scale_factor']).repeat(2)
+            boxes = boxes / scale_of(boxes, meta)
         size = meta['ori_shape' if rescale else 'img_shape'][:2]
         detected = InstanceData(
             bboxes=boxes,

@@ -48,6 +48,7 @@ class ExportedModel:
         self.backend = backend or SUFFIXES[Path(path).suffix]
         opened = _open_onnxruntime if self.backend == 'onnxruntime' else _open_openvino
         self.metadata, inputs, outputs, self._run = opened(self.path, threads)
+        self._labels = range(len(self.metadata.classes))
         expected = {*Detections._fields} | ({'image_index'} if not self.metadata.detections else set())
         if inputs != {'images', 'sizes'} or outputs != expected:
             raise InputError(
@@ -66,8 +67,16 @@ class ExportedModel:
         return self._run({'images': np.ascontiguousarray(images), 'sizes': np.asarray(sizes, np.int64)})
 
     def __call__(self, images: np.ndarray, sizes: np.ndarray) -> list[Detections]:
-        """Each image's detections, boxes in its pixels; arguments as :meth:`run` takes them."""
-        outputs = self.run(images, sizes)
+        """Each image's detections, boxes in its pixels; arguments as :meth:`run` takes them.
+
+        Raises:
+            InputError: the file doesn't compute what its metadata promise.
+        """
+        try:
+            outputs = self.run(images, sizes)
+        except Exception as error:  # of many kinds, none of them public
+            raise self._broken(' '.join(str(error).split())[:200]) from error
+        self._check_shapes(outputs, len(images), sizes)
         found = []
         for i in range(len(images)):
             if self.metadata.detections:
@@ -75,7 +84,36 @@ class ExportedModel:
             else:
                 parts = [outputs[name][outputs['image_index'] == i] for name in Detections._fields]
             found.append(Detections(*parts))
+            self._check_values(found[-1])
         return found
+
+    def _check_shapes(self, outputs: dict[str, np.ndarray], count: int, sizes: np.ndarray) -> None:
+        """Raise an :class:`InputError` where an output isn't an array of its kind for these images."""
+        first = outputs['labels'].shape
+        if len(first) != (2 if self.metadata.detections else 1) or (self.metadata.detections and first[0] != count):
+            raise self._broken(f'labels is {first}')
+        for name, array in outputs.items():
+            rest = array.shape[len(first) :]
+            if name == 'masks':
+                least = np.max(sizes, axis=0, initial=1) if self.metadata.full_masks else (1, 1)
+                fits = len(rest) == 2 and (0 in first or (rest[0] >= least[0] and rest[1] >= least[1]))
+                kinds = 'biuf' if self.metadata.full_masks else 'f'
+            else:
+                fits = rest == ((4,) if name == 'boxes' else ())
+                kinds = 'iu' if name in ('labels', 'image_index') else 'f'
+            if array.shape[: len(first)] != first or not fits or array.dtype.kind not in kinds:
+                raise self._broken(f'{name} is {array.shape} of {array.dtype}')
+
+    def _check_values(self, found: Detections) -> None:
+        """Raise an :class:`InputError` where there is no such class or place."""
+        if not np.isfinite(found.boxes).all() or not all(label in self._labels for label in found.labels.tolist()):
+            raise self._broken(f'a box is not finite or a label not one of {len(self._labels)}')
+
+    def _broken(self, why: str) -> InputError:
+        return InputError(
+            f"The exported model {self.path} doesn't compute what its metadata promise, {why}: export the checkpoint "
+            'again by tools/export.py.'
+        )
 
 
 def is_exported(path: str | Path) -> bool:

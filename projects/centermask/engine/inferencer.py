@@ -27,6 +27,7 @@ from mmengine.visualization import Visualizer
 from torch import nn
 
 from centermask.checkpoints.loading import count_classes, load_weights, read_checkpoint, require_fit
+from centermask.datasets.images import unreadable
 from centermask.deploy.detector import ExportedCenterMask
 from centermask.deploy.runtime import is_exported
 from centermask.encoded_masks import EncodedMasks
@@ -206,6 +207,6 @@ def _detect(inferencer: CenterMaskInferencer, path: Path, score_thr: float) -> t
         try:
             LoadImageFromFile()({'img_path': str(path)})
         except Exception:
-            raise RunError(f'The image {path} could not be read, it is damaged or no image: take it away.') from error
+            raise RunError(unreadable(path)) from error
         raise
     return results['predictions'][0], results['visualization'][0][..., ::-1]

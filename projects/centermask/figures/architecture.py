@@ -14,7 +14,7 @@ from mmengine.config import Config
 from torch import Tensor, nn
 
 from centermask.errors import InputError
-from centermask.tables.measure import build, input_size, plain_deformable_convs
+from centermask.tables.measure import build, padded_size, plain_deformable_convs
 from centermask.vovnet import EffectiveSE, SqueezeExcitation
 
 ATTENTION = {EffectiveSE: 'eSE', SqueezeExcitation: 'SE'}
@@ -95,8 +95,7 @@ def measure(config: Config) -> Architecture:
     model: Any = build(config)
     if not isinstance(model.bbox_head, FCOSHead):  # RetinaMask
         raise another
-    divisor = config.model.data_preprocessor.get('pad_size_divisor', 1)
-    height, width = (-(-side // divisor) * divisor for side in input_size(config))
+    height, width = padded_size(config)
     image = torch.empty(1, 3, height, width, device='meta')
 
     stages = _stages(model.backbone)

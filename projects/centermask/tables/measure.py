@@ -43,6 +43,13 @@ def input_size(config: Config) -> tuple[int, int]:
     return min(scale), max(scale)
 
 
+def padded_size(config: Config) -> tuple[int, int]:
+    """Return height and width of :func:`input_size` as the model gets it."""
+    divisor = config.model.data_preprocessor.get('pad_size_divisor', 1)
+    height, width = (-(-side // divisor) * divisor for side in input_size(config))
+    return height, width
+
+
 def count_flops(config: Config) -> int:
     """Return the floating-point operations of one image, a multiplication and an addition counted as two.
 
@@ -52,9 +59,7 @@ def count_flops(config: Config) -> int:
     one and the convolution of its offsets.
     """
     model: Any = build(config)
-    divisor = config.model.data_preprocessor.get('pad_size_divisor', 1)
-    height, width = (-(-side // divisor) * divisor for side in input_size(config))
-    image = torch.empty(1, 3, height, width, device='meta')
+    image = torch.empty(1, 3, *padded_size(config), device='meta')
     with torch.no_grad(), FlopCounterMode(display=False) as counter, plain_deformable_convs():
         levels = model.extract_feat(image)
         for head in ('rpn_head', 'bbox_head'):

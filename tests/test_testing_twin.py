@@ -1,4 +1,4 @@
-"""Testing runs on a folded twin: it computes the same, follows the weights, and leaves no trace in the detector."""
+"""Testing runs on a twin: it computes the same, follows the weights, and leaves no trace in the detector."""
 
 import copy
 import pickle
@@ -45,7 +45,7 @@ def test_leaves_no_trace() -> None:
     assert all(new is old for new, old in zip(model.parameters(), parameters, strict=True))
     assert [p.is_contiguous() for p in model.parameters()] == [True] * len(parameters)
     for other in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
-        assert other.folded._twin is None
+        assert other.testing_twin._twin is None
         _assert_close(_found(other), _found(model))
 
 

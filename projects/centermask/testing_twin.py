@@ -13,8 +13,8 @@ from .inference import half_type, prepare
 Network = TypeVar('Network', bound=nn.Module)
 
 
-class Folded:
-    """The twin of a detector that tests in its place.
+class TestingTwin:
+    """Makes and keeps the twin of a detector, which tests in its place.
 
     The twin is made at the first image and again whenever weights have changed. It is not a module, so the detector's
     state dict, copies and files don't know of it.
@@ -23,11 +23,11 @@ class Folded:
     def __init__(self) -> None:
         self.forget()
 
-    def __deepcopy__(self, memo: dict) -> Folded:
-        return Folded()
+    def __deepcopy__(self, memo: dict) -> TestingTwin:
+        return TestingTwin()
 
     def __reduce__(self) -> tuple:
-        return Folded, ()
+        return TestingTwin, ()
 
     def forget(self) -> None:
         """Make the twin anew at the next image."""
