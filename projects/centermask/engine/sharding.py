@@ -174,7 +174,8 @@ class _NotFiniteHook(NotFiniteHook):
     def _report(self, runner: Any, why: NotFinite, images: list[str]) -> None:
         runner.logger.error(
             f'Iteration {runner.iter + 1}, process {runner.rank}: a {why.what} is not finite and the step was left '
-            f'out ({self._losses()}), images: {", ".join(images)}. A sharded training writes no file to compute it again.'
+            f'out ({self._losses()}), images: {", ".join(images)}. '
+            'A sharded training writes no file to compute it again.'
         )
 
 
