@@ -139,7 +139,7 @@ def restore(contents: Contents, source: str, recipe: str) -> dict[str, Any]:
 
 
 def lost_on_the_way_back(contents: Contents) -> list[str]:
-    """Names of what :func:`restore` leaves out of a file, and the iteration; what :func:`convert` added is none of it."""
+    """Names of what :func:`restore` leaves out of a file, and the iteration; not of what :func:`convert` added."""
     if 'released' in contents.others:
         return [str(name) for name in contents.others if name not in ('released', 'meta')]
     iteration = _entry(contents.others, 'meta').get('iter')
