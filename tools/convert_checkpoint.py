@@ -15,6 +15,7 @@ from centermask.checkpoints.conversion import (
     convert,
     is_ours,
     keep_classes,
+    lost_on_the_way_back,
     restore,
     summary,
     usage,
@@ -63,7 +64,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.to:
         released = restore(contents, args.source, args.to)
         write_aside(args.destination, lambda path: torch.save(released, path))
-        print(f'{args.destination} has the {args.to} layout')
+        lost = ', '.join(lost_on_the_way_back(contents))
+        print(f'{args.destination} has the {args.to} layout' + (f'; left out: {lost}' if lost else ''))
         return
 
     what_became = ''
