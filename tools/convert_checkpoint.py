@@ -15,6 +15,7 @@ from centermask.checkpoints.conversion import (
     convert,
     is_ours,
     keep_classes,
+    lost_on_the_way_back,
     restore,
     summary,
     usage,
@@ -22,7 +23,7 @@ from centermask.checkpoints.conversion import (
 from centermask.checkpoints.reading import read
 from centermask.engine.launch import require_writable, run
 from centermask.errors import InputError
-from centermask.folders import write_aside
+from centermask.folders import write_aside, write_text_aside
 
 CONFIGS = Path(__file__).resolve().parents[1] / 'configs'
 
@@ -63,7 +64,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.to:
         released = restore(contents, args.source, args.to)
         write_aside(args.destination, lambda path: torch.save(released, path))
-        print(f'{args.destination} has the {args.to} layout')
+        lost = ', '.join(lost_on_the_way_back(contents))
+        print(f'{args.destination} has the {args.to} layout' + (f'; left out: {lost}' if lost else ''))
         return
 
     what_became = ''
@@ -94,9 +96,9 @@ def _from_here(path: Path) -> Path:
 def _write_config(path: Path, base: Path, classes: Sequence[str]) -> None:
     """Write the config of a checkpoint with fewer classes, but over nothing else."""
     text = config_of_classes(os.path.relpath(base, path.parent), classes)
-    if path.exists() and path.read_text() != text:
+    if path.exists() and path.read_text(encoding='utf-8') != text:
         raise InputError(f'--keep-classes also writes {path}, which exists: name another DST.')
-    write_aside(path, lambda aside: aside.write_text(text))
+    write_text_aside(path, text)
 
 
 if __name__ == '__main__':

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -64,9 +65,12 @@ class CenterMask(SingleStageDetector):
         whole_numbers(name, given(train_cfg, 'max_per_img', within='train_cfg'))
         if isinstance(data_preprocessor, dict):
             whole_numbers(name, given(data_preprocessor, 'pad_size_divisor', within='data_preprocessor'))
-            std = data_preprocessor.get('std')
-            if std is not None and not all(isinstance(value, int | float) and value > 0 for value in std):
-                refuse(name, 'data_preprocessor.std', 'are numbers above 0', std)
+            for key, least, what in (('mean', -math.inf, 'three numbers'), ('std', 0, 'three numbers above 0')):
+                values = data_preprocessor.get(key)
+                if values is not None and not (
+                    len(values) == 3 and all(isinstance(value, int | float) and value > least for value in values)
+                ):
+                    refuse(name, f'data_preprocessor.{key}', f'are {what}', values)
         super().__init__(
             backbone,
             neck,

@@ -129,7 +129,8 @@ CASES: list[tuple[str, str, Any, str]] = [
     ('', 'train_cfg', [], "CenterMask's train_cfg is a dict, not []"),
     ('', 'train_cfg', {**TRAIN_CFG, 'max_per_img': -1}, 'train_cfg.max_per_img is a whole number from 1 up, not -1'),
     ('', 'data_preprocessor', {**PREPROCESSOR, 'pad_size_divisor': 0}, 'data_preprocessor.pad_size_divisor is a whole'),
-    ('', 'data_preprocessor', {**PREPROCESSOR, 'std': [1, 0, 1]}, 'data_preprocessor.std are numbers above 0, not [1,'),
+    ('', 'data_preprocessor', {**PREPROCESSOR, 'std': [1, 0, 1]}, 'std are three numbers above 0, not [1, 0, 1]'),
+    ('', 'data_preprocessor', {**PREPROCESSOR, 'mean': [1]}, 'data_preprocessor.mean are three numbers, not [1]'),
     ('', 'test_cfg', 'x', "CenterMask's test_cfg is a dict, not 'x'"),
 ]
 CONTRADICTIONS: dict[str, tuple[Any, str]] = {  # an argument that is right by itself, a part of the sentence
@@ -228,3 +229,10 @@ def test_by_the_command(key: str, value: object, config: Path, outcome: Callable
     argument = key.rpartition('.')[2]
     words = f'The model of {config}', f"'s {argument} is ", f'not {value!r}'
     assert outcome('train', config, '--work-dir', tmp_path / 'run').refused(*words)
+
+
+def test_what_mmdetection_refuses_without_a_word(config: Path, outcome: Callable, tmp_path: Path) -> None:
+    model = dict(small_model_config(changes={'neck.num_outs': 2}))
+    config.write_text(config.read_text().replace("dict(type='OneWeight')", repr(model)))
+    words = f'The model of {config} can\'t be built: AssertionError of FPN at "assert num_outs >= self.num_ins - st'
+    assert outcome('train', config, '--work-dir', tmp_path / 'run').refused(words)

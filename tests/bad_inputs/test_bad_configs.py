@@ -65,6 +65,18 @@ CASES: dict[str, tuple[Callable[[str], str], str]] = {  # the file by the proper
         lambda proper: proper.replace('(60, 40)', '(60, 0)'),
         "RoundResize's scale is two lengths",
     ),
+    'images decoded by nobody': (
+        lambda proper: proper.replace("'LoadImageFromFile'", "'LoadImageFromFile', imdecode_backend='foo'"),
+        'is wrong, LoadImageFromFile fails at the first image with ValueError: backend: foo is not supported',
+    ),
+    'images of no colour': (
+        lambda proper: proper.replace("'LoadImageFromFile'", "'LoadImageFromFile', color_type='foo'"),
+        "is wrong, LoadImageFromFile fails at the first image with KeyError: 'foo'",
+    ),
+    'nothing packed': (
+        lambda proper: proper.replace("dict(type='PackDetInputs'),", ''),
+        'gives no inputs and data_samples for the model: end it with PackDetInputs',
+    ),
     'classes as text': (lambda proper: proper.replace("('thing',)", "'thing'"), "are the text 'thing'"),
     'interval as text': (
         lambda proper: proper + _checkpoint("interval='x'"),
@@ -142,6 +154,44 @@ CASES: dict[str, tuple[Callable[[str], str], str]] = {  # the file by the proper
         lambda proper: proper + "model = dict(neck=dict(type='FPN', in_channels=[8], out_channels=0, num_outs=1))\n",
         "model.neck.out_channels can't be 0: it is above 0",
     ),
+    'checkpoints at no iteration': (
+        lambda proper: proper + _checkpoint('interval=0'),
+        "checkpoint.interval can't be 0: it is above 0, or -1 for a checkpoint at the end only",
+    ),
+    'no RoI to learn from': (
+        lambda proper: (
+            proper + "model = dict(train_cfg=dict(sampler=dict(type='RandomSampler', num=0, pos_fraction=1)))\n"
+        ),
+        "model.train_cfg.sampler.num can't be 0: it is above 0",
+    ),
+    'losses averaged over nothing': (
+        lambda proper: proper + 'log_processor = dict(window_size=0)\n',
+        "log_processor.window_size can't be 0: it is above 0",
+    ),
+    'cuDNN as text': (
+        lambda proper: proper + "env_cfg = dict(cudnn_benchmark='x')\n",
+        "env_cfg.cudnn_benchmark can't be 'x': it is True or False",
+    ),
+    'filter as text': (
+        lambda proper: proper.replace('data_root=', "filter_cfg=dict(filter_empty_gt='x'), data_root="),
+        "train_dataloader.dataset.filter_cfg.filter_empty_gt can't be 'x': it is True or False",
+    ),
+    'keys as text': (
+        lambda proper: proper.replace("'PackDetInputs'", "'PackDetInputs', meta_keys='x'"),
+        "train_dataloader.dataset.pipeline.3.meta_keys can't be 'x': it is a list",
+    ),
+    'unused parameters as text': (
+        lambda proper: proper + "find_unused_parameters = 'x'\n",
+        "find_unused_parameters can't be 'x': it is True or False",
+    ),
+    'another BN of several processes': (
+        lambda proper: proper + "sync_bn = 'x'\n",
+        "sync_bn can't be 'x': it is 'torch' or 'mmcv' or None",
+    ),
+    'images that are not there': (
+        lambda proper: proper.replace('data_root=', 'indices=[99999], data_root='),
+        'annotations.json are of images 0 to 0, not 99999',
+    ),
     'threshold as text': (
         lambda proper: proper.replace(
             "type='OneWeight'",
@@ -174,6 +224,7 @@ def test_without_the_guard_it_is_a_traceback_or_a_wrong_training(
         monkeypatch.setattr(module, 'explained_model_errors', lambda source, part='': nullcontext())
     for module in (launch, runner):
         monkeypatch.setattr(module, 'check_config', lambda cfg: None)
+    monkeypatch.setattr(runner, 'check_pipeline', lambda *_: None)
     monkeypatch.setattr(configs, '_require_end', lambda path: None)
     monkeypatch.setattr(configs, 'InputError', RuntimeError)  # what load_config raises is no sentence for the user then
     limit = sys.getrecursionlimit()

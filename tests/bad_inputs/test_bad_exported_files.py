@@ -293,6 +293,9 @@ def test_images_of_another_form(tmp_path: Path) -> None:
     model = ExportedModel(_whole(tmp_path / 'a.onnx', {}, {'preprocess': 'true'}))
     with pytest.raises(InputError, match="doesn't compute what its metadata promise, "):
         model(np.zeros((1, 64, 64, 3), np.uint8), np.array([[40, 60]]))
+    with pytest.raises(Exception) as error:
+        model.run(np.zeros((1, 64, 64, 3), np.uint8), np.array([[40, 60]]))
+    assert not isinstance(error.value, InputError)
 
 
 @pytest.mark.parametrize('case', ['a label beyond the classes', 'boxes of five numbers'])

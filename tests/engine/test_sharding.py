@@ -5,6 +5,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
 
 from centermask.engine.finite import NotFinite
 from centermask.engine.sharding import ShardedRunner, _NotFiniteHook
@@ -28,8 +29,11 @@ def test_averaged_weights_are_refused() -> None:
 def test_steps_left_out_are_reported_without_a_file() -> None:
     lines: list[str] = []
     runner = SimpleNamespace(iter=6, rank=1, logger=SimpleNamespace(error=lines.append))
-    _NotFiniteHook()._report(runner, NotFinite(losses=True, here=True), ['a.jpg', 'b.jpg'])
+    hook = _NotFiniteHook()
+    hook._batches.append(({}, {'loss': torch.tensor(float('nan')), 'loss_mask': torch.tensor(0.5)}))
+    hook._report(runner, NotFinite(losses=True, here=True), ['a.jpg', 'b.jpg'])
     assert lines == [
-        'Iteration 7, process 1: a loss is not finite and the step was left out, images: a.jpg, b.jpg. '
+        'Iteration 7, process 1: a loss is not finite and the step was left out (loss nan, loss_mask 0.5), '
+        'images: a.jpg, b.jpg. '
         'A sharded training writes no file to compute it again.'
     ]

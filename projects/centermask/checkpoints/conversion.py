@@ -138,6 +138,18 @@ def restore(contents: Contents, source: str, recipe: str) -> dict[str, Any]:
     )
 
 
+def lost_on_the_way_back(contents: Contents) -> list[str]:
+    """Names of what :func:`restore` leaves out of a file, and the iteration; not of what :func:`convert` added."""
+    if 'released' in contents.others:
+        return [str(name) for name in contents.others if name not in ('released', 'meta')]
+    iteration = _entry(contents.others, 'meta').get('iter')
+    counters = any(name.endswith('.num_batches_tracked') for name in contents.weights)
+    return [
+        *(f'meta (iteration {iteration})' if name == 'meta' and iteration else str(name) for name in contents.others),
+        *(['num_batches_tracked of norms'] if counters else []),
+    ]
+
+
 def keep_classes(checkpoint: Mapping[str, Any], source: str, names: Sequence[str]) -> dict[str, Any]:
     """Make a detector of fewer classes of one, without training: its boxes, masks and scores of these stay the same.
 

@@ -93,6 +93,13 @@ class CenterMaskCocoDataset(CocoDataset):
             check_images_exist([info['img_path'] for info in data_list], self.ann_file)
         return data_list
 
+    def _get_unserialized_subset(self, indices: Any) -> list[dict]:
+        try:
+            return super()._get_unserialized_subset(indices)
+        except IndexError as error:
+            last = len(self.data_list) - 1
+            raise ValueError(f'indices of {self.ann_file} are of images 0 to {last}, not {some(indices)}') from error
+
     def prepare_data(self, idx: int) -> Any:
         """One image through the pipeline, RLE turned into polygons only now lest data sets full of it start slowly."""
         info = self.get_data_info(idx)

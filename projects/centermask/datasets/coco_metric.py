@@ -9,8 +9,12 @@ import numpy as np
 from mmdet.evaluation import CocoMetric
 from mmdet.registry import METRICS
 
+from centermask.arguments import one_of
 from centermask.datasets.annotations import CocoAnnotations
 from centermask.errors import InputError
+
+AP_ITEMS = ('mAP', 'mAP_50', 'mAP_75', 'mAP_s', 'mAP_m', 'mAP_l')
+ITEMS = (*AP_ITEMS, 'AR@100', 'AR@300', 'AR@1000', 'AR_s@1000', 'AR_m@1000', 'AR_l@1000')
 
 
 @METRICS.register_module()
@@ -26,10 +30,13 @@ class CenterMaskCocoMetric(CocoMetric):
 
     Raises:
         InputError: The file can't be used, see :class:`CocoAnnotations`, or isn't that of the images tested.
+        ValueError: Of the ``metric_items`` one isn't any.
     """
 
     def __init__(self, ann_file: str, **kwargs: Any) -> None:
         super().__init__(**kwargs)
+        for item in self.metric_items or ():
+            one_of(type(self).__name__, 'metric_items', item, ITEMS)
         self._coco_api = CocoAnnotations(ann_file, annotated=not self.format_only, with_masks='segm' in self.metrics)
         # COCOeval keeps the matched object's id in an array of numbers in which 0 says that there is none.
         for number, annotation in enumerate(self._coco_api.dataset['annotations'], start=1):
@@ -48,7 +55,7 @@ class CenterMaskCocoMetric(CocoMetric):
         self.cat_ids = sorted(self._coco_api.get_cat_ids(cat_names=self.dataset_meta['classes']))
         scores = super().compute_metrics(results)
         if not scores and not self.format_only:
-            items = self.metric_items or ('mAP', 'mAP_50', 'mAP_75', 'mAP_s', 'mAP_m', 'mAP_l')
+            items = self.metric_items or AP_ITEMS
             scores = {f'{metric}_{item}': 0.0 for metric in self.metrics for item in items}
         return scores
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import linecache
 import os
 import re
+import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -83,9 +85,16 @@ def explained_model_errors(source: str | None, part: str = 'model') -> Iterator[
     except _OF_A_CONFIG as error:
         if known := find_known(error):
             raise known from error
-        why = ' '.join(str(error.args[0] if error.args else type(error).__name__).split())
+        why = ' '.join(str(error.args[0] if error.args else _wordless(error)).split())
         why = re.sub(r'( is not in the \S+ registry)\..*', r'\1', why).rstrip('.')
         raise InputError(f"The {part} of {source or 'the config'} can't be built: {why}.") from error
+
+
+def _wordless(error: BaseException) -> str:
+    """Words for an error without any: the line that raised it, which names what it is about, and the class there."""
+    frame, line = list(traceback.walk_tb(error.__traceback__))[-1]
+    text = linecache.getline(frame.f_code.co_filename, line).strip()
+    return f'{type(error).__name__} of {type(frame.f_locals.get("self")).__name__} at "{text}"'
 
 
 def build_runner(cfg: Config) -> Runner:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 from difflib import get_close_matches
-from typing import Any
+from typing import Any, Literal
 
 import mmdet.registry
 from mmengine.config import Config
@@ -41,9 +41,16 @@ _TAKEN_OUT = {
 }
 
 # What the runner reads besides the arguments of its class.
-_RUNNER_EXTRAS = (
-    *('runner_type', 'model_wrapper_cfg', 'sync_bn', 'find_unused_parameters', 'compile', 'activation_checkpointing'),
-    *('efficient_conv_bn_eval', 'tta_model', 'tta_pipeline'),
+_RUNNER_EXTRAS: dict[str, Any] = dict(
+    runner_type=str,
+    model_wrapper_cfg=dict,
+    sync_bn=Literal['torch', 'mmcv'] | None,
+    find_unused_parameters=bool,
+    compile=bool | dict,
+    activation_checkpointing=Any,
+    efficient_conv_bn_eval=Any,
+    tta_model=dict | None,
+    tta_pipeline=list | None,
 )
 
 _LOADER = (DataLoader, ('dataset', 'num_batch_per_epoch', 'disable_subprocess_warning'))
@@ -64,12 +71,12 @@ _UNTYPED: dict[str, tuple[Callable | Iterable[str], ...]] = {
     'log_processor': (LogProcessor,),
     'randomness': (Runner.set_randomness,),
     'auto_scale_lr': (dict(enable=bool, base_batch_size=int),),
-    'env_cfg': (('cudnn_benchmark', 'mp_cfg', 'dist_cfg', 'resource_limit'),),
-    'env_cfg.mp_cfg': (('mp_start_method', 'opencv_num_threads'),),
+    'env_cfg': (dict(cudnn_benchmark=bool, mp_cfg=dict, dist_cfg=dict, resource_limit=int),),
+    'env_cfg.mp_cfg': (dict(mp_start_method=str, opencv_num_threads=int),),
     'env_cfg.dist_cfg': (('backend', 'timeout', 'init_backend', 'port'),),
     'default_hooks': (('runtime_info', 'timer', 'sampler_seed', 'logger', 'param_scheduler', 'checkpoint'),),
     '*.metainfo': (('classes', 'palette'),),
-    '*.filter_cfg': (('filter_empty_gt', 'min_size'),),
+    '*.filter_cfg': (dict(filter_empty_gt=bool, min_size=float),),
     '*.paramwise_cfg': (
         ('custom_keys', 'bias_lr_mult', 'bias_decay_mult', 'norm_decay_mult', 'flat_decay_mult', 'dwconv_decay_mult'),
         ('dcn_offset_lr_mult', 'bypass_duplicate'),

@@ -75,7 +75,6 @@ class NotFiniteHook(Hook):
             )
 
     def _report(self, runner: Runner, why: NotFinite, images: list[str]) -> None:
-        losses = '; '.join(', '.join(f'{k} {v.item():.4g}' for k, v in parts.items()) for _, parts in self._batches)
         where = ''
         if len(self._dumps) < LIMIT:
             path = Path(runner.work_dir, f'not_finite_iter_{runner.iter + 1}_rank_{runner.rank}.pth')
@@ -87,8 +86,11 @@ class NotFiniteHook(Hook):
                 where = f' {error}'
         runner.logger.error(  # MMEngine shows errors of every process
             f'Iteration {runner.iter + 1}, process {runner.rank}: a {why.what} is not finite and the step was left '
-            f'out ({losses}), images: {", ".join(images)}.{where}'
+            f'out ({self._losses()}), images: {", ".join(images)}.{where}'
         )
+
+    def _losses(self) -> str:
+        return '; '.join(', '.join(f'{k} {v.item():.4g}' for k, v in parts.items()) for _, parts in self._batches)
 
 
 def _paths(batch: dict) -> list[str]:

@@ -21,6 +21,7 @@ from centermask.checkpoints.loading import count_classes, load_weights, read_che
 from centermask.checkpoints.training_state import explained_resumption, require_same_optimizer, require_training
 from centermask.engine.configs import explained_model_errors
 from centermask.engine.draws import TrainingLoader, leave_signals_to_the_run
+from centermask.engine.first_image import check_pipeline
 from centermask.engine.interruption import Interruption, find_checkpoint_hook
 from centermask.engine.processes import join_processes
 from centermask.engine.replay import NotFiniteHook
@@ -94,15 +95,15 @@ class CenterMaskRunner(Runner):
                 apart = self._randomness_cfg.get('diff_rank_seed', False)
                 built = self.build_dataloader(self._train_dataloader, seed=self.seed, diff_rank_seed=apart)
                 self._train_dataloader = TrainingLoader(built, self.seed)
-            return self._with_its_classes(super().build_train_loop(loop))
+            return self._checked(super().build_train_loop(loop), 'train')
 
     def build_val_loop(self, loop: BaseLoop | dict) -> BaseLoop:
         with explained_model_errors(self.cfg.filename, 'val_dataloader, val_evaluator or val_cfg'):
-            return self._with_rle(self._with_its_classes(super().build_val_loop(loop)))
+            return self._with_rle(self._checked(super().build_val_loop(loop), 'val'))
 
     def build_test_loop(self, loop: BaseLoop | dict) -> BaseLoop:
         with explained_model_errors(self.cfg.filename, 'test_dataloader, test_evaluator or test_cfg'):
-            return self._with_rle(self._with_its_classes(super().build_test_loop(loop)))
+            return self._with_rle(self._checked(super().build_test_loop(loop), 'test'))
 
     def build_optim_wrapper(self, optim_wrapper: Any) -> Any:
         with explained_model_errors(self.cfg.filename, 'optim_wrapper'):
@@ -123,8 +124,8 @@ class CenterMaskRunner(Runner):
             head.test_cfg.setdefault('mask_format', 'rle')
         return loop
 
-    def _with_its_classes(self, loop: BaseLoop) -> BaseLoop:
-        """The loop, if its data have as many classes as the model."""
+    def _checked(self, loop: BaseLoop, mode: str) -> BaseLoop:
+        """The loop, if its data have as many classes as the model and their first image can be loaded."""
         classes = getattr(loop.dataloader.dataset, 'metainfo', {}).get('classes')
         in_model = count_classes(self._detector())
         if classes and in_model and len(classes) != in_model:
@@ -133,6 +134,7 @@ class CenterMaskRunner(Runner):
                 f'The model of {self.cfg.filename} has {in_model} classes and the data have {len(classes)} ({some}): '
                 f'set model.num_classes={len(classes)}, or the classes in the metainfo of every data set.'
             )
+        check_pipeline(loop.dataloader.dataset, f'{mode}_dataloader.dataset', self.cfg.filename)
         return loop
 
     def _detector(self) -> nn.Module:

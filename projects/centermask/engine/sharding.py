@@ -28,6 +28,7 @@ from centermask.checkpoints.training_state import explained_resumption, require_
 from centermask.engine.configs import explained_model_errors
 from centermask.engine.draws import TrainingLoader, leave_signals_to_the_run
 from centermask.engine.finite import NotFinite
+from centermask.engine.first_image import check_pipeline
 from centermask.engine.interruption import Interruption
 from centermask.engine.processes import join_processes
 from centermask.engine.replay import NotFiniteHook
@@ -173,7 +174,8 @@ class _NotFiniteHook(NotFiniteHook):
     def _report(self, runner: Any, why: NotFinite, images: list[str]) -> None:
         runner.logger.error(
             f'Iteration {runner.iter + 1}, process {runner.rank}: a {why.what} is not finite and the step was left '
-            f'out, images: {", ".join(images)}. A sharded training writes no file to compute it again.'
+            f'out ({self._losses()}), images: {", ".join(images)}. '
+            'A sharded training writes no file to compute it again.'
         )
 
 
@@ -232,6 +234,7 @@ class ShardedRunner(FlexibleRunner):
             built = self.build_dataloader(self._train_dataloader, seed=self.seed)
             leave_signals_to_the_run(built)
             self._train_dataloader = TrainingLoader(built, self.seed)
+            check_pipeline(built.dataset, 'train_dataloader.dataset', self.cfg.filename)
         return super().build_train_loop(loop)
 
     def register_hooks(self, default_hooks: dict | None = None, custom_hooks: list | None = None) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Any, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from mmengine.config import Config
 from torch import Tensor
@@ -29,10 +29,22 @@ _WORDS = {  # what is said of a type
     NoneType: 'None',
 }
 
-# What MMEngine and torch accept at 0 or below, to divide by it, later, or to turn gradients round.
-_ABOVE_ZERO = re.compile(
-    r'param_scheduler\..*(start_factor|T_max|step_size)|optim_wrapper\.clip_grad\.max_norm|'
-    r'auto_scale_lr\.base_batch_size|model\.neck\.out_channels'
+# What MMEngine and torch accept at 0 or below, to divide by it, later, to turn gradients round or to do nothing.
+_RANGES: tuple[tuple[re.Pattern, Callable[[float], bool], str], ...] = (
+    (
+        re.compile(
+            r'param_scheduler\..*(start_factor|T_max|step_size)|optim_wrapper\.clip_grad\.max_norm|'
+            r'auto_scale_lr\.base_batch_size|model\.neck\.out_channels|model\.train_cfg\.(.*\.)?sampler\.num|'
+            r'log_processor\.window_size'
+        ),
+        lambda value: value > 0,
+        'above 0',
+    ),
+    (
+        re.compile(r'default_hooks\.checkpoint\.interval'),
+        lambda value: value > 0 or value == -1,
+        'above 0, or -1 for a checkpoint at the end only',
+    ),
 )
 
 
@@ -61,8 +73,9 @@ def check_values(cfg: Config) -> None:
         rough = re.match(r'(model|tta_model|tta_pipeline)\.|.*\.(dataset|sampler)\.', place) is not None
         if not any(_fits(value, kind, of, rough) for kind, of in kinds):
             raise InputError(f"In the config {cfg.filename} {place} can't be {value!r}: it is {_say(kinds)}.")
-        if _ABOVE_ZERO.fullmatch(place) and isinstance(value, int | float) and value <= 0:
-            raise InputError(f"In the config {cfg.filename} {place} can't be {value!r}: it is above 0.")
+        for places, holds, words in _RANGES:
+            if places.fullmatch(place) and isinstance(value, int | float) and not holds(value):
+                raise InputError(f"In the config {cfg.filename} {place} can't be {value!r}: it is {words}.")
 
 
 def _annotated(node: Any, place: str = '') -> Iterator[tuple[str, Any, list]]:
@@ -83,7 +96,7 @@ def _annotated(node: Any, place: str = '') -> Iterator[tuple[str, Any, list]]:
 def _annotations(owner: Callable) -> dict[str, Any]:
     """The types of the arguments of a function or class, by a base where a class hands them on.
 
-    Those of an argument that isn't annotated are its default's, if that is a number.
+    Those of an argument that isn't annotated are its default's, if that is a number or a list.
     """
     found: dict[str, Any] = {}
     for function in initialisers(owner):
@@ -96,7 +109,7 @@ def _annotations(owner: Callable) -> dict[str, Any]:
                 continue
             if name in hints:
                 found.setdefault(name, hints[name] | None if parameter.default is None else hints[name])
-            elif isinstance(parameter.default, bool | int | float):
+            elif isinstance(parameter.default, bool | int | float | list | tuple):
                 found.setdefault(name, type(parameter.default) | None)
     return found
 
@@ -107,6 +120,8 @@ def _kinds(hint: Any) -> Iterator[tuple[Any, tuple]]:
     if kind in (Union, UnionType):
         for part in get_args(hint):
             yield from _kinds(part)
+    elif kind is Literal:
+        yield kind, get_args(hint)
     elif kind in _WORDS and kind is not list:
         yield kind, ()
     elif kind is Path:
@@ -125,6 +140,8 @@ def _kinds(hint: Any) -> Iterator[tuple[Any, tuple]]:
 def _fits(value: Any, kind: Any, of: tuple, rough: bool) -> bool:
     if kind is Any or (isinstance(value, dict) and 'type' in value):  # of which something is built
         return True
+    if kind is Literal:
+        return value in of
     if kind is list and isinstance(value, list | tuple):
         return not of or all(any(_fits(entry, kind, inner, rough) for kind, inner in of) for entry in value)
     if rough and kind not in (str, NoneType) and not isinstance(value, str):
@@ -140,5 +157,8 @@ def _fits(value: Any, kind: Any, of: tuple, rough: bool) -> bool:
 
 def _say(kinds: Iterable[tuple[Any, tuple]]) -> str:
     """Words for what a value may be."""
-    said = [_WORDS[kind] + (f', each entry {_say(of)}' if of else '') for kind, of in kinds]
+    said = [
+        ' or '.join(map(repr, of)) if kind is Literal else _WORDS[kind] + (f', each entry {_say(of)}' if of else '')
+        for kind, of in kinds
+    ]
     return ' or '.join(dict.fromkeys(said))

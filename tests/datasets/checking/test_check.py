@@ -242,6 +242,13 @@ def test_max_pixels_are_those_of_training(
         Assignment(cfg)
 
 
+def test_scale_that_is_none() -> None:
+    cfg = Config.fromfile(CONFIG)
+    cfg.train_dataloader.dataset.pipeline = [dict(type='RoundResize', scale=5)]
+    with pytest.raises(InputError, match=r"train_dataloader of .*slim.*: RoundResize's scale is two lengths from 2 pi"):
+        Assignment(cfg)
+
+
 def test_entries_of_the_file(check, content: dict, images: Path, tmp_path: Path) -> None:
     content['categories'] += [{'id': 8, 'name': 'cat'}, {'name': 'nothing'}]
     content['images'] += [{'id': 4, 'file_name': '4.png'}, {'id': 1, 'file_name': '3.png', 'width': 1, 'height': 1}]

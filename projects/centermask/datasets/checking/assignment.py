@@ -56,7 +56,10 @@ class Assignment:
         dataset = innermost(cfg.train_dataloader)
         with explained_model_errors(cfg.filename, 'train_dataloader'):
             self.max_pixels = valid_max_pixels(dataset.get('max_pixels', MAX_PIXELS))
-        self._pipeline = dataset['pipeline']
+            self._pipeline = dataset['pipeline']
+            for transform in self._pipeline:
+                if 'Resize' in str(transform['type']):
+                    TRANSFORMS.build(transform)  # which refuses scales that aren't any
 
     def sizes(self, width: int, height: int) -> list[Size]:
         """Width and height of an image after each resizing that training may choose, the greatest first."""
