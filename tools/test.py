@@ -6,6 +6,7 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from centermask.engine.amp import use_half_precision
 from centermask.engine.configs import build_runner
 from centermask.engine.launch import add_run_arguments, load_run_config, require_file, require_writable, run
 from centermask.errors import ClassCountError, InputError
+from centermask.folders import write_aside
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -45,9 +47,7 @@ class WriteResults(DumpDetResults):
     default_prefix = 'predictions'  # without one MMEngine warns
 
     def compute_metrics(self, results: list) -> dict[str, Any]:
-        aside = f'{self.out_file_path}.part'
-        dump(results, aside, file_format='pkl')
-        os.replace(aside, self.out_file_path)
+        write_aside(Path(self.out_file_path), partial(dump, results, file_format='pkl'))
         print(f'all predictions are in {self.out_file_path}')
         return {}
 
