@@ -13,7 +13,7 @@ from centermask.ablation.rows import ROWS, choose
 from centermask.ablation.study import Study, carry_out, gather
 from centermask.engine.launch import ends_like_ctrl_c, positive, run
 from centermask.errors import InputError
-from centermask.folders import write_aside
+from centermask.folders import write_text_aside
 from centermask.tables.index import read_index
 
 CONFIGS = Path(__file__).resolve().parents[1] / 'configs'
@@ -63,7 +63,7 @@ def ablation(study: Study, names: list[str] | None, seeds: Sequence[int], train:
     table = markdown(rows, results, comparisons)
     print(table)
     print('\n'.join(levels_text(rows, results)))
-    write_aside(study.work_dir / 'ablation.md', lambda path: path.write_text(table, encoding='utf-8'))
+    write_text_aside(study.work_dir / 'ablation.md', table)
     draw(rows, results, comparisons, study.work_dir / 'ablation.png')
     print(f'Table: {study.work_dir / "ablation.md"}, picture: {study.work_dir / "ablation.png"}')
 

@@ -23,7 +23,7 @@ from centermask.checkpoints.conversion import (
 from centermask.checkpoints.reading import read
 from centermask.engine.launch import require_writable, run
 from centermask.errors import InputError
-from centermask.folders import write_aside
+from centermask.folders import write_aside, write_text_aside
 
 CONFIGS = Path(__file__).resolve().parents[1] / 'configs'
 
@@ -96,9 +96,9 @@ def _from_here(path: Path) -> Path:
 def _write_config(path: Path, base: Path, classes: Sequence[str]) -> None:
     """Write the config of a checkpoint with fewer classes, but over nothing else."""
     text = config_of_classes(os.path.relpath(base, path.parent), classes)
-    if path.exists() and path.read_text() != text:
+    if path.exists() and path.read_text(encoding='utf-8') != text:
         raise InputError(f'--keep-classes also writes {path}, which exists: name another DST.')
-    write_aside(path, lambda aside: aside.write_text(text))
+    write_text_aside(path, text)
 
 
 if __name__ == '__main__':

@@ -16,7 +16,7 @@ from centermask.benchmark.machine import name_of_machine
 from centermask.engine.configs import load_config
 from centermask.engine.launch import run
 from centermask.errors import InputError
-from centermask.folders import write_aside
+from centermask.folders import write_text_aside
 from centermask.tables.check import check
 from centermask.tables.explain import explain
 from centermask.tables.index import LATENCY, TABLES, read_index, write_figures
@@ -78,7 +78,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         of_tables = dict.fromkeys(row.config for row in index.rows if row.config and row.table in numbers)
         _measure(args.measure, _chosen(index.configs if 'all' in args.what else list(of_tables), args.only))
     elif args.docs:
-        write_aside(REPOSITORY / PAGE, lambda path: path.write_text(page(index.rows), encoding='utf-8'))
+        write_text_aside(REPOSITORY / PAGE, page(index.rows))
         print(f'{PAGE} has the tables')
     else:
         print('\n'.join((as_csv if args.csv else markdown)(number, index.rows) for number in numbers), end='')

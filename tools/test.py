@@ -6,6 +6,7 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,8 @@ from centermask.deploy.runtime import is_exported
 from centermask.engine.amp import use_half_precision
 from centermask.engine.configs import build_runner
 from centermask.engine.launch import add_run_arguments, load_run_config, require_file, require_writable, run
-from centermask.errors import InputError
+from centermask.errors import ClassCountError, InputError
+from centermask.folders import write_aside
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -45,9 +47,7 @@ class WriteResults(DumpDetResults):
     default_prefix = 'predictions'  # without one MMEngine warns
 
     def compute_metrics(self, results: list) -> dict[str, Any]:
-        aside = f'{self.out_file_path}.part'
-        dump(results, aside, file_format='pkl')
-        os.replace(aside, self.out_file_path)
+        write_aside(Path(self.out_file_path), partial(dump, results, file_format='pkl'))
         print(f'all predictions are in {self.out_file_path}')
         return {}
 
@@ -59,6 +59,19 @@ def use_tta(cfg: Config) -> None:
             raise InputError(f'--tta: the config {cfg.filename} has no {key}.')
     cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)
     cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline
+
+
+def explain_classes(error: ClassCountError, checkpoint: str, data: str) -> InputError:
+    """The error where ``--data``, from which the classes are then taken, is why a model doesn't fit."""
+    if error.of_model < error.wanted:
+        options = 'ann_file, .data_root and .data_prefix.img, and test_evaluator.ann_file'
+        remedy = f'leave out --data and name the data by --cfg-options, test_dataloader.dataset.{options}.'
+    else:
+        remedy = f'train on them first, tools/train.py CONFIG --data {data} --cfg-options load_from=CHECKPOINT.'
+    return InputError(
+        f'--data takes the classes from the data, {data} has {error.wanted} and the model of {checkpoint} has '
+        f'{error.of_model}: {remedy}'
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -91,7 +104,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     runner = build_runner(cfg)
     if args.out:
         runner.test_evaluator.metrics.append(WriteResults(out_file_path=args.out))
-    runner.test()
+    try:
+        runner.test()
+    except ClassCountError as error:
+        if not args.data:
+            raise
+        raise explain_classes(error, args.checkpoint, args.data) from error
 
 
 if __name__ == '__main__':

@@ -81,3 +81,12 @@ def write_aside(path: Path, write: Callable[[Path], object]) -> None:
         raise RunError(f"{path} can't be written to its end ({why}): make room there or name another place.") from error
     finally:
         aside.unlink(missing_ok=True)
+
+
+def write_text_aside(path: Path, text: str) -> None:
+    """:func:`write_aside` of a text, in UTF-8.
+
+    Raises:
+        RunError: it can't be written to its end.
+    """
+    write_aside(path, lambda aside: aside.write_text(text, encoding='utf-8'))

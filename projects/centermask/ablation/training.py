@@ -6,7 +6,6 @@ import json
 import sys
 import time
 from collections import Counter
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from torch import nn
 from centermask.datasets.annotations import CocoAnnotations
 from centermask.engine.configs import build_runner, load_config
 from centermask.engine.launch import run
-from centermask.folders import write_aside
+from centermask.folders import write_text_aside
 from centermask.report.evaluation import evaluate, read_results
 
 
@@ -51,7 +50,7 @@ def train(config: Config, result: Path) -> None:
             found = evaluate(truth, read_results(path, truth, truth.getCatIds()), name, truth.getCatIds())
             reached[f'{kind} AP'] = 100 * found.figures['AP']
     reached |= dict(levels=dict(levels), seconds=round(time.monotonic() - start), settings=config.settings)
-    write_aside(result, partial(Path.write_text, data=json.dumps(reached)))
+    write_text_aside(result, json.dumps(reached))
 
 
 def start_parts(model: nn.Module, seed: int) -> None:

@@ -64,7 +64,7 @@ class CheckpointHook(hooks.CheckpointHook):
             backend_args=self.backend_args,
         )
         if is_main_process():
-            write_synced(Path(runner.work_dir, 'last_checkpoint'), partial(_write_text, str(self.last_ckpt)))
+            write_synced(Path(runner.work_dir, 'last_checkpoint'), partial(Path.write_text, data=str(self.last_ckpt)))
         if self.max_keep_ckpts > 0:
             for old in saved[: -self.max_keep_ckpts]:
                 self._remove(self.file_backend.join_path(self.out_dir, self.filename_tmpl.format(old)))
@@ -92,7 +92,3 @@ class CheckpointHook(hooks.CheckpointHook):
                 self.file_backend.remove(path)
             elif self.file_backend.isdir(path):  # of sharded models
                 self.file_backend.rmtree(path)
-
-
-def _write_text(text: str, path: Path) -> None:
-    path.write_text(text)

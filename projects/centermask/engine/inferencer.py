@@ -34,7 +34,7 @@ from centermask.encoded_masks import EncodedMasks
 from centermask.engine.configs import explained_model_errors
 from centermask.engine.launch import require_writable
 from centermask.errors import InputError, RunError
-from centermask.folders import write_aside
+from centermask.folders import write_aside, write_text_aside
 from centermask.roi_head import CenterMaskRoIHead
 
 # COCO's ids of its 80 categories run from 1 to 90 with these left out.
@@ -195,7 +195,7 @@ def predict(images: Sequence[Path], inferencer: CenterMaskInferencer, out_dir: P
     written = []
     for kind, results in (('bbox', boxes), ('segm', masks)):
         written.append(out_dir / f'predictions.{kind}.json')
-        write_aside(written[-1], partial(Path.write_text, data=json.dumps(results)))
+        write_text_aside(written[-1], json.dumps(results))
     return written
 
 

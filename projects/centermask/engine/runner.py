@@ -27,7 +27,7 @@ from centermask.engine.processes import join_processes
 from centermask.engine.replay import NotFiniteHook
 from centermask.engine.resumption import choose_start, go_on, register_hooks_of_a_training, with_draws
 from centermask.engine.value_types import check_config
-from centermask.errors import InputError
+from centermask.errors import ClassCountError
 from centermask.folders import write_synced
 from centermask.roi_head import CenterMaskRoIHead
 
@@ -130,9 +130,11 @@ class CenterMaskRunner(Runner):
         in_model = count_classes(self._detector())
         if classes and in_model and len(classes) != in_model:
             some = ', '.join(classes[:5]) + (' ...' if len(classes) > 5 else '')
-            raise InputError(
+            raise ClassCountError(
                 f'The model of {self.cfg.filename} has {in_model} classes and the data have {len(classes)} ({some}): '
-                f'set model.num_classes={len(classes)}, or the classes in the metainfo of every data set.'
+                f'set model.num_classes={len(classes)}, or the classes in the metainfo of every data set.',
+                in_model,
+                len(classes),
             )
         check_pipeline(loop.dataloader.dataset, f'{mode}_dataloader.dataset', self.cfg.filename)
         return loop

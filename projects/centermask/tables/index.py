@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from centermask.errors import InputError
-from centermask.folders import write_aside
+from centermask.folders import write_text_aside
 
 METAFILE = 'metafile.yml'
 NOT_MEASURED = 'not measured'
@@ -117,4 +117,4 @@ def write_figures(configs: Path, name: str, figures: Mapping[str, str]) -> None:
             raise InputError(f'{path}: the metadata of {name} has no {key}: add the line "{key}: {NOT_MEASURED}".')
         changed = line.sub(lambda match, new=f'      {key}: {value}': new, changed)  # type: ignore[misc]
     new_text = text[: entry.start()] + changed + text[entry.end() :]
-    write_aside(path, lambda aside: aside.write_text(new_text, encoding='utf-8'))
+    write_text_aside(path, new_text)
