@@ -20,7 +20,7 @@ from centermask.arguments import given, whole_numbers
 from centermask.checkpoints.loading import count_classes, load_weights, read_checkpoint, require_fit, start_from
 from centermask.checkpoints.training_state import explained_resumption, require_same_optimizer, require_training
 from centermask.engine.configs import explained_model_errors
-from centermask.engine.draws import TrainingLoader, leave_signals_to_the_run
+from centermask.engine.draws import TrainingLoader, end_workers, leave_signals_to_the_run
 from centermask.engine.first_image import check_pipeline
 from centermask.engine.interruption import Interruption, find_checkpoint_hook
 from centermask.engine.processes import join_processes
@@ -169,7 +169,9 @@ class CenterMaskRunner(Runner):
         """
         choose_start(self)
         with self._interruption:
-            return super().train()
+            model = super().train()
+        end_workers(self.train_loop, self.val_loop)
+        return model
 
     def save_checkpoint(self, out_dir: str, filename: str, *args: Any, meta: dict | None = None, **kwargs: Any) -> None:
         """Save a checkpoint; a local file is written aside, synced and renamed, so that there is never half of one.
