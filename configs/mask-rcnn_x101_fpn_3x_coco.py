@@ -4,5 +4,5 @@ _base_ = [
     './_base_/schedules/paper_3x.py',
     './_base_/default_runtime.py',
 ]
-optim_wrapper = dict(optimizer=dict(lr=0.02))
+optim_wrapper = dict(optimizer=dict(lr=0.02))  # what the shared base code trains its Mask R-CNN with; FCOS halves it
 tta_model = None  # CenterMask's own

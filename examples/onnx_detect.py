@@ -57,4 +57,4 @@ def main(model, source, out, least_score='0.3'):
 
 
 if __name__ == '__main__':
-    main(*sys.argv[1:])
+    main(*sys.argv[1:]) if len(sys.argv) in (4, 5) else sys.exit(__doc__)

@@ -125,6 +125,7 @@ def _measure(what: str, names: Sequence[str]) -> None:
         write_figures(CONFIGS, name, figures)
         left = (time.monotonic() - start) / done * (len(names) - done)
         print(f'{found}; {left:.0f} s left', flush=True)
+    print('configs/metafile.yml has the figures')
 
 
 if __name__ == '__main__':

@@ -21,7 +21,7 @@ from centermask.deploy.runtime import is_exported
 from centermask.engine.amp import use_half_precision
 from centermask.engine.configs import build_runner
 from centermask.engine.launch import add_run_arguments, load_run_config, require_file, require_writable, run
-from centermask.errors import InputError
+from centermask.errors import ClassCountError, InputError
 from centermask.folders import write_aside
 
 
@@ -61,6 +61,19 @@ def use_tta(cfg: Config) -> None:
     cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline
 
 
+def explain_classes(error: ClassCountError, checkpoint: str, data: str) -> InputError:
+    """The error where ``--data``, from which the classes are then taken, is why a model doesn't fit."""
+    if error.of_model < error.wanted:
+        options = 'ann_file, .data_root and .data_prefix.img, and test_evaluator.ann_file'
+        remedy = f'leave out --data and name the data by --cfg-options, test_dataloader.dataset.{options}.'
+    else:
+        remedy = f'train on them first, tools/train.py CONFIG --data {data} --cfg-options load_from=CHECKPOINT.'
+    return InputError(
+        f'--data takes the classes from the data, {data} has {error.wanted} and the model of {checkpoint} has '
+        f'{error.of_model}: {remedy}'
+    )
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
     cfg = load_run_config(args)
@@ -91,7 +104,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     runner = build_runner(cfg)
     if args.out:
         runner.test_evaluator.metrics.append(WriteResults(out_file_path=args.out))
-    runner.test()
+    try:
+        runner.test()
+    except ClassCountError as error:
+        if not args.data:
+            raise
+        raise explain_classes(error, args.checkpoint, args.data) from error
 
 
 if __name__ == '__main__':

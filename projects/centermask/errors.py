@@ -12,6 +12,20 @@ class InputError(Exception):
     exit_code = 2
 
 
+class ClassCountError(InputError):
+    """A model and the config or the data tell different numbers of classes apart.
+
+    Args:
+        message: as of every :class:`InputError`.
+        of_model, wanted: the two numbers.
+    """
+
+    def __init__(self, message: str, of_model: int, wanted: int) -> None:
+        super().__init__(message)
+        self.of_model = of_model
+        self.wanted = wanted
+
+
 class RunError(Exception):
     """A run that began well can't go on. Same form of message as :class:`InputError`; commands exit with code 1."""
 

@@ -265,6 +265,24 @@ def test_a_proper_one_is_taken(data: Path, predicting: Path, tmp_path: Path, out
     assert ended.code == 0 and tmp_path / 'out/vis/a.png' in ended.written
 
 
+def test_one_of_another_config_is_told(data: Path, predicting: Path, tmp_path: Path, outcome: Callable) -> None:
+    predicting.write_text(
+        f"{predicting.read_text()}test_dataloader['dataset']['metainfo'] = dict(classes=('thing',))\n"
+    )
+    said = []
+    for strings in (
+        {},
+        {'recipe': '"paper"', 'pasting': '"rounded"', 'scale': '[80, 40]', 'classes': '["cat", "dog"]'},
+    ):
+        ended = _call(outcome, 'predict', data, predicting, _whole(tmp_path / 'a.onnx', {}, strings))
+        said.append(ended.said)
+        assert ended.code == 0
+    assert 'was not exported with' not in said[0]
+    assert f'a.onnx was not exported with {predicting}, it has classes 2 (cat, dog) where the config has 1' in said[1]
+    for words in ('recipe paper', 'pasting rounded', "resizing ('RoundResize', [40, 80])"):
+        assert f'{words} where the config has' in said[1]
+
+
 @pytest.mark.parametrize('field', VALUES)
 def test_metadata_of_another_type(field: str, data: Path, predicting: Path, tmp_path: Path, outcome: Callable) -> None:
     path = _whole(tmp_path / 'a.onnx', {}, {field: json.dumps(VALUES[field])})

@@ -1,11 +1,13 @@
 """The order of images and their augmentation, in trainings that resume."""
 
 import itertools
+import multiprocessing
 import os
 import random
 import signal
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,7 +16,7 @@ from mmdet.datasets.samplers import AspectRatioBatchSampler
 from mmengine.dataset import InfiniteSampler, pseudo_collate
 from torch.utils.data import BatchSampler, DataLoader
 
-from centermask.engine.draws import Draws, TrainingLoader, leave_signals_to_the_run
+from centermask.engine.draws import Draws, TrainingLoader, end_workers, leave_signals_to_the_run
 
 
 class Images:
@@ -102,6 +104,18 @@ def test_workers_start_with_the_first_batch() -> None:
     assert loader._iterator is None
     next(batches)
     assert loader._iterator is not None
+
+
+@pytest.mark.parametrize('persistent', [True, False])
+def test_workers_end_with_their_loop(persistent: bool) -> None:
+    loop = SimpleNamespace(dataloader=TrainingLoader(_loader(2, persistent_workers=persistent), seed=0))
+    loop.runner = SimpleNamespace(loop=loop)  # as loops and runners know each other
+    loop.dataloader_iterator = iter(loop.dataloader)
+    next(loop.dataloader_iterator)
+    workers = multiprocessing.active_children()
+    assert len(workers) == 2
+    end_workers(loop, None)
+    assert not any(worker.is_alive() for worker in workers)
 
 
 def test_workers_survive_the_signals_of_schedulers() -> None:

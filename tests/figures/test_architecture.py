@@ -81,3 +81,10 @@ def test_the_same_model_gives_the_same_file(tmp_path: Path) -> None:
 def test_another_detector_is_refused() -> None:
     with pytest.raises(InputError, match=r'mask-rcnn_r101_fpn_2x_coco\.py is not the config of a CenterMask'):
         measure(_config('mask-rcnn_r101_fpn_2x_coco'))
+
+
+def test_the_committed_drawing_is_of_the_model_as_it_is(tmp_path: Path) -> None:
+    committed = ElementTree.parse(CONFIGS.parent / 'docs/architecture.svg').getroot()
+    drawn = _texts(_config('centermask_v2-39_fpn_1x_coco'), tmp_path)
+    shown = [element.text for element in committed.iter() if element.tag.endswith('text')]
+    assert [shown[0] if text == 'a title' else text for text in drawn] == shown

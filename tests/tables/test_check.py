@@ -54,6 +54,11 @@ def test_a_row_is_missing(index: Index) -> None:
     )
 
 
+def test_a_row_without_a_config_is_none_of_the_literatures(index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [row._replace(config=None) for row in _only(index)]
+    assert 'table 3, row 1 (MobileNetV2) has no config' in _faults(CONFIGS, rows, monkeypatch)
+
+
 def test_a_row_is_there_twice(index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
     assert 'table 3 has row 1 twice' in _faults(CONFIGS, _only(index) * 2, monkeypatch)
 

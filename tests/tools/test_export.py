@@ -93,6 +93,12 @@ def test_example_is_short_and_without_torch() -> None:
     assert imported == {'json', 'sys', 'numpy', 'onnxruntime', 'PIL'}
 
 
+def test_example_without_arguments_says_how_it_is_used() -> None:
+    done = subprocess.run([sys.executable, EXAMPLE, 'a.onnx'], capture_output=True, text=True)
+    assert done.returncode == 1 and 'MODEL.onnx PICTURE OUT.png [LEAST_SCORE]' in done.stderr
+    assert 'Traceback' not in done.stderr
+
+
 @pytest.mark.slow
 def test_example_draws(exported: tuple[Path, str], tiny_config: Path, tmp_path: Path) -> None:
     """The file's boxes, and the best one's mask, of a picture that is resized and padded."""

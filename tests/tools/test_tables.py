@@ -79,7 +79,8 @@ def test_measures(main: Callable, copied: Path, capsys: pytest.CaptureFixture) -
     assert index.read_text() != right
     main(['all', '--measure', 'counts', '--only', f'configs/{name}.py', 'centermask-lite_v2-19_fpn_4x_coco'])
     assert index.read_text() == right
-    first, second = capsys.readouterr().out.splitlines()
+    first, second, last = capsys.readouterr().out.splitlines()
+    assert last == 'configs/metafile.yml has the figures'
     assert first.startswith(f'1/2 {name}: 3.64 M parameters, 35.9 GFLOPs; ') and first.endswith(' s left')
     assert second.startswith('2/2 centermask-lite_v2-19_fpn_4x_coco: 20.12 M') and second.endswith('; 0 s left')
 

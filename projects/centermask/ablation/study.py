@@ -66,7 +66,7 @@ class Study:
         return self.work_dir / 'results' / f'{row.name}-{seed}.json'
 
     def settings(self, row: Row) -> str:
-        """A digest of all that a row's results depend on but for the seed and the places of files."""
+        """A digest of the config, the start and the pictures of a row; that the code is the same it can't tell."""
         if row.name not in self._settings:
             config = row_config(row, self.base, self.configs, Path('start.pth')).to_dict()
             start = {} if row.deep else load_config(self.start).to_dict()

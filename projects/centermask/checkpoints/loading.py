@@ -15,7 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from centermask.checkpoints.layouts import to_ours
 from centermask.checkpoints.reading import read, weights_of
-from centermask.errors import InputError
+from centermask.errors import ClassCountError, InputError
 
 
 def read_checkpoint(source: str, map_location: Any = 'cpu', remedy: str = 'give the path of a checkpoint.') -> dict:
@@ -131,10 +131,11 @@ def require_fit(misfits: list[Misfit], source: str, model: nn.Module) -> None:
         why = f'it was trained on {classes[0]} classes and the config has {classes[1]}'
     else:
         why = 'it belongs to another model'
-    raise InputError(
+    message = (
         f"The checkpoint {source} doesn't fit the config's model, {why}: {misfits[0]}{others}; "
         'give the config that it was trained with.'
     )
+    raise ClassCountError(message, *classes) if classes else InputError(message)
 
 
 def count_classes(model: nn.Module) -> int:

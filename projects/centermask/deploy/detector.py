@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Sequence
 from typing import Any
 
 import cv2
@@ -9,12 +11,13 @@ import numpy as np
 import pycocotools.mask as coco_mask
 import torch
 from mmdet.models.detectors import BaseDetector
-from mmdet.registry import MODELS
+from mmdet.registry import DATASETS, MODELS
 from mmdet.structures import SampleList
 from mmengine.config import Config, ConfigDict
 from mmengine.structures import InstanceData
 from torch import Tensor
 
+from centermask.deploy.metadata import Metadata
 from centermask.deploy.runtime import Detections, ExportedModel
 from centermask.encoded_masks import EncodedMasks
 from centermask.errors import InputError
@@ -32,6 +35,34 @@ def put_in_place(cfg: Config, file: str) -> None:
     cfg.model = ConfigDict(type='ExportedCenterMask', file=file, test_cfg=dict(mask_format='rle'))
     cfg.load_from = None
     ExportedModel(file)  # what is wrong with it is said before the data are read
+
+
+def warn_of_another_config(cfg: Config, metadata: Metadata, file: str) -> None:
+    """Say in what an exported file isn't of a config: of the config no more than the resizing counts then."""
+    heads = [cfg.model.get(name) or {} for name in ('bbox_head', 'roi_head')]
+    data = cfg.test_dataloader.dataset
+    classes = data.get('metainfo', {}).get('classes') or DATASETS.get(data.type).METAINFO['classes']
+    resizes = [(step.type, sorted(step.scale)) for step in data.get('pipeline', []) if step.get('scale') is not None]
+    pairs = {
+        'classes': (_named(metadata.classes), _named(classes)),
+        'recipe': (metadata.recipe, 'paper' if heads[0].get('plus_one') else 'star'),
+        'pasting': (metadata.pasting, heads[1].get('pasting', 'exact')),
+        'resizing': ((metadata.resize, sorted(metadata.scale)), resizes[0] if len(resizes) == 1 else resizes),
+    }
+    different = [
+        f'{what} {here} where the config has {there}' for what, (here, there) in pairs.items() if here != there
+    ]
+    if different:
+        print(
+            f'warning: {file} was not exported with {cfg.filename}, it has {"; ".join(different)}: it computes as '
+            'it is and images are resized as the config says, so give the config that it was exported with.',
+            file=sys.stderr,
+        )
+
+
+def _named(classes: Sequence[str]) -> str:
+    """The number of the classes and the first ones."""
+    return f'{len(classes)} ({", ".join(classes[:5])}{" ..." if len(classes) > 5 else ""})'
 
 
 def require_no_model_options(options: dict) -> None:

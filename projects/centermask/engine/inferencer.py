@@ -28,7 +28,7 @@ from torch import nn
 
 from centermask.checkpoints.loading import count_classes, load_weights, read_checkpoint, require_fit
 from centermask.datasets.images import unreadable
-from centermask.deploy.detector import ExportedCenterMask
+from centermask.deploy.detector import ExportedCenterMask, warn_of_another_config
 from centermask.deploy.runtime import is_exported
 from centermask.encoded_masks import EncodedMasks
 from centermask.engine.configs import explained_model_errors
@@ -60,6 +60,7 @@ class CenterMaskInferencer(DetInferencer):
     def _init_model(self, cfg: Any, weights: str | None, device: str = 'cpu') -> nn.Module:
         if is_exported(str(weights)):
             exported = ExportedCenterMask(str(weights), test_cfg=dict(mask_format='rle'))
+            warn_of_another_config(cfg, exported.exported.metadata, str(weights))
             exported.cfg = cfg
             return exported.eval()
         checkpoint = read_checkpoint(str(weights))

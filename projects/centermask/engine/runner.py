@@ -20,14 +20,14 @@ from centermask.arguments import given, whole_numbers
 from centermask.checkpoints.loading import count_classes, load_weights, read_checkpoint, require_fit, start_from
 from centermask.checkpoints.training_state import explained_resumption, require_same_optimizer, require_training
 from centermask.engine.configs import explained_model_errors
-from centermask.engine.draws import TrainingLoader, leave_signals_to_the_run
+from centermask.engine.draws import TrainingLoader, end_workers, leave_signals_to_the_run
 from centermask.engine.first_image import check_pipeline
 from centermask.engine.interruption import Interruption, find_checkpoint_hook
 from centermask.engine.processes import join_processes
 from centermask.engine.replay import NotFiniteHook
 from centermask.engine.resumption import choose_start, go_on, register_hooks_of_a_training, with_draws
 from centermask.engine.value_types import check_config
-from centermask.errors import InputError
+from centermask.errors import ClassCountError
 from centermask.folders import write_synced
 from centermask.roi_head import CenterMaskRoIHead
 
@@ -130,9 +130,11 @@ class CenterMaskRunner(Runner):
         in_model = count_classes(self._detector())
         if classes and in_model and len(classes) != in_model:
             some = ', '.join(classes[:5]) + (' ...' if len(classes) > 5 else '')
-            raise InputError(
+            raise ClassCountError(
                 f'The model of {self.cfg.filename} has {in_model} classes and the data have {len(classes)} ({some}): '
-                f'set model.num_classes={len(classes)}, or the classes in the metainfo of every data set.'
+                f'set model.num_classes={len(classes)}, or the classes in the metainfo of every data set.',
+                in_model,
+                len(classes),
             )
         check_pipeline(loop.dataloader.dataset, f'{mode}_dataloader.dataset', self.cfg.filename)
         return loop
@@ -167,7 +169,9 @@ class CenterMaskRunner(Runner):
         """
         choose_start(self)
         with self._interruption:
-            return super().train()
+            model = super().train()
+        end_workers(self.train_loop, self.val_loop)
+        return model
 
     def save_checkpoint(self, out_dir: str, filename: str, *args: Any, meta: dict | None = None, **kwargs: Any) -> None:
         """Save a checkpoint; a local file is written aside, synced and renamed, so that there is never half of one.

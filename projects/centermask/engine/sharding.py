@@ -26,7 +26,7 @@ from torch.nn.utils import clip_grad_norm_
 from centermask.checkpoints.loading import load_weights, read_checkpoint, require_fit, start_from
 from centermask.checkpoints.training_state import explained_resumption, require_same_optimizer, require_training
 from centermask.engine.configs import explained_model_errors
-from centermask.engine.draws import TrainingLoader, leave_signals_to_the_run
+from centermask.engine.draws import TrainingLoader, end_workers, leave_signals_to_the_run
 from centermask.engine.finite import NotFinite
 from centermask.engine.first_image import check_pipeline
 from centermask.engine.interruption import Interruption
@@ -222,7 +222,9 @@ class ShardedRunner(FlexibleRunner):
         choose_start(self)
         self.strategy.source, self.strategy.resumes = self._load_from, self._resume
         with self._interruption:
-            return super().train()
+            model = super().train()
+        end_workers(self.train_loop, self.val_loop)
+        return model
 
     def test(self) -> dict:
         self.strategy.source, self.strategy.resumes = self._load_from, True

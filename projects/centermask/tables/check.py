@@ -7,7 +7,7 @@ from pathlib import Path
 
 from centermask.engine.configs import load_config
 from centermask.errors import InputError, RunError
-from centermask.tables.index import METAFILE, NOT_MEASURED, TABLES, Row
+from centermask.tables.index import LITERATURE, METAFILE, NOT_MEASURED, TABLES, Row
 from centermask.tables.measure import build, count_parameters
 
 PARAMETERS = 'Params (M)'
@@ -37,6 +37,8 @@ def check(configs: Path, rows: list[Row], numbers: Iterable[int]) -> str:
     agree, known = 0, []
     for row in chosen:
         if row.config is None:
+            if not LITERATURE.intersection(row.names.values()):
+                faults.append(f'{row} has no config')
             continue
         try:
             if row.config not in counts:

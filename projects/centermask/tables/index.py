@@ -39,6 +39,10 @@ TABLES = {
 }
 
 
+# The methods of which the paper has the literature's figures, and which are no config here.
+LITERATURE = frozenset({'ShapeMask', 'TensorMask'})
+
+
 class Row(NamedTuple):
     """A row of one of the paper's tables."""
 
