@@ -1,4 +1,4 @@
-"""Rows of the paper's Tables 1 to 4: each distinct architecture trains a step and detects."""
+"""Rows of the paper's Tables 1 to 4, and released models: each distinct architecture trains a step and detects."""
 
 import csv
 from collections.abc import Callable
@@ -24,7 +24,7 @@ OBJECTS = [square(0, 0, 0, 95, 63), square(79, 4, 6, 60, 60), square(40, 30, 20,
 
 
 def _model_config(row: str) -> Config:
-    return read_config(f'{row}_fpn_1x_coco').model
+    return read_config(row if row.endswith('_coco') else f'{row}_fpn_1x_coco').model
 
 
 def _model(row: str) -> CenterMask:
@@ -54,6 +54,11 @@ ROWS = {
     'centermask_v1-39': 5,
     'centermask_v1-39-residual': 5,
     'centermask_v1-39-residual-se': 5,
+    'centermask_x101': 5,
+    # The released models' own.
+    'centermask-star_v2-39-dcn_fpn_3x_coco': 5,
+    'centermask-star_v2-39-timm_fpn_3x_coco': 5,
+    'centermask-lite-star_v2-19-slim-dw_fpn_4x_coco': 5,
 }
 
 
