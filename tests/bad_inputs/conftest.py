@@ -15,6 +15,9 @@ from PIL import Image
 
 from centermask.engine.launch import run
 
+# Seconds of CPU time. A command alone takes less than 2; coverage and a process that has run for long slow it.
+LIMIT = 10
+
 
 class Outcome(NamedTuple):
     """How a command ended."""
@@ -22,7 +25,7 @@ class Outcome(NamedTuple):
     code: int  # -1 if it raised what would be a traceback
     said: str  # on stderr
     written: list[Path]  # files that weren't there before
-    seconds: float  # of work, beyond importing the command
+    seconds: float  # of CPU time, beyond importing the command
 
     def refused(self, *words: str) -> bool:
         """Whether it ended with code 2 and one sentence that has these words, at once, and left nothing."""
@@ -31,7 +34,7 @@ class Outcome(NamedTuple):
         return (
             self.code == 2
             and not self.written
-            and self.seconds < 2
+            and self.seconds < LIMIT
             and sum(line.startswith('error: ') for line in lines) == 1
             and sentence.startswith('error: ')
             and 'Traceback' not in self.said

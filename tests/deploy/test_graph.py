@@ -26,6 +26,7 @@ class Traced(ExportedModel):
             return dict(zip(names, (output.numpy() for output in outputs), strict=True))
 
         self._run = run
+        self._labels = range(model.bbox_head.num_classes)
         self.metadata = SimpleNamespace(
             detections=20 if padded else 0,
             full_masks=full_masks,

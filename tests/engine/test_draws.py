@@ -111,8 +111,9 @@ def test_workers_end_with_their_loop(persistent: bool) -> None:
     loop = SimpleNamespace(dataloader=TrainingLoader(_loader(2, persistent_workers=persistent), seed=0))
     loop.runner = SimpleNamespace(loop=loop)  # as loops and runners know each other
     loop.dataloader_iterator = iter(loop.dataloader)
+    others = set(multiprocessing.active_children())
     next(loop.dataloader_iterator)
-    workers = multiprocessing.active_children()
+    workers = set(multiprocessing.active_children()) - others
     assert len(workers) == 2
     end_workers(loop, None)
     assert not any(worker.is_alive() for worker in workers)
