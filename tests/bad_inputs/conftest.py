@@ -1,6 +1,7 @@
 """Files that nobody should trust, handed to the commands within this process: 60 cases import torch once."""
 
 import json
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,9 +15,6 @@ from mmengine.model import BaseModel
 from PIL import Image
 
 from centermask.engine.launch import run
-
-# Seconds of CPU time. A command alone takes less than 2; coverage and a process that has run for long slow it.
-LIMIT = 10
 
 
 class Outcome(NamedTuple):
@@ -34,7 +32,7 @@ class Outcome(NamedTuple):
         return (
             self.code == 2
             and not self.written
-            and self.seconds < LIMIT
+            and self.seconds < (2 if sys.gettrace() is None else 10)  # coverage traces, and slows it
             and sum(line.startswith('error: ') for line in lines) == 1
             and sentence.startswith('error: ')
             and 'Traceback' not in self.said
