@@ -16,7 +16,7 @@ import torch
 from mmcv.ops import ModulatedDeformConv2d
 from mmdet.registry import DATASETS, MODELS, TRANSFORMS
 from mmengine.config import Config
-from read_configs import read_config
+from helpers.read_configs import read_config
 from torch import nn
 
 from centermask import CenterMask

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import torch
 from mmdet.registry import MODELS
-from read_configs import read_config
-from small_model import picture, sample
+from helpers.read_configs import read_config
+from helpers.small_model import picture, sample
 
 from centermask import CenterMask
 from centermask.benchmark.counting import count

@@ -10,10 +10,10 @@ import torch
 from mmdet.apis import DetInferencer
 from mmengine.config import Config
 from mmengine.runner import Runner
-from small_model import picture, sample, small_model
+from helpers.small_model import picture, sample, small_model
 
 from centermask import CenterMask
-from centermask.encoded_masks import EncodedMasks
+from centermask.structures.rle_masks import EncodedMasks
 from centermask.engine.configs import build_runner
 from centermask.engine.inferencer import CenterMaskInferencer
 

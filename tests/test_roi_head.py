@@ -8,7 +8,7 @@ import torch
 from mmdet.structures import DetDataSample
 from mmdet.structures.bbox import bbox2roi
 from mmengine.structures import InstanceData
-from small_model import WIDTH, sample, small_model, square, truth, without_gradient
+from helpers.small_model import WIDTH, sample, small_model, square, truth, without_gradient
 from torch import Tensor
 
 from centermask.mask_targets import rasterise_in_rois

@@ -10,8 +10,8 @@ from mmdet.models.roi_heads.roi_extractors import SingleRoIExtractor
 from mmdet.registry import MODELS
 from mmengine.config import Config
 from mmengine.fileio import load
-from read_configs import read_config
-from small_model import batch, picture, sample, square, without_gradient
+from helpers.read_configs import read_config
+from helpers.small_model import batch, picture, sample, square, without_gradient
 from torch import Tensor, nn
 
 from centermask import CenterMask, ScaleAdaptiveRoIExtractor

@@ -17,7 +17,7 @@ from mmengine.config import Config
 from mmengine.hooks import ParamSchedulerHook
 from mmengine.optim import ConstantLR, LinearLR, MultiStepLR, build_optim_wrapper
 from mmengine.registry import PARAM_SCHEDULERS
-from read_configs import CONFIGS, read_config
+from helpers.read_configs import CONFIGS, read_config
 from torch import nn
 
 COCO = sorted(p.stem for p in CONFIGS.glob('*_coco.py') if p.stem.startswith(('centermask', 'fcos')))  # no baselines

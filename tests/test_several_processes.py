@@ -8,7 +8,7 @@ import pytest
 import torch
 from mmdet.registry import MODELS
 from mmengine.config import Config
-from several_processes import CASES, PAPER, STAR, Job, gradients, in_processes, own_gradients, results, train
+from helpers.several_processes import CASES, PAPER, STAR, Job, gradients, in_processes, own_gradients, results, train
 from torch import Tensor
 
 from centermask.checkpoints.loading import read_checkpoint

@@ -6,7 +6,7 @@ import pytest
 import torch
 from mmdet.structures import DetDataSample
 from mmengine.structures import InstanceData
-from small_model import batch, picture, sample, small_model
+from helpers.small_model import batch, picture, sample, small_model
 from torch import Tensor
 
 from centermask import CenterMask, CenterMaskTTA

@@ -11,9 +11,9 @@ from pathlib import Path
 from centermask.ablation.report import compare, draw, levels_text, markdown
 from centermask.ablation.rows import ROWS, choose
 from centermask.ablation.study import Study, carry_out, gather
-from centermask.engine.launch import ends_like_ctrl_c, positive, run
-from centermask.errors import InputError
-from centermask.folders import write_text_aside
+from centermask.engine.cli import ends_like_ctrl_c, positive, run
+from centermask.utils.errors import InputError
+from centermask.utils.atomic_io import write_text_aside
 from centermask.tables.index import read_index
 
 CONFIGS = Path(__file__).resolve().parents[1] / 'configs'

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from centermask.engine.configs import load_config
-from centermask.engine.launch import run
-from centermask.errors import RunError
-from centermask.parity import compare_with_reference, find_inputs, read_arrays, read_inputs
+from centermask.engine.cli import run
+from centermask.utils.errors import RunError
+from parity import compare_with_reference, find_inputs, read_arrays, read_inputs
 
 
 def main(argv: Sequence[str] | None = None) -> None:

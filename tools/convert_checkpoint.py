@@ -21,9 +21,9 @@ from centermask.checkpoints.conversion import (
     usage,
 )
 from centermask.checkpoints.reading import read
-from centermask.engine.launch import require_writable, run
-from centermask.errors import InputError
-from centermask.folders import write_aside, write_text_aside
+from centermask.engine.cli import require_writable, run
+from centermask.utils.errors import InputError
+from centermask.utils.atomic_io import write_aside, write_text_aside
 
 CONFIGS = Path(__file__).resolve().parents[1] / 'configs'
 

@@ -12,8 +12,8 @@ import time
 from pathlib import Path
 
 from centermask.datasets.shapes import is_there, make_dataset
-from centermask.engine.launch import ends_like_ctrl_c, run
-from centermask.errors import RunError
+from centermask.engine.cli import ends_like_ctrl_c, run
+from centermask.utils.errors import RunError
 from centermask.report import build_report
 
 TOOLS = Path(__file__).resolve().parent

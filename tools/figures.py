@@ -12,8 +12,8 @@ from mmengine.device import get_device
 from centermask.datasets.images import find_images
 from centermask.engine.configs import load_config
 from centermask.engine.inferencer import CenterMaskInferencer, require_device
-from centermask.engine.launch import add_config_options, require_file, require_writable, run, share
-from centermask.errors import InputError
+from centermask.engine.cli import add_config_options, require_file, require_writable, run, share
+from centermask.utils.errors import InputError
 from centermask.figures.architecture_drawing import draw_architecture
 from centermask.figures.sheet import draw_sheet
 from centermask.figures.tradeoff import draw_tradeoff

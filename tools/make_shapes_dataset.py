@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from centermask.datasets.shapes import CLASSES, make_dataset
-from centermask.engine.launch import run
+from centermask.engine.cli import run
 
 
 def main() -> None:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from mmengine.registry import DefaultScope
 
 from centermask.engine.inferencer import require_device
-from centermask.engine.launch import run
+from centermask.engine.cli import run
 from centermask.engine.replay import replay
 
 

@@ -7,7 +7,7 @@ import shlex
 import sys
 from pathlib import Path
 
-from centermask.engine.launch import run
+from centermask.engine.cli import run
 from centermask.report import build_report
 
 

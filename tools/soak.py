@@ -12,9 +12,9 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from centermask.engine.launch import run
-from centermask.errors import RunError
-from centermask.soak.rounds import Soak
+from centermask.engine.cli import run
+from centermask.utils.errors import RunError
+from soak.rounds import Soak
 
 CONFIG = str(Path(__file__).resolve().parents[1] / 'configs/centermask-lite-star_v2-19-slim_shapes.py')
 

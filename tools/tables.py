@@ -14,9 +14,9 @@ import torch
 from centermask.benchmark.comparison import latency
 from centermask.benchmark.machine import name_of_machine
 from centermask.engine.configs import load_config
-from centermask.engine.launch import run
-from centermask.errors import InputError
-from centermask.folders import write_text_aside
+from centermask.engine.cli import run
+from centermask.utils.errors import InputError
+from centermask.utils.atomic_io import write_text_aside
 from centermask.tables.check import check
 from centermask.tables.explain import explain
 from centermask.tables.index import LATENCY, TABLES, read_index, write_figures

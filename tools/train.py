@@ -9,9 +9,9 @@ from collections.abc import Sequence
 
 from centermask.datasets.checking import check_training_data
 from centermask.engine.configs import build_runner
-from centermask.engine.launch import add_run_arguments, load_run_config, named, require_file, run
-from centermask.engine.processes import is_first_process
-from centermask.errors import InputError
+from centermask.engine.cli import add_run_arguments, load_run_config, named, require_file, run
+from centermask.engine.distributed import is_first_process
+from centermask.utils.errors import InputError
 from centermask.report.after_training import report_training
 
 

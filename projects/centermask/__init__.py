@@ -6,17 +6,17 @@ Importing the package registers its parts in MMDetection's registries.
 from . import checkpoints, datasets, engine
 from .detector import CenterMask
 from .fcos_head import CenterMaskFCOSHead
-from .giou_loss import SmoothedGIoULoss
-from .inclusive_overlaps import InclusiveOverlaps2D
+from .losses import SmoothedGIoULoss
+from .boxes import InclusiveOverlaps2D
 from .mask_scoring_head import MaskScoringHead
-from .mobilenetv2 import MobileNetV2Features
-from .retina_mask_box_head import RetinaMaskBoxHead
+from .baselines.mobilenetv2 import MobileNetV2Features
+from .baselines.retinamask import RetinaMaskBoxHead
 from .roi_head import CenterMaskRoIHead
 from .sag_mask_head import SAGMaskHead
 from .scale_adaptive_roi_extractor import ScaleAdaptiveRoIExtractor
-from .self_adjusting_smooth_l1_loss import SelfAdjustingSmoothL1Loss
+from .baselines.self_adjusting_smooth_l1_loss import SelfAdjustingSmoothL1Loss
 from .tta import CenterMaskTTA
-from .visualizer import CenterMaskVisualizer
+from .structures.visualizer import CenterMaskVisualizer
 from .vovnet import VoVNet
 
 __all__ = [

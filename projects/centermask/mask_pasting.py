@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import pycocotools.mask as coco_mask
 
-from .encoded_masks import EncodedMasks
+from .structures.rle_masks import EncodedMasks
 
 STRIPE = 1 << 20  # pixels computed at once
 SERIAL = 1 << 18  # multiplications of a product for which OpenBLAS, NumPy's, starts no threads

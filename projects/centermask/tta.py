@@ -12,7 +12,7 @@ from torch import Tensor
 
 from .detector import CenterMask
 from .fcos_head import nms_by_class
-from .kept_memory import kept_memory
+from .fast.malloc import kept_memory
 from .roi_head import scale_of
 
 

@@ -8,7 +8,7 @@ from mmdet.registry import MODELS
 
 from centermask.ablation.rows import ROWS, changes, choose, row_config
 from centermask.ablation.training import count_levels, start_parts
-from centermask.errors import InputError
+from centermask.utils.errors import InputError
 from centermask.tables.index import read_index
 
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs'

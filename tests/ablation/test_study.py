@@ -11,7 +11,7 @@ import pytest
 from centermask.ablation import study as module
 from centermask.ablation.rows import ROWS, choose
 from centermask.ablation.study import Study, Training, carry_out, gather, read_result, train_all
-from centermask.errors import InputError, RunError
+from centermask.utils.errors import InputError, RunError
 
 
 @pytest.fixture

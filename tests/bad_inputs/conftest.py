@@ -14,7 +14,7 @@ from mmdet.registry import MODELS
 from mmengine.model import BaseModel
 from PIL import Image
 
-from centermask.engine.launch import run
+from centermask.engine.cli import run
 
 
 class Outcome(NamedTuple):

@@ -17,7 +17,7 @@ from mmdet.registry import DATASETS
 from mmengine.config import Config
 
 from centermask.datasets.annotations import NEEDED, CocoAnnotations, read_classes
-from centermask.errors import InputError
+from centermask.utils.errors import InputError
 
 HUGE = 10**400
 MISSING = object()

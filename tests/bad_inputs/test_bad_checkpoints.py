@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-import released_files as released
+from helpers import released_files as released
 import torch
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
@@ -21,7 +21,7 @@ from torch import Tensor
 from centermask.checkpoints import reading
 from centermask.checkpoints.conversion import convert
 from centermask.engine import inferencer
-from centermask.errors import InputError
+from centermask.utils.errors import InputError
 
 NAME = 'layer.weight'
 UNUSUAL = 'is a tensor of an unusual kind'

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from centermask.engine import replay
-from centermask.errors import InputError
+from centermask.utils.errors import InputError
 
 MARK = {'type': 'subprocess.getoutput', 'cmd': 'touch {}'}
 SAMPLE = {'kind': 'DetDataSample', 'metainfo': {'img_shape': (8, 8), 'img_path': 'a.png'}, 'fields': {}}

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from centermask.deploy import metadata
-from centermask.deploy.runtime import ExportedModel
-from centermask.errors import InputError
+from centermask.export import metadata
+from centermask.export.runtime import ExportedModel
+from centermask.utils.errors import InputError
 
 onnx = pytest.importorskip('onnx')
 pytest.importorskip('onnxruntime')

@@ -18,7 +18,7 @@ from PIL import Image
 
 from centermask.datasets import coco
 from centermask.datasets.images import MAX_PIXELS, check_image
-from centermask.errors import InputError
+from centermask.utils.errors import InputError
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8)
 DAMAGED = 'it is damaged or no image'

@@ -14,7 +14,7 @@ from mmengine.logging import MessageHub
 from mmengine.runner import FlexibleRunner
 
 from centermask.checkpoints import loading
-from centermask.checkpoints.newest import find_newest
+from centermask.checkpoints.latest import find_newest
 from centermask.engine import checkpoint_hook, resumption, sharding
 from centermask.engine import runner as runners
 

@@ -5,11 +5,11 @@ from collections.abc import Callable
 import pytest
 import torch
 from mmengine.config import Config
-from small_contestants import small_config
+from helpers.small_contestants import small_config
 
 from centermask.benchmark.calibration import calibrate
 from centermask.benchmark.calibration_pictures import Found
-from centermask.benchmark.contestants import SHIPPED, Contestant
+from centermask.benchmark.models import SHIPPED, Contestant
 from centermask.benchmark.pictures import as_batches, make_picture
 from centermask.tables.measure import build
 

@@ -2,11 +2,11 @@
 
 import pytest
 from mmengine.hub import get_config
-from small_contestants import KINDS, small_config
+from helpers.small_contestants import KINDS, small_config
 
 from centermask.benchmark.calibrated_boxes import COCO_SHARES
 from centermask.benchmark.calibration import calibrate
-from centermask.errors import InputError
+from centermask.utils.errors import InputError
 from centermask.tables.measure import build
 
 

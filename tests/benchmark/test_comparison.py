@@ -1,7 +1,7 @@
 """One model alone, for the tables."""
 
 import pytest
-from small_contestants import small_config
+from helpers.small_contestants import small_config
 from torch import nn
 
 from centermask.benchmark.comparison import Wishes, latency

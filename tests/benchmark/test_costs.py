@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from small_contestants import small_config
+from helpers.small_contestants import small_config
 from torch import nn
 
 from centermask.benchmark import machine

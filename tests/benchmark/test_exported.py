@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from one_size import of_one_size
-from small_contestants import small_config
+from helpers.one_size import of_one_size
+from helpers.small_contestants import small_config
 
 from centermask.benchmark.exported import exported_ways
 

@@ -6,9 +6,9 @@ import sys
 import pytest
 import torch
 
-from centermask.benchmark.contestants import EQUAL, SHIPPED, Contestant
+from centermask.benchmark.models import EQUAL, SHIPPED, Contestant
 from centermask.benchmark.malloc import _Information, without_kept_memory
-from centermask.kept_memory import LARGE, kept_memory
+from centermask.fast.malloc import LARGE, kept_memory
 
 
 def _fresh_pieces() -> int:

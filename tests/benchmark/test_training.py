@@ -7,11 +7,11 @@ import pytest
 import torch
 from mmdet.structures.bbox import bbox_overlaps
 from mmengine.config import Config
-from small_contestants import small_config
+from helpers.small_contestants import small_config
 
 from centermask.benchmark import training
 from centermask.benchmark.training import OBJECTS, POSITIVES, near, prepare_training, training_set, write_data
-from centermask.errors import InputError
+from centermask.utils.errors import InputError
 
 
 @pytest.mark.parametrize('kind', ['star', 'paper'])

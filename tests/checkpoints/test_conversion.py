@@ -5,19 +5,19 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
-import released_files as released
+from helpers import released_files as released
 import torch
 import torch.nn.functional as F
 from mmdet.datasets import CocoDataset
 from mmdet.registry import MODELS
-from small_model import batch, picture, sample, small_model, small_model_config
+from helpers.small_model import batch, picture, sample, small_model, small_model_config
 from torch import Tensor, nn
 
 from centermask.checkpoints.conversion import Conversion, convert, keep_classes, restore, usage
 from centermask.checkpoints.layouts import to_ours, to_released
 from centermask.checkpoints.loading import load_weights, start_from, with_statistics
 from centermask.checkpoints.reading import Contents
-from centermask.errors import InputError
+from centermask.utils.errors import InputError
 
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
 pytestmark = pytest.mark.usefixtures('models_built_once')

@@ -4,12 +4,12 @@ import json
 from pathlib import Path
 
 import pytest
-import released_files as released
+from helpers import released_files as released
 import torch
-from small_model import small_model
+from helpers.small_model import small_model
 
 from centermask.checkpoints.layouts import as_there, recipe_of, to_ours, to_released
-from centermask.errors import InputError
+from centermask.utils.errors import InputError
 
 VOVNET, RESNET, MOBILENETV2 = (512, 768, 1024), (512, 1024, 2048), (32, 96, 320)
 CLASSIFIER = {'classifier.weight': (1000, 512), 'classifier.bias': (1000,)}

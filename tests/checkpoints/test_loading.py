@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 from mmdet.registry import MODELS
-from read_configs import read_config
-from small_model import small_model
+from helpers.read_configs import read_config
+from helpers.small_model import small_model
 from torch import nn
 
 from centermask.checkpoints.loading import class_counts, load_weights, read_checkpoint, require_fit, start_from
-from centermask.errors import InputError
+from centermask.utils.errors import InputError
 
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
 

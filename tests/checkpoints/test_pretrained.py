@@ -9,7 +9,7 @@ from mmengine.config import Config
 from torch import nn
 
 from centermask import VoVNet
-from centermask.errors import InputError
+from centermask.utils.errors import InputError
 
 RESNET = dict(type='ResNet', depth=18, num_stages=1, strides=(1,), dilations=(1,), out_indices=(0,))
 VOVNET = dict(type='VoVNet', arch='19-slim')

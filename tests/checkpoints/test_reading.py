@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from centermask.checkpoints.reading import read
-from centermask.errors import InputError
+from centermask.utils.errors import InputError
 
 ARRAY = np.arange(6, dtype=np.float32).reshape(2, 3)
 

@@ -9,7 +9,7 @@ import pytest
 from mmdet.registry import DATASETS
 from mmengine.logging import MMLogger
 from PIL import Image
-from small_coco import PIPELINE, annotation
+from helpers.small_coco import PIPELINE, annotation
 
 from centermask.datasets import CenterMaskCocoDataset
 

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 from mmengine.config import Config
-from small_coco import SQUARE, annotation, rle
+from helpers.small_coco import SQUARE, annotation, rle
 
 from centermask.datasets import CenterMaskCocoDataset, CenterMaskCocoMetric, read_classes
-from centermask.errors import InputError
+from centermask.utils.errors import InputError
 
 Edit = Callable[[dict], None]
 

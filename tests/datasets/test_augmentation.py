@@ -16,7 +16,7 @@ from mmdet.datasets import CocoDataset
 from mmdet.registry import DATASETS, MODELS, TRANSFORMS
 from mmengine.config import ConfigDict
 from PIL import Image
-from read_configs import read_config
+from helpers.read_configs import read_config
 
 from centermask.datasets import FloorResize, RoundResize
 

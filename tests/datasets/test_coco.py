@@ -7,12 +7,12 @@ import numpy as np
 import pycocotools.mask as mask_utils
 import pytest
 from PIL import Image
-from small_coco import PIPELINE, SQUARE, annotation, rle
+from helpers.small_coco import PIPELINE, SQUARE, annotation, rle
 from torch.utils.data import DataLoader
 
 from centermask.datasets import CenterMaskCocoDataset
 from centermask.datasets.coco import check_images_exist
-from centermask.errors import InputError, RunError, sentence
+from centermask.utils.errors import InputError, RunError, sentence
 
 
 @pytest.mark.parametrize('compressed', [True, False])

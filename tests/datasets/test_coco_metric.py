@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 from mmdet.registry import METRICS
-from small_coco import annotation, rle
+from helpers.small_coco import annotation, rle
 
-from centermask.errors import InputError
+from centermask.utils.errors import InputError
 
 
 def evaluate(

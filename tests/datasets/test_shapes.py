@@ -11,7 +11,7 @@ from pycocotools.coco import COCO
 from shapely import Polygon, box
 
 from centermask.datasets import shapes
-from centermask.errors import InputError
+from centermask.utils.errors import InputError
 
 IMAGES = 120
 

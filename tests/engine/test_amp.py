@@ -8,7 +8,7 @@ from mmengine.registry import OPTIM_WRAPPERS
 from torch import nn
 
 from centermask.engine.amp import MixedPrecisionOptimWrapper, use_half_precision
-from centermask.errors import InputError
+from centermask.utils.errors import InputError
 
 pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason='here MMEngine does it all')
 

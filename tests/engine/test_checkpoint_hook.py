@@ -7,7 +7,7 @@ import pytest
 from mmengine.registry import HOOKS
 
 from centermask.engine.checkpoint_hook import CheckpointHook
-from centermask.errors import RunError
+from centermask.utils.errors import RunError
 
 
 class Runner:

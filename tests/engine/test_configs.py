@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from centermask.engine.configs import load_config
-from centermask.errors import InputError
+from centermask.utils.errors import InputError
 
 
 @pytest.mark.parametrize(

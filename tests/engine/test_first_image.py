@@ -9,7 +9,7 @@ from mmcv.transforms import BaseTransform
 from mmengine.dataset import BaseDataset
 
 from centermask.engine.first_image import check_pipeline
-from centermask.errors import InputError
+from centermask.utils.errors import InputError
 
 
 class _Pack(BaseTransform):

@@ -6,7 +6,7 @@ import pytest
 from mmengine.config import Config
 
 from centermask.engine.options import check_options
-from centermask.errors import InputError
+from centermask.utils.errors import InputError
 
 CONFIG = Path(__file__).resolve().parents[2] / 'configs/centermask-lite-star_v2-19-slim_shapes.py'
 

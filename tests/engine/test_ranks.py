@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from centermask.engine import ranks
-from centermask.errors import InputError
+from centermask.utils.errors import InputError
 
 
 @pytest.fixture(autouse=True)
@@ -45,8 +45,8 @@ def test_processes_on_a_cpu(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
 
 SCRIPT = """
 import os, sys, time
-from centermask.engine.launch import run
-from centermask.errors import InputError, RunError
+from centermask.engine.cli import run
+from centermask.utils.errors import InputError, RunError
 def main():
     if os.environ['RANK'] == '1':
         {failure}

@@ -7,9 +7,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from centermask.engine.finite import NotFinite
+from centermask.engine.nonfinite import NotFinite
 from centermask.engine.sharding import ShardedRunner, _NotFiniteHook
-from centermask.errors import InputError
+from centermask.utils.errors import InputError
 
 CONFIG = Path(__file__).resolve().parents[2] / 'configs/centermask-star_v2-99_fpn_3x_coco_fsdp.py'
 

@@ -7,7 +7,7 @@ import pytest
 from mmengine.config import Config
 
 from centermask.engine.value_types import check_values
-from centermask.errors import InputError
+from centermask.utils.errors import InputError
 
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
 

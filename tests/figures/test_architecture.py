@@ -7,7 +7,7 @@ import cv2
 import pytest
 
 from centermask.engine.configs import load_config
-from centermask.errors import InputError
+from centermask.utils.errors import InputError
 from centermask.figures.architecture import measure
 from centermask.figures.architecture_drawing import draw_architecture
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import cv2
 import pytest
 
-from centermask.errors import InputError
+from centermask.utils.errors import InputError
 from centermask.figures import tradeoff
 from centermask.figures.tradeoff import COLOURS, SHIFT, Point, backbones, draw_tradeoff, methods, read_benchmark
 from centermask.tables.index import read_index

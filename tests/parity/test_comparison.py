@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
-from small_model import small_model
-from small_reference import as_in_files, computed_by, write_config, write_inputs
+from helpers.small_model import small_model
+from helpers.small_reference import as_in_files, computed_by, write_config, write_inputs
 from torch import nn
 
-from centermask.parity import compare_with_reference, read_arrays, read_inputs
-from centermask.parity.comparison import _is_vovnet_99, compare
-from centermask.parity.model import build_reference_model
-from centermask.parity.outputs import Arrays, _batch
+from parity import compare_with_reference, read_arrays, read_inputs
+from parity.comparison import _is_vovnet_99, compare
+from parity.model import build_reference_model
+from parity.outputs import Arrays, _batch
 from centermask.vovnet import VARIANTS
 
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs'

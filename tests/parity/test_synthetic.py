@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from centermask.parity.synthetic import fingerprint, synthetic_weight, synthetic_weights
+from parity.synthetic import fingerprint, synthetic_weight, synthetic_weights
 
 
 @pytest.fixture(scope='module')

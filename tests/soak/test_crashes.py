@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from centermask.soak.crashes import COMPARED, Crasher, Crashes, Reference, differences
+from soak.crashes import COMPARED, Crasher, Crashes, Reference, differences
 
 
 def test_differences() -> None:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from centermask.soak.memory import growth
+from soak.memory import growth
 
 
 def test_growth(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from centermask.errors import RunError
+from centermask.utils.errors import RunError
 from centermask.tables.check import check
 from centermask.tables.index import TABLES, Index, read_index
 

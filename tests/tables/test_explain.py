@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from mmengine.config import Config
 
-from centermask.errors import InputError
+from centermask.utils.errors import InputError
 from centermask.tables.explain import differences, explain
 from centermask.tables.index import Index
 

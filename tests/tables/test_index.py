@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from centermask.errors import InputError
+from centermask.utils.errors import InputError
 from centermask.tables.index import TABLES, Index, read_index, write_figures
 
 

@@ -3,10 +3,10 @@
 from pathlib import Path
 
 import pytest
-from read_configs import read_config
+from helpers.read_configs import read_config
 from torch import nn
 
-from centermask.errors import InputError
+from centermask.utils.errors import InputError
 from centermask.tables.index import Index
 from centermask.tables.measure import build, count_flops, count_parameters, input_size
 

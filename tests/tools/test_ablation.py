@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from centermask.ablation import study as module
-from centermask.engine.launch import run
+from centermask.engine.cli import run
 
 
 @pytest.fixture

@@ -88,7 +88,7 @@ def test_photographs_and_run_lengths(tools: Callable, tmp_path: Path, capsys: py
     ],
 )
 def test_wrong_arguments(arguments: list[str], told: str, tools: Callable, tmp_path: Path) -> None:
-    from centermask.errors import InputError
+    from centermask.utils.errors import InputError
 
     with pytest.raises(InputError, match=told):
         tools('benchmark')([*arguments, '--out', str(tmp_path)])

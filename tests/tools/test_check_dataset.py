@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from centermask.datasets.shapes import make_dataset
-from centermask.engine.launch import run
+from centermask.engine.cli import run
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 

@@ -9,13 +9,13 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
-import released_files as released
+from helpers import released_files as released
 import torch
 from mmdet.apis import init_detector
 from mmdet.registry import MODELS
 from torch import Tensor
 
-from centermask.engine.launch import run
+from centermask.engine.cli import run
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.usefixtures('models_built_once')

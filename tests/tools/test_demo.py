@@ -13,7 +13,7 @@ import pytest
 from mmengine.config import Config
 
 from centermask.datasets.shapes import CLASSES
-from centermask.errors import RunError
+from centermask.utils.errors import RunError
 
 TOOL = Path(__file__).parents[2] / 'tools' / 'demo.py'
 

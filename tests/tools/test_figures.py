@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 
-from centermask.engine.launch import run
+from centermask.engine.cli import run
 
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
 

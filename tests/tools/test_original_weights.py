@@ -21,7 +21,7 @@ from mmdet.datasets import CocoDataset
 
 from centermask.checkpoints.loading import read_checkpoint
 from centermask.engine.configs import load_config
-from centermask.engine.launch import add_config_options
+from centermask.engine.cli import add_config_options
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 CONFIG = REPOSITORY / 'configs/centermask-lite-star_v2-19-slim_fpn_4x_coco.py'
@@ -153,9 +153,9 @@ def test_exported(original: Original, tools: Callable, tmp_path: Path, capsys: p
     """The export finds nothing wrong on the photographs, and AP is the checkpoint's by both runtimes."""
     for package in ('onnx', 'onnxscript', 'onnxruntime', 'openvino'):
         pytest.importorskip(package)
-    from centermask.deploy.accuracy import measure
-    from centermask.deploy.files import convert
-    from centermask.deploy.runtime import ExportedModel
+    from centermask.export.accuracy import measure
+    from centermask.export.files import convert
+    from centermask.export.runtime import ExportedModel
 
     options = original.options('pillow')
     files = [original.path, tmp_path / 'model.onnx', tmp_path / 'model.xml']

@@ -16,8 +16,8 @@ from mmdet.datasets import CocoDataset
 
 from centermask.datasets.images import find_images
 from centermask.engine.inferencer import COCO_UNUSED_IDS
-from centermask.engine.launch import run
-from centermask.errors import InputError
+from centermask.engine.cli import run
+from centermask.utils.errors import InputError
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from centermask.datasets import CenterMaskCocoDataset
-from centermask.engine.launch import run
+from centermask.engine.cli import run
 
 SHORT = ('train_cfg.val_interval=99', 'train_cfg.val_begin=99')
 NUMBERS = itertools.count()  # of trainings

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from centermask.engine.launch import run
-from centermask.errors import InputError
+from centermask.engine.cli import run
+from centermask.utils.errors import InputError
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from mmdet.apis import inference_detector, init_detector
 
-from centermask.engine.launch import run
+from centermask.engine.cli import run
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 

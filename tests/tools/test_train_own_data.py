@@ -13,7 +13,7 @@ from mmengine.config import Config
 
 from centermask.checkpoints.layouts import to_released
 from centermask.datasets.shapes import make_dataset
-from centermask.engine.launch import run
+from centermask.engine.cli import run
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 

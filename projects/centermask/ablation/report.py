@@ -15,8 +15,8 @@ from matplotlib.figure import Figure
 from centermask.ablation.rows import ROWS, Row
 from centermask.ablation.statistics import Interval, paired
 from centermask.ablation.study import Results
-from centermask.drawing import plain
-from centermask.folders import write_aside
+from centermask.report.drawing import plain
+from centermask.utils.atomic_io import write_aside
 from centermask.report.plots import DPI, MASK_COLOUR
 from centermask.tables.index import Row as PaperRow
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from mmengine.config import Config
 
 from centermask.engine.configs import load_config
-from centermask.errors import InputError
+from centermask.utils.errors import InputError
 from centermask.tables.explain import differences
 
 # VoVNetV2-19-slim has one OSA module a stage and the first of a stage has no residual connection, so there it would

@@ -20,8 +20,8 @@ from tqdm import tqdm
 from centermask.ablation.rows import Row, row_config
 from centermask.datasets.shapes import DEMO, Layout, is_there, make_dataset
 from centermask.engine.configs import load_config
-from centermask.engine.launch import require_writable
-from centermask.errors import InputError, RunError
+from centermask.engine.cli import require_writable
+from centermask.utils.errors import InputError, RunError
 from centermask.report.history import read_history
 
 WIDE = Layout(320, (8.0, 160.0))  # from 16 pixels to the whole picture

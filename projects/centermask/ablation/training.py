@@ -16,8 +16,8 @@ from torch import nn
 
 from centermask.datasets.annotations import CocoAnnotations
 from centermask.engine.configs import build_runner, load_config
-from centermask.engine.launch import run
-from centermask.folders import write_text_aside
+from centermask.engine.cli import run
+from centermask.utils.atomic_io import write_text_aside
 from centermask.report.evaluation import evaluate, read_results
 
 

@@ -23,7 +23,7 @@ from centermask.benchmark.calibrated_boxes import boxes_of, steer
 from centermask.benchmark.calibrated_scores import SPREAD_OF_LOGITS, Scores
 from centermask.benchmark.calibration_pictures import Found, Picture, look_at
 from centermask.benchmark.layers import outputs_of, standardise
-from centermask.errors import InputError
+from centermask.utils.errors import InputError
 
 # Scores that pass for each detection, and how many times as many where NMS leaves too few of them.
 CANDIDATES = 6

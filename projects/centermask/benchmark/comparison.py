@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from mmengine.config import Config
 
-from centermask.benchmark.contestants import SHIPPED, Contestant, other_ways, read_config, shipped, short_name
+from centermask.benchmark.models import SHIPPED, Contestant, other_ways, read_config, shipped, short_name
 from centermask.benchmark.costs import costs_of, flops_of, pasting_of
 from centermask.benchmark.exported import exported_ways
 from centermask.benchmark.machine import name_of_machine, peak
@@ -23,7 +23,7 @@ from centermask.benchmark.pictures import make_picture
 from centermask.benchmark.rounds import interleaved, measure, summary, timed_on
 from centermask.benchmark.stages import NETWORK, STAGES, Stopwatch, timed_by_stage
 from centermask.benchmark.training import Step, loader_rate, prepare_training
-from centermask.inference import half_type
+from centermask.fast.fused_layers import half_type
 from centermask.tables.measure import count_parameters
 
 STAGE_ROUNDS = 5

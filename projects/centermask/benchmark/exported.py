@@ -12,11 +12,11 @@ from mmdet.datasets import CocoDataset
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
 
-from centermask.benchmark.contestants import Contestant
-from centermask.deploy.detector import ExportedCenterMask
-from centermask.deploy.export import describe, to_onnx
-from centermask.deploy.files import convert, save_onnx
-from centermask.deploy.pictures import make_inputs
+from centermask.benchmark.models import Contestant
+from centermask.export.exported_detector import ExportedCenterMask
+from centermask.export.onnx import describe, to_onnx
+from centermask.export.files import convert, save_onnx
+from centermask.export.pictures import make_inputs
 from centermask.detector import CenterMask
 
 RUNTIMES = ('onnxruntime', 'openvino')

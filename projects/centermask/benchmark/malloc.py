@@ -1,6 +1,6 @@
 """glibc's memory as a process has it that never ran a CenterMask.
 
-A CenterMask tests in memory that the process keeps (:mod:`centermask.kept_memory`). In one process with it, other
+A CenterMask tests in memory that the process keeps (:mod:`centermask.fast.malloc`). In one process with it, other
 models would find that memory and be spared the system's clearing of fresh pages, which they pay where they run alone.
 """
 
@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from centermask.kept_memory import KEPT, LARGE, M_TRIM_THRESHOLD
+from centermask.fast.malloc import KEPT, LARGE, M_TRIM_THRESHOLD
 
 DEFAULT_TRIM_THRESHOLD = 2 * LARGE
 MOST_PIECES = 4096

@@ -14,7 +14,7 @@ from mmengine.config import Config
 from mmengine.registry import DefaultScope
 
 from centermask.datasets.images import unreadable
-from centermask.errors import InputError
+from centermask.utils.errors import InputError
 
 MADE_SIZE = (480, 640)  # as most of COCO's
 FROM_FILES = ('LoadImageFromFile', 'LoadAnnotations', 'LoadPanopticAnnotations')

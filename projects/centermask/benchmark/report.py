@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from centermask.benchmark.calibrated_boxes import COCO_SHARES
-from centermask.benchmark.contestants import short_name
+from centermask.benchmark.models import short_name
 from centermask.benchmark.stages import STAGES
 
 NOT_SEEN = '?'

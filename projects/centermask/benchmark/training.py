@@ -28,7 +28,7 @@ from torch import Tensor
 
 from centermask.benchmark.calibrated_boxes import COCO_SIZE, COCO_SPREAD
 from centermask.benchmark.pictures import MADE_SIZE, make_picture
-from centermask.errors import InputError
+from centermask.utils.errors import InputError
 
 OBJECTS = 7  # of a picture, as COCO has on average
 CORNERS = 24

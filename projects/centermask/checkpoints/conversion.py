@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from centermask.checkpoints.layouts import RECIPES, Translation, as_there, recipe_of, to_ours, to_released
 from centermask.checkpoints.loading import STATISTICS, has_statistics, with_statistics
 from centermask.checkpoints.reading import Contents
-from centermask.errors import InputError
+from centermask.utils.errors import InputError
 
 # Layers with an output a class; of the paper recipe's masks and scores the first output is background's.
 BOX_LAYERS = ('bbox_head.conv_cls',)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from centermask.checkpoints.names import NameTable, Row, under
-from centermask.errors import InputError
+from centermask.utils.errors import InputError
 
 # Backbones: their layout beside the module's own names.
 

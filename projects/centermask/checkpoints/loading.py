@@ -15,7 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from centermask.checkpoints.layouts import to_ours
 from centermask.checkpoints.reading import read, weights_of
-from centermask.errors import ClassCountError, InputError
+from centermask.utils.errors import ClassCountError, InputError
 
 
 def read_checkpoint(source: str, map_location: Any = 'cpu', remedy: str = 'give the path of a checkpoint.') -> dict:

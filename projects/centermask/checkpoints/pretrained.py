@@ -11,7 +11,7 @@ from mmengine.model import update_init_info
 from torch import nn
 
 from centermask.checkpoints.loading import load_weights, read_checkpoint, shortened, with_statistics
-from centermask.errors import InputError
+from centermask.utils.errors import InputError
 
 
 @WEIGHT_INITIALIZERS.register_module(name='Pretrained')

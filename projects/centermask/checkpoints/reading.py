@@ -17,7 +17,7 @@ from mmengine.logging import print_log
 from mmengine.runner.checkpoint import CheckpointLoader, load_from_local
 from torch import Tensor
 
-from centermask.errors import InputError
+from centermask.utils.errors import InputError
 
 _NUMBERS = ('float16', 'float32', 'float64', 'int32', 'int64', 'uint8')
 _SMALL = 2**28  # bytes; the largest weight of a released model has 2**26

@@ -10,7 +10,7 @@ import torch
 from mmengine.optim import OptimWrapper, OptimWrapperDict
 
 from centermask.arguments import is_whole
-from centermask.errors import InputError
+from centermask.utils.errors import InputError
 
 _MOST = 10**7  # iterations; to pass over more would take minutes
 

@@ -14,7 +14,7 @@ import pycocotools.mask as mask_utils
 from mmdet.datasets.api_wrappers import COCO
 
 from centermask.datasets.rle import run_lengths
-from centermask.errors import InputError
+from centermask.utils.errors import InputError
 
 # What an entry of each list must hold for anything to be done with it.
 NEEDED = {

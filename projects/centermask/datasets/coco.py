@@ -17,7 +17,7 @@ from mmengine.logging import MMLogger
 from centermask.datasets.annotations import CocoAnnotations, box_has_area, some
 from centermask.datasets.images import MAX_PIXELS, UnreadableError, check_image, valid_max_pixels
 from centermask.datasets.rle import rle_to_polygons
-from centermask.errors import InputError, RunError
+from centermask.utils.errors import InputError, RunError
 
 
 @DATASETS.register_module()

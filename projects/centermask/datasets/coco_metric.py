@@ -11,7 +11,7 @@ from mmdet.registry import METRICS
 
 from centermask.arguments import one_of
 from centermask.datasets.annotations import CocoAnnotations
-from centermask.errors import InputError
+from centermask.utils.errors import InputError
 
 AP_ITEMS = ('mAP', 'mAP_50', 'mAP_75', 'mAP_s', 'mAP_m', 'mAP_l')
 ITEMS = (*AP_ITEMS, 'AR@100', 'AR@300', 'AR@1000', 'AR_s@1000', 'AR_m@1000', 'AR_l@1000')

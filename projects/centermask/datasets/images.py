@@ -11,7 +11,7 @@ from mmdet.apis.det_inferencer import IMG_EXTENSIONS
 from PIL import Image
 
 from centermask.datasets.annotations import LARGEST, is_number
-from centermask.errors import InputError
+from centermask.utils.errors import InputError
 
 # 300 MB decoded: cameras make no larger pictures, and a file of a few bytes can claim to be one.
 MAX_PIXELS = 100_000_000

@@ -10,8 +10,8 @@ from mmengine.config import Config
 from mmengine.device import is_cuda_available
 from mmengine.optim import AmpOptimWrapper, OptimWrapper
 
-from centermask.engine.finite import FiniteSteps
-from centermask.errors import InputError
+from centermask.engine.nonfinite import FiniteSteps
+from centermask.utils.errors import InputError
 
 
 # The second name is MMEngine's, which `mim train --amp` gives.

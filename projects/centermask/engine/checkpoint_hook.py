@@ -13,8 +13,8 @@ from mmengine import hooks
 from mmengine.dist import is_main_process
 from mmengine.runner import Runner
 
-from centermask.checkpoints.newest import numbered
-from centermask.folders import PART, write_synced
+from centermask.checkpoints.latest import numbered
+from centermask.utils.atomic_io import PART, write_synced
 
 
 @HOOKS.register_module()

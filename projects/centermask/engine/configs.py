@@ -16,7 +16,7 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 from centermask.engine.options import check_options
-from centermask.errors import InputError, find_known
+from centermask.utils.errors import InputError, find_known
 
 # What a wrong value in a config raises where something is built of it.
 _OF_A_CONFIG = (

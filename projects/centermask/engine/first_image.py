@@ -10,7 +10,7 @@ from mmcv.transforms import BaseTransform
 from mmengine.dataset import BaseDataset, Compose
 
 from centermask.engine.randomness import seeded
-from centermask.errors import InputError, find_known
+from centermask.utils.errors import InputError, find_known
 
 
 def check_pipeline(dataset: Any, place: str, source: str | None) -> None:

@@ -10,7 +10,7 @@ from mmdet import registry
 from mmengine.config import Config
 from mmengine.registry import Registry
 
-from centermask.errors import InputError
+from centermask.utils.errors import InputError
 
 _PLACES: dict[str, Registry] = {  # * stands for any key of a dict and any entry of a list, if there are several
     'optim_wrapper.type': registry.OPTIM_WRAPPERS,

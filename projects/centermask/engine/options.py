@@ -24,7 +24,7 @@ from mmengine.runner import (
 from torch.nn.utils import clip_grad_norm_
 from torch.utils.data import DataLoader
 
-from centermask.errors import InputError
+from centermask.utils.errors import InputError
 
 REGISTRIES = [value for value in vars(mmdet.registry).values() if isinstance(value, Registry)] + [FUNCTIONS]
 

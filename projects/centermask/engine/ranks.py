@@ -15,7 +15,7 @@ from torch.distributed import run as torchrun
 from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 
-from centermask.errors import InputError
+from centermask.utils.errors import InputError
 
 _INTERRUPTED = (128 + signal.SIGINT, 128 + signal.SIGTERM)
 

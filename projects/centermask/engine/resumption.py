@@ -10,13 +10,13 @@ from typing import Any
 from mmengine.dist import all_gather_object, broadcast_object_list, is_main_process
 from mmengine.runner import FlexibleRunner, IterBasedTrainLoop, Runner
 
-from centermask.checkpoints.newest import find_newest
-from centermask.engine.draws import TrainingLoader
-from centermask.engine.interruption import Interruption, InterruptionHook, find_checkpoint_hook
+from centermask.checkpoints.latest import find_newest
+from centermask.engine.resumable_loader import TrainingLoader
+from centermask.engine.preemption import Interruption, InterruptionHook, find_checkpoint_hook
 from centermask.engine.missed_validation import MissedValidationHook
 from centermask.engine.randomness import IterationSeedHook
 from centermask.engine.replay import NotFiniteHook
-from centermask.errors import InputError
+from centermask.utils.errors import InputError
 
 
 def register_hooks_of_a_training(

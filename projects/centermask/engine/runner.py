@@ -20,15 +20,15 @@ from centermask.arguments import given, whole_numbers
 from centermask.checkpoints.loading import count_classes, load_weights, read_checkpoint, require_fit, start_from
 from centermask.checkpoints.training_state import explained_resumption, require_same_optimizer, require_training
 from centermask.engine.configs import explained_model_errors
-from centermask.engine.draws import TrainingLoader, end_workers, leave_signals_to_the_run
+from centermask.engine.resumable_loader import TrainingLoader, end_workers, leave_signals_to_the_run
 from centermask.engine.first_image import check_pipeline
-from centermask.engine.interruption import Interruption, find_checkpoint_hook
-from centermask.engine.processes import join_processes
+from centermask.engine.preemption import Interruption, find_checkpoint_hook
+from centermask.engine.distributed import join_processes
 from centermask.engine.replay import NotFiniteHook
 from centermask.engine.resumption import choose_start, go_on, register_hooks_of_a_training, with_draws
 from centermask.engine.value_types import check_config
-from centermask.errors import ClassCountError
-from centermask.folders import write_synced
+from centermask.utils.errors import ClassCountError
+from centermask.utils.atomic_io import write_synced
 from centermask.roi_head import CenterMaskRoIHead
 
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from centermask.arguments import is_whole
 from centermask.engine.known_types import check_types
 from centermask.engine.options import arguments, initialisers, owners
-from centermask.errors import InputError
+from centermask.utils.errors import InputError
 
 _WORDS = {  # what is said of a type
     bool: 'True or False',

@@ -13,7 +13,7 @@ from mmdet.models import FCOSHead
 from mmengine.config import Config
 from torch import Tensor, nn
 
-from centermask.errors import InputError
+from centermask.utils.errors import InputError
 from centermask.tables.measure import build, padded_size, plain_deformable_convs
 from centermask.vovnet import EffectiveSE, SqueezeExcitation
 

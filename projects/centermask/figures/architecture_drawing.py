@@ -15,7 +15,7 @@ from matplotlib.patches import FancyBboxPatch
 from mmengine.config import Config
 
 from centermask.figures.architecture import Architecture, Part, measure
-from centermask.folders import write_aside
+from centermask.utils.atomic_io import write_aside
 
 BACKBONE, NECK, BOXES, MASKS, SCORES, PLAIN = '#dbe7f5', '#e3f1e1', '#fdebd3', '#f9dede', '#ece2f4', '#f3f3f3'
 LINE, TO_BOX_HEAD, TO_MASK_HEAD = '#555', '#b98a3c', '#b04a4a'

@@ -14,10 +14,10 @@ from matplotlib.figure import Figure
 from matplotlib.text import Annotation
 from matplotlib.transforms import Bbox
 
-from centermask.benchmark.contestants import SHIPPED
-from centermask.drawing import plain
-from centermask.errors import InputError
-from centermask.folders import write_aside
+from centermask.benchmark.models import SHIPPED
+from centermask.report.drawing import plain
+from centermask.utils.errors import InputError
+from centermask.utils.atomic_io import write_aside
 from centermask.tables.index import Row
 
 DPI = 150

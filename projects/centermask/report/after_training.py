@@ -10,7 +10,7 @@ from mmengine.dist import barrier, is_main_process
 from mmengine.runner.checkpoint import find_latest_checkpoint
 
 from centermask.engine.configs import build_runner
-from centermask.errors import RunError
+from centermask.utils.errors import RunError
 from centermask.report.build import build_report
 
 

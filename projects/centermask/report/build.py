@@ -15,10 +15,10 @@ from pycocotools.coco import COCO
 
 from centermask.datasets.annotations import CocoAnnotations
 from centermask.datasets.coco import innermost
-from centermask.drawing import Shown, class_colours, read_image
+from centermask.report.drawing import Shown, class_colours, read_image
 from centermask.engine.configs import load_config
-from centermask.errors import InputError
-from centermask.folders import replaced_when_done
+from centermask.utils.errors import InputError
+from centermask.utils.atomic_io import replaced_when_done
 from centermask.report import page, pictures, plots
 from centermask.report.evaluation import Evaluation, evaluate, read_results
 from centermask.report.history import History, read_history

@@ -17,7 +17,7 @@ from pycocotools.cocoeval import COCOeval
 
 from centermask.datasets.annotations import LARGEST, is_number
 from centermask.datasets.rle import run_lengths
-from centermask.errors import InputError
+from centermask.utils.errors import InputError
 
 # What COCOeval measures, as (name, IoU threshold or None for the mean of ten, index of the object size).
 FIGURES = (

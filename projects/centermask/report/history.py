@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from centermask.errors import InputError
+from centermask.utils.errors import InputError
 
 
 @dataclass

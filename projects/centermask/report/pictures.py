@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from pycocotools.coco import COCO
 
-from centermask.drawing import Shown, draw_objects
+from centermask.report.drawing import Shown, draw_objects
 
 PANEL_SIDE = 480
 GAP = 12

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from centermask.drawing import plain
+from centermask.report.drawing import plain
 from centermask.report.history import History
 
 BOX_COLOUR = '#c65d1e'

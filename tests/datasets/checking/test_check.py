@@ -20,7 +20,7 @@ from centermask.datasets.annotations import CocoAnnotations
 from centermask.datasets.checking import Assignment, Check, check_dataset, draw_worst, write_repaired
 from centermask.datasets.checking import findings as kinds
 from centermask.datasets.checking.findings import Level, level_of
-from centermask.errors import InputError, RunError
+from centermask.utils.errors import InputError, RunError
 
 CONFIGS = Path(__file__).resolve().parents[3] / 'configs'
 CONFIG = CONFIGS / 'centermask-lite-star_v2-19-slim_fpn_4x_coco.py'

@@ -19,7 +19,7 @@ from centermask.datasets.coco import innermost
 from centermask.datasets.images import MAX_PIXELS, valid_max_pixels
 from centermask.datasets.transforms import ShorterSideResize
 from centermask.engine.configs import explained_model_errors
-from centermask.errors import InputError
+from centermask.utils.errors import InputError
 
 Size = tuple[int, int]
 

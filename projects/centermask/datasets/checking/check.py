@@ -25,7 +25,7 @@ from centermask.datasets.checking.findings import Finding, Level, level_of
 from centermask.datasets.checking.images import Looked, look
 from centermask.datasets.checking.objects import examine
 from centermask.datasets.images import MAX_PIXELS
-from centermask.errors import InputError, RunError
+from centermask.utils.errors import InputError, RunError
 
 SIZES = ('small', 'medium', 'large')
 # Sides of the squares between them, in pixels of the original image, as COCO has them.

@@ -13,7 +13,7 @@ from PIL.TiffImagePlugin import TiffImageFile
 
 from centermask.datasets.checking import findings as kinds
 from centermask.datasets.images import UnreadableError, check_image, pil_unlimited
-from centermask.errors import InputError
+from centermask.utils.errors import InputError
 
 ORIENTATION = 0x0112
 BITS_PER_SAMPLE = 258

@@ -12,8 +12,8 @@ import pycocotools.mask as mask_utils
 from centermask.datasets.annotations import usable_segmentation
 from centermask.datasets.checking.check import Check
 from centermask.datasets.checking.findings import UNUSABLE, Finding, Level, level_of
-from centermask.drawing import Shown, draw_objects, read_image
-from centermask.folders import write_aside
+from centermask.report.drawing import Shown, draw_objects, read_image
+from centermask.utils.atomic_io import write_aside
 
 SIDE = 420
 COLUMNS = 4

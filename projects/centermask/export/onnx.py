@@ -1,0 +1,148 @@
+"""From a detector to an ONNX model."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import warnings
+from collections.abc import Iterator
+from importlib.metadata import version
+from typing import Any
+
+import torch
+from mmcv.ops import ModulatedDeformConv2d
+from mmengine.config import Config
+
+from centermask.export import operators
+from centermask.export.files import stamp
+from centermask.export.graph import OUTPUTS, ExportGraph, Preprocessing
+from centermask.export.metadata import Metadata
+from centermask.export.runtime import require
+from centermask.detector import CenterMask
+from centermask.utils.errors import InputError
+
+OPSET = 18
+OPSET_WITH_DEFORM_CONV = 19
+
+# The sizes traced. Every level of the pyramid is larger than 1 and as no other: torch would take a 1 for a constant.
+HEIGHT, WIDTH = 320, 448
+
+
+def has_deform_conv(model: torch.nn.Module) -> bool:
+    """Whether a model has deformable convs, which OpenVINO doesn't run."""
+    return any(isinstance(module, ModulatedDeformConv2d) for module in model.modules())
+
+
+def describe(
+    model: Any, cfg: Config, preprocess: bool = False, full_masks: bool = False, padded: bool = False
+) -> Metadata:
+    """The metadata of an export; arguments as :func:`to_onnx` takes them.
+
+    Raises:
+        InputError: the model is no CenterMask, or has no mask branch.
+    """
+    if not isinstance(model, CenterMask) or model.roi_head is None:
+        raise InputError(
+            f'The config {cfg.filename} builds no CenterMask with a mask branch, and only such a model can be exported.'
+        )
+    resizes = [step for step in cfg.test_dataloader.dataset.pipeline if step.get('scale') is not None]
+    if len(resizes) != 1:
+        raise InputError(f"The config {cfg.filename} doesn't resize its test images once: give its pipeline one scale.")
+    preprocessor = model.data_preprocessor
+    return Metadata(
+        recipe='paper' if model.bbox_head.plus_one else 'star',
+        version=version('centermask'),
+        classes=list(model.dataset_meta['classes']),
+        mean=[round(value, 4) for value in preprocessor.mean.flatten().tolist()],
+        std=[round(value, 4) for value in preprocessor.std.flatten().tolist()],
+        divisor=preprocessor.pad_size_divisor,
+        scale=list(resizes[0].scale),
+        resize=resizes[0].type,
+        preprocess=preprocess,
+        full_masks=full_masks,
+        detections=int(model.test_cfg['max_per_img']) if padded else 0,
+        pasting=model.roi_head.pasting,
+        mask_threshold=float(model.test_cfg['mask_thr_binary']),
+    )
+
+
+def to_onnx(model: CenterMask, metadata: Metadata) -> Any:
+    """The detector as an ONNX model (``onnx.ModelProto``) of standard operators, with its metadata.
+
+    Args:
+        model: on the CPU.
+        metadata: what :func:`describe` returned; it says what the graph takes and gives.
+
+    Raises:
+        InputError: a package isn't installed that exporting needs.
+    """
+    onnx = require('onnx')
+    require('onnxscript')
+    padded = metadata.detections > 0
+    opset = OPSET_WITH_DEFORM_CONV if has_deform_conv(model) else OPSET
+    batch, rows, columns = (torch.export.Dim(name, min=1) for name in ('batch', 'rows', 'columns'))
+    images = torch.zeros(2, 3, HEIGHT, WIDTH)
+    sizes = torch.tensor([[HEIGHT, WIDTH - 1], [HEIGHT - 1, WIDTH]])
+    divisor = metadata.divisor
+    exported = _trace(
+        ExportGraph(model, metadata.full_masks, padded),
+        (images, sizes),
+        ({0: batch, 2: divisor * rows, 3: divisor * columns}, {0: batch}),
+        [*OUTPUTS] if padded else [*OUTPUTS, 'image_index'],
+        opset,
+    )
+    if metadata.preprocess:
+        preprocessor = model.data_preprocessor
+        pixels = torch.zeros(2, HEIGHT - 3, WIDTH - 5, 3, dtype=torch.uint8)
+        before = _trace(
+            Preprocessing(preprocessor.mean, preprocessor.std, divisor),
+            (pixels, sizes),
+            ({0: batch, 1: rows, 2: columns}, {0: batch}),
+            ['network_images', 'network_sizes'],
+            opset,
+        )
+        exported = _join(onnx, before, exported)
+    stamp(exported, metadata)
+    onnx.checker.check_model(exported, full_check=True)
+    return exported
+
+
+def _trace(graph: torch.nn.Module, inputs: tuple, dims: tuple | None, outputs: list[str], opset: int) -> Any:
+    with _silenced():
+        program = torch.onnx.export(
+            graph.eval(),
+            inputs,
+            dynamo=True,
+            opset_version=opset,
+            dynamic_shapes=dims,
+            custom_translation_table=operators.translations(),
+            input_names=['images', 'sizes'],
+            output_names=outputs,
+            verbose=False,
+        )
+    assert program is not None
+    return program.model_proto
+
+
+def _join(onnx: Any, before: Any, after: Any) -> Any:
+    """The two models in a row."""
+    before = onnx.compose.add_prefix(before, 'pre_', rename_inputs=False, rename_outputs=False)
+    after = onnx.compose.add_prefix(after, 'net_', rename_outputs=False, rename_edges=False, rename_nodes=False)
+    wires = [('network_images', 'net_images'), ('network_sizes', 'net_sizes')]
+    before.ir_version = after.ir_version
+    joined = onnx.compose.merge_models(before, after, io_map=wires)
+    del joined.opset_import[1:]  # it names the one that both have twice
+    return joined
+
+
+@contextlib.contextmanager
+def _silenced() -> Iterator[None]:
+    """Without the exporter's remarks on packages that aren't there, its own deprecations, and its trace."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')
+            yield
+    finally:
+        logging.disable(before)

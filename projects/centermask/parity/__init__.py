@@ -1,6 +1,0 @@
-"""Parity with the released implementations: the same numbers for the same, made-up, weights."""
-
-from centermask.parity.comparison import Row, compare_with_reference
-from centermask.parity.inputs import find_inputs, read_arrays, read_inputs
-
-__all__ = ['Row', 'compare_with_reference', 'find_inputs', 'read_arrays', 'read_inputs']

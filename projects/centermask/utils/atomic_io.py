@@ -1,0 +1,92 @@
+"""Output folders and files that appear when they are complete, folders never in place of something else."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from centermask.utils.errors import InputError, RunError
+
+
+@contextmanager
+def replaced_when_done(out: Path, is_ours: Callable[[Path], bool]) -> Iterator[Path]:
+    """A new, empty folder beside ``out`` that takes its place when the block ends without an error.
+
+    Args:
+        out: the folder to write; its parents are made.
+        is_ours: whether a folder that stands there already was made by the same writer, and so may be replaced.
+
+    Raises:
+        InputError: ``out`` holds something else, or can't be written.
+    """
+    if out.exists() and not (out.is_dir() and (is_ours(out) or not any(out.iterdir()))):
+        raise InputError(f'{out} exists and was not made by this command: name another folder or remove it.')
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=out.parent, prefix=f'{out.name}.part-') as aside:
+            # The folder inside has ordinary permissions; a temporary one is its owner's alone.
+            new = Path(aside) / out.name
+            new.mkdir()
+            yield new
+            if out.exists():
+                out.rename(Path(aside) / 'replaced')
+            new.rename(out)
+    except OSError as error:
+        raise InputError(f'{out} can not be written ({error.strerror or error}): name a folder that can.') from error
+
+
+PART = '.part-'
+"""How the names of files begin that aren't complete."""
+
+
+def write_synced(path: Path, write: Callable[[Path], object]) -> None:
+    """:func:`write_aside` for what must outlast a power failure: the file is on the disk before it is renamed.
+
+    Raises:
+        RunError: it can't be written to its end.
+    """
+
+    def write_and_sync(aside: Path) -> None:
+        write(aside)
+        _sync(aside)
+
+    write_aside(path, write_and_sync)
+    with suppress(OSError):  # not every file system can do that with a folder
+        _sync(path.parent)
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write_aside(path: Path, write: Callable[[Path], object]) -> None:
+    """Write a file under another name, which tells its format too, and rename it when it is complete.
+
+    Raises:
+        RunError: it can't be written to its end.
+    """
+    aside = path.with_name(f'{PART}{path.name}')
+    try:
+        write(aside)
+        os.replace(aside, path)
+    except (OSError, RuntimeError) as error:  # torch.save's is a RuntimeError, which doesn't say why
+        why = getattr(error, 'strerror', None) or 'the disk may be full'
+        raise RunError(f"{path} can't be written to its end ({why}): make room there or name another place.") from error
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def write_text_aside(path: Path, text: str) -> None:
+    """:func:`write_aside` of a text, in UTF-8.
+
+    Raises:
+        RunError: it can't be written to its end.
+    """
+    write_aside(path, lambda aside: aside.write_text(text, encoding='utf-8'))

@@ -1,0 +1,473 @@
+"""The baselines of Table 5: Mask R-CNN, RetinaMask and YOLACT, each by its facts, built, trained a step and tested."""
+
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+import mmdet
+import pytest
+import torch
+from mmdet.models.dense_heads import AnchorHead
+from mmdet.registry import DATASETS, MODELS, RUNNERS, TRANSFORMS
+from mmdet.structures import DetDataSample
+from mmdet.structures.mask import BitmapMasks
+from mmengine.config import Config
+from helpers.read_configs import read_config
+from helpers.small_model import Object, picture, sample, square, without_gradient
+from test_schedules import Schedule
+from torch import Tensor, nn
+
+from centermask import CenterMask, RetinaMaskBoxHead, SelfAdjustingSmoothL1Loss
+from centermask.checkpoints.loading import count_classes
+from centermask.datasets.shapes import make_dataset
+
+CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
+MASK_RCNN = ('mask-rcnn_r101_fpn_2x_coco', 'mask-rcnn_x101_fpn_3x_coco')
+RETINAMASK = 'retinamask_r101_fpn_2x_coco'
+YOLACT = ('yolact-400_r101_coco', 'yolact-550_r50_coco', 'yolact-550_r101_coco', 'yolact-700_r101_coco')
+ALL = (*MASK_RCNN, RETINAMASK, *YOLACT)
+OBJECTS = [square(0, 4, 6, 80, 90), square(2, 30, 20, 70, 44)]
+
+
+def _config(name: str) -> Config:
+    config = read_config(name)
+    config.model.backbone.init_cfg = None  # the file that it starts from isn't fetched
+    return config
+
+
+def _on_meta(config: Config) -> nn.Module:
+    with torch.device('meta'):
+        return MODELS.build(config.model)
+
+
+@cache
+def _model(name: str) -> nn.Module:
+    """The model without memory. Tests share it."""
+    return _on_meta(_config(name))
+
+
+def _small(name: str) -> nn.Module:
+    """The model with an eighth of its backbone's width, fewer layers and proposals, and weights by a fixed seed."""
+    config = _config(name)
+    model = config.model
+    model.backbone.update(depth=50, base_channels=8)
+    model.neck.in_channels = [256, 512, 1024, 2048][-len(model.neck.in_channels) :]
+    model.neck.in_channels = [channels // 8 for channels in model.neck.in_channels]
+    if model.backbone.type == 'ResNeXt':
+        model.backbone.update(groups=2, base_width=4)
+    if name in MASK_RCNN:
+        for proposals in (model.train_cfg.rpn_proposal, model.test_cfg.rpn):
+            proposals.update(nms_pre=20, max_per_img=20)
+        model.test_cfg.rcnn.update(max_per_img=5, score_thr=0.0)
+    else:
+        model.test_cfg.update(max_per_img=5, score_thr=0.0)
+    torch.manual_seed(0)
+    built = MODELS.build(model)
+    built.init_weights()
+    return built
+
+
+def _batch(model: nn.Module, name: str, *objects: list[Object], size: int = 128) -> tuple[Tensor, list[DetDataSample]]:
+    """An image of noise for each list of objects, with masks as the config's loader gives them."""
+    samples = [sample(size, size, shapes) for shapes in objects]
+    if name in YOLACT:
+        for s in samples:
+            masks = s.gt_instances.masks
+            s.gt_instances.masks = masks.to_bitmap() if len(masks) else BitmapMasks([], size, size)
+    images = [picture(size, size, seed=i) for i in range(len(objects))]
+    data = model.data_preprocessor(dict(inputs=images, data_samples=samples), training=True)
+    return data['inputs'], data['data_samples']
+
+
+# Every baseline
+
+
+def test_every_config_is_tested() -> None:
+    others = {path.stem for path in CONFIGS.glob('*.py') if not path.stem.startswith(('centermask', 'fcos'))}
+    assert others == set(ALL)
+
+
+@pytest.mark.parametrize('name', ALL)
+def test_parses_and_reloads(name: str, tmp_path: Path) -> None:
+    config = read_config(name)
+    config.dump(tmp_path / 'dumped.py')
+    assert Config.fromfile(tmp_path / 'dumped.py').to_dict() == config.to_dict()
+    assert config.custom_imports == dict(imports=['centermask'])
+    assert RUNNERS.get(config.runner_type) is not None and config.default_scope == 'mmdet'
+
+
+@pytest.mark.parametrize(
+    'name, like',
+    [
+        (MASK_RCNN[0], 'mask_rcnn/mask-rcnn_r101_fpn_1x_coco.py'),
+        (MASK_RCNN[1], 'mask_rcnn/mask-rcnn_x101-32x8d_fpn_ms-poly-1x_coco.py'),
+        (RETINAMASK, 'retinanet/retinanet_r101_fpn_1x_coco.py'),
+        (YOLACT[0], 'yolact/yolact_r101_1xb8-55e_coco.py'),
+        (YOLACT[1], 'yolact/yolact_r50_1xb8-55e_coco.py'),
+        (YOLACT[2], 'yolact/yolact_r101_1xb8-55e_coco.py'),
+        (YOLACT[3], 'yolact/yolact_r101_1xb8-55e_coco.py'),
+    ],
+)
+def test_has_the_parameters_of_mmdetections(name: str, like: str) -> None:
+    """RetinaMask those of RetinaNet and of a mask head with a channel for the background."""
+    reference = Config.fromfile(Path(mmdet.__file__).parent / '.mim/configs' / like)
+    reference.model.backbone.init_cfg = None
+    expected = [*_on_meta(reference).parameters()]
+    if name == RETINAMASK:
+        with torch.device('meta'):
+            expected += MODELS.build(dict(type='FCNMaskHead', num_classes=81)).parameters()
+    assert sum(p.numel() for p in _model(name).parameters()) == sum(p.numel() for p in expected)
+
+
+@pytest.mark.parametrize('name', ALL)
+def test_counts_classes(name: str) -> None:
+    assert count_classes(_model(name)) == 80
+
+
+@pytest.mark.parametrize('name', ALL)
+def test_data(name: str) -> None:
+    config = _config(name)
+    for loader in (config.train_dataloader, config.val_dataloader, config.test_dataloader):
+        assert loader.dataset.type == 'CenterMaskCocoDataset' and DATASETS.get(loader.dataset.type)
+        assert loader.dataset.data_root == 'data/coco/'
+        assert all(TRANSFORMS.build(transform) for transform in loader.dataset.pipeline)
+    assert config.train_dataloader.sampler.type == 'InfiniteSampler'
+    assert config.test_dataloader == config.val_dataloader and config.test_evaluator == config.val_evaluator
+    assert config.val_evaluator.type == 'CenterMaskCocoMetric' and config.val_evaluator.metric == ['bbox', 'segm']
+    assert not config.auto_scale_lr.enable
+
+
+@pytest.mark.parametrize('name', ALL)
+def test_pipelines(name: str, tmp_path: Path) -> None:
+    """Pictures come out in the sizes of training and testing, with masks of theirs."""
+    make_dataset(tmp_path, 2, seed=0)
+    config = _config(name)
+    sizes = []
+    for loader in (config.train_dataloader, config.test_dataloader):
+        data = loader.dataset
+        data.update(data_root=str(tmp_path), ann_file='annotations.json', data_prefix=dict(img='images/'))
+        data.metainfo = dict(classes=('circle', 'triangle', 'square', 'star', 'cross'))
+        packed = DATASETS.build(data)[0]
+        sizes.append(tuple(packed['inputs'].shape[1:]))
+    if name in YOLACT:
+        assert sizes == [(int(name[7:10]),) * 2] * 2
+    else:
+        assert sizes[0][0] in ((640, 800, 1000) if name == RETINAMASK else range(640, 801)) and sizes[1] == (800, 800)
+
+
+@pytest.mark.parametrize(
+    'name, iterations, steps, images, rate, decay',
+    [
+        (MASK_RCNN[0], 180_000, [120_000, 160_000], 16, 0.02, 1e-4),
+        (MASK_RCNN[1], 270_000, [210_000, 250_000], 16, 0.02, 1e-4),
+        (RETINAMASK, 180_000, [120_000, 160_000], 16, 0.01, 1e-4),
+        *((name, 800_000, [280_000, 600_000, 700_000, 750_000], 8, 1e-3, 5e-4) for name in YOLACT),
+    ],
+)
+def test_schedule(name: str, iterations: int, steps: list[int], images: int, rate: float, decay: float) -> None:
+    """Rates after the warm-up, biases' too, at both sides of each step; images of 8 GPUs, for YOLACT of one."""
+    config = _config(name)
+    assert config.train_cfg.type == 'IterBasedTrainLoop' and config.train_cfg.max_iters == iterations
+    assert config.auto_scale_lr.base_batch_size == images
+    assert config.train_dataloader.batch_size * (1 if name in YOLACT else 8) == images
+    layer = nn.Conv2d(1, 1, 1)
+    schedule = Schedule(config, nn.Sequential(layer))
+    own = {'0.weight': (1, 1), '0.bias': (1, 1) if name in YOLACT else (2, 0)}
+    for iteration in (500, *(at for step in steps for at in (step - 1, step)), iterations - 1):
+        schedule.go_to(iteration)
+        now = rate * 0.1 ** sum(iteration >= step for step in steps)
+        for parameter, settings in schedule.settings().items():
+            factors = own[parameter]
+            assert settings == pytest.approx((now * factors[0], decay * factors[1]), rel=1e-6)
+    assert schedule.wrapper.optimizer.param_groups[0]['momentum'] == 0.9
+
+
+@pytest.mark.parametrize('name', [*MASK_RCNN, RETINAMASK, YOLACT[0]])
+def test_trains_a_step_and_detects(name: str) -> None:
+    """Losses of an image with objects and one without reach every parameter; results have masks of the images' size."""
+    model = _small(name).train()
+    losses = model.loss(*_batch(model, name, OBJECTS, []))
+    total, logged = model.parse_losses(losses)
+    total.backward()
+    assert {key for key in logged if 'loss' in key} == {'loss', 'loss_cls', 'loss_bbox', 'loss_mask'} | (
+        {'loss_rpn_cls', 'loss_rpn_bbox'} if name in MASK_RCNN else {'loss_segm'} if name in YOLACT else set()
+    )
+    assert all(value.isfinite() and (value > 0 or key == 'acc') for key, value in logged.items())
+    assert without_gradient(model) == []
+    assert all(p.grad.isfinite().all() for p in model.parameters() if p.requires_grad)
+
+    with torch.no_grad():
+        results = model.eval().predict(*_batch(model, name, [], []))
+    for result in (r.pred_instances for r in results):
+        assert 0 < len(result) <= 5
+        assert result.masks.shape == (len(result), 128, 128) and result.masks.dtype == torch.bool
+        assert result.bboxes.shape == (len(result), 4) and result.scores.shape == (len(result),)
+
+
+# Mask R-CNN
+
+
+@pytest.mark.parametrize('name', MASK_RCNN)
+def test_mask_rcnn(name: str) -> None:
+    """The input and the backbone of the paper recipe, and maskrcnn-benchmark's settings of the heads."""
+    config, paper = _config(name), _config(name.replace('mask-rcnn', 'centermask'))
+    model, reference = config.model, paper.model
+    for key in ('mean', 'std', 'bgr_to_rgb', 'pad_size_divisor'):
+        assert model.data_preprocessor[key] == reference.data_preprocessor[key]
+    assert dict(model.backbone, out_indices=0) == dict(reference.backbone, out_indices=0)
+    assert read_config(name).model.backbone.init_cfg == (
+        read_config(name.replace('mask-rcnn', 'centermask')).model.backbone.init_cfg
+    )
+    assert config.train_dataloader == paper.train_dataloader and config.test_dataloader == paper.test_dataloader
+
+    built = _model(name)
+    assert built.rpn_head.loss_bbox.beta == pytest.approx(1 / 9)
+    assert built.roi_head.bbox_head.loss_bbox.beta == 1
+    for extractor, size in ((built.roi_head.bbox_roi_extractor, 7), (built.roi_head.mask_roi_extractor, 14)):
+        assert len(extractor.roi_layers) == 4
+        for layer in extractor.roi_layers:
+            assert (layer.output_size, layer.sampling_ratio, layer.aligned) == ((size, size), 2, False)
+    proposals = (model.train_cfg.rpn_proposal, model.test_cfg.rpn, model.test_cfg.rcnn)
+    assert [p.nms.iou_threshold for p in proposals] == [0.7, 0.7, 0.5]
+    assert [p.nms.offset for p in proposals] == [1, 1, 1]
+    assert [p.get('nms_pre') for p in proposals] == [2000, 1000, None]
+    rpn, rcnn = model.train_cfg.rpn, model.train_cfg.rcnn
+    assert (rpn.assigner.pos_iou_thr, rpn.assigner.neg_iou_thr, rcnn.assigner.pos_iou_thr) == (0.7, 0.3, 0.5)
+    assert (rpn.sampler.num, rpn.sampler.pos_fraction, rcnn.sampler.num, rcnn.sampler.pos_fraction) == (
+        *(256, 0.5),
+        *(512, 0.25),
+    )
+    assert (model.test_cfg.rcnn.score_thr, model.test_cfg.rcnn.max_per_img) == (0.05, 100)
+
+
+def test_anchors_of_mask_rcnn() -> None:
+    """The square ones of maskrcnn-benchmark: 32 to 512 pixels, both ends counted, around the first pixels' middle."""
+    anchors = _model(MASK_RCNN[0]).rpn_head.prior_generator.base_anchors
+    squares = [tuple(level[1].tolist()) for level in anchors]
+    assert squares == [
+        (-14, -14, 17, 17),
+        (-28, -28, 35, 35),
+        (-56, -56, 71, 71),
+        (-112, -112, 143, 143),
+        (*(-224, -224, 287, 287),),
+    ]
+
+
+# RetinaMask
+
+
+def test_retinamask() -> None:
+    config, model = _config(RETINAMASK), _model(RETINAMASK)
+    assert isinstance(model, CenterMask) and isinstance(model.bbox_head, RetinaMaskBoxHead)
+    head, roi_head = model.bbox_head, model.roi_head
+    assert (head.loss_cls.gamma, head.loss_cls.alpha, head.cls_out_channels) == (2.0, 0.25, 80)
+    assert isinstance(head.loss_bbox, SelfAdjustingSmoothL1Loss)
+    assert (head.loss_bbox.beta, head.loss_bbox.momentum, head.loss_bbox.loss_weight) == (0.11, 0.9, 1.0)
+    assigner = head.assigner
+    assert (assigner.pos_iou_thr, assigner.neg_iou_thr, assigner.min_pos_iou) == (0.5, 0.4, 0)
+    assert assigner.match_low_quality
+    test = config.model.test_cfg
+    assert (test.score_thr, test.nms_pre, test.max_per_img, test.mask_thr_binary) == (0.05, 1000, 50, 0.5)
+
+    extractor = roi_head.mask_roi_extractor
+    assert (extractor.assignment, extractor.featmap_strides) == ('fpn', [8, 16, 32])
+    for layer in extractor.roi_layers:
+        assert (layer.output_size, layer.sampling_ratio, layer.aligned) == ((14, 14), 2, False)
+    assert isinstance(roi_head.mask_head.spatial_attention, nn.Identity)
+    assert roi_head.mask_iou_head is None
+    resize = config.train_dataloader.dataset.pipeline[3]
+    assert (resize.type, resize.resize_type) == ('RandomChoiceResize', 'FloorResize')
+    assert [tuple(scale) for scale in resize.scales] == [(1333, 640), (1333, 800), (1333, 1000)]
+    paper = _config('centermask_r101_fpn_2x_coco')
+    assert config.model.data_preprocessor == paper.model.data_preprocessor
+    assert config.model.backbone == paper.model.backbone
+    assert config.test_dataloader == paper.test_dataloader
+
+
+def test_anchors_of_retinamask() -> None:
+    """Three scales by three ratios on P3 to P7, 32 to 512 pixels for the square one of the first scale."""
+    generator = _model(RETINAMASK).bbox_head.prior_generator
+    assert generator.num_base_priors == [9] * 5 and [s[0] for s in generator.strides] == [8, 16, 32, 64, 128]
+    for level, size in zip(generator.base_anchors, [32, 64, 128, 256, 512], strict=True):
+        lengths = (level[:, 2:] - level[:, :2] + 1).double()
+        areas = sorted(lengths.prod(1).sqrt().tolist())
+        expected = sorted(size * 2 ** (i / 3) for i in range(3) for _ in range(3))
+        assert areas == pytest.approx(expected, rel=0.03)  # corners are whole pixels
+        ratios = sorted((lengths[:, 1] / lengths[:, 0]).tolist())
+        assert ratios == pytest.approx([0.5] * 3 + [1.0] * 3 + [2.0] * 3, rel=0.06)
+
+
+def _head() -> RetinaMaskBoxHead:
+    config = _config(RETINAMASK).model
+    torch.manual_seed(0)
+    head = MODELS.build(
+        dict(config.bbox_head, in_channels=8, feat_channels=8, num_classes=3, train_cfg=config.train_cfg)
+    )
+    head.init_weights()
+    return head.train()
+
+
+def _features(size: int, images: int = 2) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    return [torch.randn(images, 8, *[-(-size // s)] * 2, generator=generator) for s in (8, 16, 32, 64, 128)]
+
+
+def _sample(objects: list[Object]) -> DetDataSample:
+    return sample(128, 128, objects, pad_shape=(128, 128))
+
+
+def test_losses_of_retinamask() -> None:
+    """The class loss is MMDetection's over positives + images; the box loss sees all positives once an iteration."""
+    head, x = _head(), _features(128)
+    samples = [_sample(OBJECTS), _sample([square(1, 40, 40, 45, 45)])]
+    maps = head(x)
+    truth, metas = [s.gt_instances for s in samples], [s.metainfo for s in samples]
+    seen = []
+    head.loss_bbox.register_forward_hook(
+        lambda module, args, kwargs, out: seen.append((args, kwargs)), with_kwargs=True
+    )
+    losses = head.loss_by_feat(*maps, truth, metas)
+
+    (((predicted, targets), kwargs),) = seen
+    positives = len(predicted)
+    assert len(targets) == positives and kwargs == dict(avg_factor=4 * positives)
+    anchors, valid = head.get_anchors([level.shape[-2:] for level in maps[0]], metas, device='cpu')
+    *_, count = head.get_targets(anchors, valid, truth, metas)
+    assert positives == count > 2
+    error = (predicted - targets).abs().detach()
+    torch.testing.assert_close(head.loss_bbox.running_mean, 0.9 * torch.full((4,), 0.11) + 0.1 * error.mean(0))
+    torch.testing.assert_close(head.loss_bbox.running_var, 0.1 * error.var(0))
+
+    head.loss_bbox = MODELS.build(dict(type='L1Loss'))
+    plain = AnchorHead.loss_by_feat(head, *maps, truth, metas)
+    torch.testing.assert_close(losses['loss_cls'] * (count + 2), sum(plain['loss_cls']) * count)
+    torch.testing.assert_close((predicted - targets).abs().sum(), sum(plain['loss_bbox']) * count)
+
+
+def test_best_anchor_of_a_small_object_is_positive() -> None:
+    """5 pixels wide: no anchor overlaps it by half."""
+    head = _head()
+    head.loss_bbox.forward = lambda predicted, targets, avg_factor: torch.tensor(float(len(targets)))
+    small = _sample([square(1, 40, 40, 45, 45)])
+    assert head.loss_by_feat(*head(_features(128, 1)), [small.gt_instances], [small.metainfo])['loss_bbox'] >= 1
+
+
+def test_retinamask_without_objects() -> None:
+    head = _head()
+    empty = [_sample([]) for _ in range(2)]
+    losses = head.loss_by_feat(*head(_features(128)), [s.gt_instances for s in empty], [s.metainfo for s in empty])
+    assert losses['loss_cls'] > 0 and losses['loss_bbox'] == 0
+    sum(losses.values()).backward()
+    assert without_gradient(head) == []
+
+
+def test_mixed_precision_of_retinamask() -> None:
+    """Anchors in bfloat16 would be off by pixels."""
+    model = _small(RETINAMASK).train()
+    with torch.autocast('cpu', torch.bfloat16):
+        losses = model.loss(*_batch(model, RETINAMASK, OBJECTS))
+        (result,) = model.eval().predict(*_batch(model, RETINAMASK, []))
+    assert all(loss.isfinite() for loss in losses.values())
+    assert result.pred_instances.bboxes.dtype == torch.float32
+    sum(losses.values()).backward()
+    assert without_gradient(model) == []
+
+
+def test_retinamask_detects_at_most_as_many_as_each_phase_wants(monkeypatch: pytest.MonkeyPatch) -> None:
+    """100 in training, 50 in testing; here 7 and 5."""
+    model = _small(RETINAMASK).train()
+    model.train_cfg['max_per_img'] = 7
+    seen, loss = [], model.roi_head.loss
+    monkeypatch.setattr(
+        model.roi_head, 'loss', lambda x, found, samples: (seen.extend(found), loss(x, found, samples))[1]
+    )
+    model.loss(*_batch(model, RETINAMASK, OBJECTS))
+    assert len(seen[0]) == 7 and not seen[0].bboxes.requires_grad
+    (result,) = model.eval().predict(*_batch(model, RETINAMASK, []))
+    assert len(result.pred_instances) == 5
+
+
+@pytest.mark.slow
+def test_retinamask_trains_resumes_and_is_tested(
+    tiny_config: Path, tools: Callable[[str], Callable], tmp_path: Path
+) -> None:
+    """Under this project's commands, with the statistics of its box loss in the checkpoint."""
+    shapes = tiny_config.parent / 'shapes'
+    config = tmp_path / 'retinamask.py'
+    config.write_text(f"""
+_base_ = '{CONFIGS}/{RETINAMASK}.py'
+data = dict(ann_file='annotations.json', data_prefix=dict(img='images/'))
+data['metainfo'] = dict(classes=('circle', 'triangle', 'square', 'star', 'cross'))
+data['pipeline'] = [
+    dict(step, scales=[(160, 160)]) if 'scales' in step else dict(step, scale=(160, 160)) if 'scale' in step else step
+    for step in _base_.train_pipeline
+]
+test = [dict(step, scale=(160, 160)) if 'scale' in step else step for step in _base_.test_pipeline]
+own = dict(num_workers=0, persistent_workers=False)
+train_dataloader = dict(dataset=dict(data, data_root='{shapes}/train'), **own)
+val_dataloader = dict(dataset=dict(data, data_root='{shapes}/val', pipeline=test), **own)
+test_dataloader = val_dataloader
+val_evaluator = dict(ann_file='{shapes}/val/annotations.json')
+test_evaluator = val_evaluator
+model = dict(
+    num_classes=5,
+    backbone=dict(depth=50, base_channels=8, init_cfg=None),
+    neck=dict(in_channels=[64, 128, 256]),
+    test_cfg=dict(score_thr=0.001),
+)
+train_cfg = dict(max_iters=2, val_interval=2)
+default_hooks = dict(logger=dict(interval=1), checkpoint=dict(interval=1))
+""")
+    work_dir = tmp_path / 'run'
+    tools('train')([str(config), '--work-dir', str(work_dir)])
+    first, second = (
+        torch.load(work_dir / f'iter_{i}.pth', weights_only=True)['state_dict']['bbox_head.loss_bbox.running_mean']
+        for i in (1, 2)
+    )
+    assert not torch.equal(first, second)
+    tools('test')([str(config), str(work_dir / 'iter_2.pth'), '--work-dir', str(tmp_path / 'test')])
+    assert list((tmp_path / 'test').rglob('*.json'))
+    tools('train')([str(config), '--work-dir', str(work_dir), '--resume', '--cfg-options', 'train_cfg.max_iters=3'])
+    assert (work_dir / 'iter_3.pth').exists()
+
+
+# YOLACT
+
+SIZES = {
+    YOLACT[0]: (400, [17, 34, 69, 139, 279], 100),
+    YOLACT[1]: (550, [24, 48, 96, 192, 384], 100),
+    YOLACT[2]: (550, [24, 48, 96, 192, 384], 100),
+    YOLACT[3]: (700, [30, 61, 122, 244, 488], 300),
+}
+
+
+@pytest.mark.parametrize('name', YOLACT)
+def test_yolact(name: str) -> None:
+    """Anchors of int(s · S / 550) pixels, ratios 1, 1/2, 2, on the levels that a picture of S pixels really has."""
+    size, lengths, masks = SIZES[name]
+    assert lengths == [int(s * size / 550) for s in (24, 48, 96, 192, 384)]
+    model = _model(name)
+    assert model.mask_head.max_masks_to_train == masks
+    assert len(model.backbone.layer3) == (6 if 'r50' in name else 23)
+    generator = model.bbox_head.prior_generator
+    for level, length in zip(generator.base_anchors, lengths, strict=True):
+        sides = (level[:, 2:] - level[:, :2]).double()
+        assert sides.prod(1).sqrt().tolist() == pytest.approx([length] * 3, rel=1e-5)
+        assert sorted((sides[:, 1] / sides[:, 0]).tolist()) == pytest.approx([0.5, 1.0, 2.0], rel=1e-4)
+    features = model.extract_feat(torch.empty(1, 3, size, size, device='meta'))
+    for feature, (stride, _), (x, y) in zip(features, generator.strides, generator.centers, strict=True):
+        assert feature.shape[-2:] == (round(size / stride),) * 2
+        assert x == y == pytest.approx(stride / 2)
+
+
+@pytest.mark.parametrize('name', YOLACT)
+def test_warm_up_of_yolact(name: str) -> None:
+    schedule = Schedule(_config(name), nn.Sequential(nn.Conv2d(1, 1, 1, bias=False)))
+    for iteration, rate in ((0, 1e-4), (250, 5.5e-4), (499, 9.982e-4), (500, 1e-3)):
+        schedule.go_to(iteration)
+        assert schedule.settings()['0.weight'][0] == pytest.approx(rate, rel=1e-6)
+
+
+def test_backbones_of_yolact_start_from_imagenet() -> None:
+    starts = [read_config(name).model.backbone.init_cfg.checkpoint for name in YOLACT]
+    assert starts == [f'torchvision://resnet{101 if "r101" in name else 50}' for name in YOLACT]

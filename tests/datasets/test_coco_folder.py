@@ -1,0 +1,189 @@
+"""Which files of a folder train and validate, how one file is split, and every way a folder can be wrong."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+
+from centermask.datasets.coco_folder import OwnData, find_data
+from centermask.utils.errors import InputError
+
+
+def content(ids: Sequence[int | str], classes: Sequence[str] = ('cat', 'dog'), empty: Sequence[int] = ()) -> dict:
+    """An object on each image, of the classes in turn, but none on the ``empty`` ones."""
+    return {
+        'categories': [{'id': 9 - i, 'name': name} for i, name in enumerate(classes)],
+        'images': [{'id': i, 'file_name': f'{i}.jpg', 'width': 8, 'height': 8} for i in ids],
+        'annotations': [
+            {'id': n, 'image_id': i, 'category_id': 9 - n % len(classes), 'bbox': [1, 1, 5, 5]}
+            for n, i in enumerate(ids)
+            if i not in empty
+        ],
+    }
+
+
+@pytest.fixture
+def put(tmp_path: Path) -> Callable:
+    """Write an annotation file, and its images into a folder."""
+
+    def put(name: str, of: dict, images: str | None = None) -> None:
+        (tmp_path / 'DIR' / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / 'DIR' / name).write_text(json.dumps(of))
+        for image in of['images'] if images is not None else ():
+            path = tmp_path / 'DIR' / images / image['file_name']
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+
+    return put
+
+
+@pytest.fixture
+def find(tmp_path: Path) -> Callable[..., OwnData]:
+    return lambda **arguments: find_data(tmp_path / 'DIR', tmp_path / 'run', **arguments)
+
+
+@pytest.mark.parametrize(
+    ('files', 'folders'),
+    [
+        (('train.json', 'val.json'), ('train', 'val')),
+        (('train.json', 'val.json'), ('images/train', 'images/val')),
+        (('train.json', 'val.json'), ('images', 'images')),
+        (('train.json', 'val.json'), ('', '')),
+        (('annotations/instances_train.json', 'annotations/instances_val.json'), ('images/train', 'images/val')),
+        (('annotations/instances_train2017.json', 'annotations/instances_val2017.json'), ('train2017', 'val2017')),
+        (
+            ('annotations/instances_train2017.json', 'annotations/instances_val2017.json'),
+            ('images/train', 'images/val'),
+        ),
+        (('annotations/instances_train2017.json', 'annotations/instances_val2017.json'), ('train', 'val')),
+    ],
+)
+def test_layouts(put, find, tmp_path: Path, files: tuple[str, str], folders: tuple[str, str]) -> None:
+    put(files[0], content(range(6), empty=[2]), folders[0])
+    put(files[1], content(range(6, 9)), folders[1])
+    data = find()
+    for split, file, folder, ids in zip(
+        (data.train, data.val), files, folders, ([0, 1, 3, 4, 5], [6, 7, 8]), strict=True
+    ):
+        assert (split.ann_file, split.images) == (tmp_path / 'DIR' / file, tmp_path / 'DIR' / folder)
+        assert split.image_ids == ids
+    assert data.classes == ('dog', 'cat') and data.remarks == []
+
+
+def test_one_file_is_split_by_image(put, find, tmp_path: Path) -> None:
+    put('anything.json', content(range(300), empty=range(100)), 'images')
+    before = sorted((tmp_path / 'DIR').rglob('*'))
+    data = find()
+    parts = [json.loads(split.ann_file.read_text()) for split in (data.train, data.val)]
+    ids = [{image['id'] for image in part['images']} for part in parts]
+    assert not ids[0] & ids[1] and ids[0] | ids[1] == set(range(300))
+    assert 0.1 < len(ids[1]) / 300 < 0.3
+    for part, split, of_part in zip(parts, (data.train, data.val), ids, strict=True):
+        assert {a['image_id'] for a in part['annotations']} == {i for i in of_part if i >= 100} == set(split.image_ids)
+        assert split.images == tmp_path / 'DIR/images' and split.ann_file.parent == tmp_path / 'run/data'
+    assert sorted((tmp_path / 'DIR').rglob('*')) == before
+    assert len(data.remarks) == 1 and 'is split by image: ' in data.remarks[0]
+    # Without most of the images the others stay where they were.
+    put('anything.json', content(range(200, 300)))
+    fewer = find()
+    assert {image['id'] for image in json.loads(fewer.val.ann_file.read_text())['images']} == ids[1] & set(
+        range(200, 300)
+    )
+
+
+@pytest.mark.parametrize('ids', [('a', 'b'), (1, 2), (3, 4), (5, 6, 7)])
+def test_few_images_leave_no_part_empty(put, find, ids: tuple) -> None:
+    put('train.json', content(ids, classes=['cat']), 'train')
+    data = find()
+    assert data.train.image_ids and data.val.image_ids
+    assert sorted(data.train.image_ids + data.val.image_ids) == list(ids)
+
+
+def test_class_that_only_validates_is_named(put, find) -> None:
+    put('one.json', content([1, 2]), '')
+    assert any('The part to train on has no object of ' in remark for remark in find().remarks)
+
+
+def test_validation_data_alone_are_enough_to_test(put, find) -> None:
+    put('val.json', content(range(3)), 'val')
+    data = find(training=False)
+    assert data.train is None and data.val.image_ids == [0, 1, 2]
+    with pytest.raises(InputError, match=r'val\.json has no training data beside it, add train\.json'):
+        find()
+
+
+def test_images_in_both_parts_are_named(put, find) -> None:
+    put('train.json', content(range(4)), 'images')
+    put('val.json', content(range(3, 6)), 'images')
+    assert find().remarks == ['1 images are in the training and in the validation data: the AP will be too good.']
+
+
+def test_classes_of_the_validation_data_alone(put, find, tmp_path: Path) -> None:
+    """Their objects are counted; a class without objects is nothing to speak of."""
+    put('train.json', content(range(4), classes=['cat', 'dog']), 'train')
+    val = content(range(5), classes=['cat', 'dog', 'bird'])
+    val['categories'].append({'id': 1, 'name': 'fish'})
+    put('val.json', val, 'val')
+    data, folder = find(), tmp_path / 'DIR'
+    assert data.classes == ('dog', 'cat') and data.remarks == [
+        f'1 of the 5 objects of {folder}/val.json are of bird, which {folder}/train.json has not: '
+        'they are left out of the validation.'
+    ]
+
+
+def _two_files(put: Callable, **changes: dict) -> None:
+    for name in ('train', 'val'):
+        put(f'{name}.json', {**content([1, 2]), **changes.get(name, {})}, name)
+
+
+WRONG = {
+    'no folder': (lambda put: None, r'DIR: there is no such folder, name one that holds train\.json'),
+    'empty': (lambda put: put('images/x.txt', {'images': []}), 'no annotations there, it must hold train.json and'),
+    'several files': (
+        lambda put: [put(name, content([1, 2]), '') for name in ('a.json', 'b.json')],
+        r'a\.json, .*b\.json could each be the annotations',
+    ),
+    'several years': (
+        lambda put: [put(f'annotations/instances_train{year}.json', content([1, 2]), '') for year in (2014, 2017)],
+        r'instances_train2014\.json, .*2017\.json could each be the train annotations',
+    ),
+    'a list': (lambda put: put('train.json', []), r'train\.json is not in COCO format: it must hold an object'),
+    'no lists': (lambda put: put('train.json', {'images': []}), r'train\.json is not in COCO format'),
+    'no images': (lambda put: put('train.json', {**content([]), 'images': []}), r'train\.json lists no images'),
+    'images elsewhere': (lambda put: put('train.json', content([1, 2]), 'photos'), r'one is 1\.jpg, are in none of'),
+    'one image': (lambda put: put('train.json', content([1]), ''), r'has 1 images with objects, and some must be kept'),
+    'no objects': (lambda put: put('train.json', content([1, 2], empty=[1, 2]), ''), 'has 0 images with objects'),
+    'other classes': (
+        lambda put: _two_files(put, val={'categories': [{'id': 9, 'name': 'cat'}]}),
+        r'val\.json has no category dog, which .*train\.json has: give both',
+    ),
+    'ids of two kinds': (
+        lambda put: put('train.json', {**content([1, 2]), 'categories': [{'id': i, 'name': str(i)} for i in (9, 'a')]}),
+        r'train\.json has ids of "categories" that are numbers and others that are text: make all of them numbers\.',
+    ),
+    'other classes alone': (
+        lambda put: _two_files(
+            put,
+            train={'categories': [{'id': 9, 'name': 'cat'}]},
+            val={'annotations': content([1, 3])['annotations'][1:]},
+        ),
+        r'1 of the 1 objects of .*val\.json are of dog, which .*train\.json has not: give both files the same',
+    ),
+    'entry without a field': (
+        lambda put: _two_files(put, val={'annotations': [{'id': 1}]}),
+        r'val\.json is not in COCO format: entry 0 of "annotations" has no valid "image_id"',
+    ),
+}
+
+
+@pytest.mark.parametrize('case', WRONG)
+def test_wrong_folder_is_one_sentence(put, find, case: str, tmp_path: Path) -> None:
+    prepare, words = WRONG[case]
+    prepare(put)
+    with pytest.raises(InputError, match=words) as caught:
+        find()
+    assert 'DIR' in str(caught.value) and '\n' not in str(caught.value)
+    assert not (tmp_path / 'run').exists()

@@ -1,0 +1,88 @@
+"""The frame of the command lines: options, folders and exit codes."""
+
+import argparse
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from torch.utils.data import DataLoader, Dataset
+
+from centermask.engine import launch
+from centermask.utils.errors import InputError, RunError
+
+
+def _raise(error: Exception, cause: Exception | None = None) -> Callable[[], None]:
+    def command() -> None:
+        raise error from cause
+
+    return command
+
+
+@pytest.mark.parametrize(
+    ('command', 'code', 'text'),
+    [
+        (lambda: None, 0, ''),
+        (_raise(InputError('This is bad.')), 2, 'error: This is bad.\n'),
+        (_raise(RunError('This went bad.')), 1, 'error: This went bad.\n'),
+        (_raise(TypeError('Head: This is bad.'), InputError('This is bad.')), 2, 'error: This is bad.\n'),
+        (_raise(KeyboardInterrupt()), 130, 'interrupted\n'),
+    ],
+)
+def test_exit_codes(command: Callable, code: int, text: str, capsys: pytest.CaptureFixture) -> None:
+    assert launch.run(command) == code
+    assert capsys.readouterr().err == text
+
+
+def test_bugs_keep_their_traceback() -> None:
+    with pytest.raises(ZeroDivisionError):
+        launch.run(lambda: 1 / 0)
+
+
+class Broken(Dataset):
+    """A data set of which no image can be read."""
+
+    def __len__(self) -> int:
+        return 1
+
+    def __getitem__(self, index: int) -> None:
+        raise RunError('The image a.jpg is broken: replace it.')
+
+
+def test_errors_of_a_loaders_worker(capsys: pytest.CaptureFixture) -> None:
+    assert launch.run(lambda: list(DataLoader(Broken(), num_workers=1))) == 1
+    assert capsys.readouterr().err == 'error: The image a.jpg is broken: replace it.\n'
+
+
+def test_reports_to_torchrun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    report = tmp_path / 'error.json'
+    monkeypatch.setenv('TORCHELASTIC_ERROR_FILE', str(report))
+    assert launch.run(_raise(InputError('This is bad.'))) == 2
+    content = json.loads(report.read_text())
+    assert (content['message'], content['foreseen']) == ('This is bad.', True)
+    assert launch.run(lambda: 1 / 0) == 1
+    content = json.loads(report.read_text())
+    assert 'ZeroDivisionError' in content['message'] and not content['foreseen']
+    assert capsys.readouterr().err == ''
+
+
+def test_words_without_value(capsys: pytest.CaptureFixture) -> None:
+    parser = argparse.ArgumentParser()
+    launch.add_config_options(parser)
+    assert parser.parse_args(['--cfg-options', 'a.b=1', 'c=[1,2]']).cfg_options == {'a.b': 1, 'c': [1, 2]}
+    assert parser.parse_args([]).cfg_options == {}
+    with pytest.raises(SystemExit) as stop:
+        parser.parse_args(['--cfg-options', 'a.b'])
+    assert stop.value.code == 2 and 'KEY=VALUE' in capsys.readouterr().err
+
+
+def test_folders_that_cannot_be_written_to(tmp_path: Path) -> None:
+    launch.require_writable(tmp_path / 'new/folder', '--work-dir')
+    assert list((tmp_path / 'new/folder').iterdir()) == []
+    (tmp_path / 'file').write_text('')
+    with pytest.raises(
+        InputError, match=r'The folder .*/file/folder can.t be written to .*: give another one by --out'
+    ):
+        launch.require_writable(tmp_path / 'file/folder', '--out')
+    with pytest.raises(InputError, match='File exists'):
+        launch.require_writable(tmp_path / 'file', '--out')

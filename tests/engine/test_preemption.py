@@ -1,0 +1,59 @@
+"""SIGTERM and SIGINT during a training."""
+
+import os
+import signal
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from centermask.engine.checkpoint_hook import CheckpointHook
+from centermask.engine.preemption import Interruption, InterruptionHook
+
+
+def test_signals_are_remembered_and_then_as_before(capfd: pytest.CaptureFixture) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with Interruption() as interruption:
+        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGTERM)  # schedulers repeat it
+    assert interruption.number == signal.SIGTERM and signal.getsignal(signal.SIGTERM) is before
+    assert capfd.readouterr().err == 'SIGTERM: the training ends after this iteration\n'
+
+
+def test_a_second_ctrl_c_ends_at_once(capfd: pytest.CaptureFixture) -> None:
+    with Interruption():
+        os.kill(os.getpid(), signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+    assert 'SIGINT: the training ends after this iteration; Ctrl-C again ends it at once' in capfd.readouterr().err
+
+
+def test_what_nohup_ignores_stays_ignored() -> None:
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with Interruption() as interruption:
+            os.kill(os.getpid(), signal.SIGINT)
+        assert interruption.number is None and signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.parametrize(('saved_at', 'processes', 'ends'), [(8, 1, True), (6, 1, False), (8, 2, False)])
+def test_a_validation_ends_early_only_after_a_checkpoint_of_its_iteration(
+    saved_at: int, processes: int, ends: bool, tmp_path: Path
+) -> None:
+    """Else it goes on, and the training ends after the next iteration."""
+    interruption = Interruption()
+    interruption.number = signal.SIGTERM
+    hook = CheckpointHook(by_epoch=False)
+    hook.last_ckpt = str(tmp_path / f'iter_{saved_at}.pth')
+    lines: list[str] = []
+    runner = SimpleNamespace(hooks=[hook], iter=8, world_size=processes, logger=SimpleNamespace(info=lines.append))
+    if ends:
+        with pytest.raises(SystemExit) as end:
+            InterruptionHook(interruption).after_val_iter(runner, 0)
+        assert end.value.code == 143
+        assert lines == [f'Ended by SIGTERM after iteration 8: --resume goes on from {hook.last_ckpt}.']
+    else:
+        InterruptionHook(interruption).after_val_iter(runner, 0)
+        assert not lines

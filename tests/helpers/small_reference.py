@@ -1,0 +1,61 @@
+"""Files such as a reference's, of a small model: what it computes itself."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+from mmengine.config import Config
+from helpers.small_model import Object, picture, small_model_config, square, truth
+
+from parity.inputs import read_inputs
+from parity.model import build_reference_model
+from parity.outputs import Arrays, compute
+from parity.synthetic import fingerprint
+
+ONE = [square(1, 20, 12, 70, 60)]
+THREE = [square(0, 10, 10, 50, 40), square(2, 60, 20, 120, 90), square(1, 4, 50, 44, 92)]
+
+
+def write_inputs(folder: Path) -> Path:
+    """Write two images with one and three objects of three classes, and return the file."""
+    arrays: Arrays = {
+        'boxes': np.array([[20, 12, 70, 60], [3, 5, 20, 30], [40, 8, 126, 90]], np.float32),
+        'labels': np.array([1, 0, 2]),
+    }
+    polygons = {}
+
+    def add(suffix: str, objects: list[Object]) -> None:
+        instances = truth(objects, 96, 128)
+        arrays[f'image{suffix}'] = picture(96, 128, len(objects)).permute(1, 2, 0).numpy()
+        arrays[f'gt_boxes{suffix}'] = instances.bboxes.numpy()
+        arrays[f'gt_labels{suffix}'] = instances.labels.numpy()
+        polygons[f'gt_polygons{suffix}'] = [shape for _, shape in objects]
+
+    add('', ONE)
+    add('2', THREE)
+    path = folder / 'inputs.npz'
+    np.savez(path, **arrays)
+    path.with_suffix('.json').write_text(json.dumps(polygons))
+    return path
+
+
+def write_config(folder: Path, recipe: str = 'star', changes: dict | None = None) -> Path:
+    """Write the config of a small model and return the file."""
+    path = folder / 'config.py'
+    Config(dict(model=small_model_config(recipe, changes), custom_imports=dict(imports=['centermask']))).dump(path)
+    return path
+
+
+def computed_by(config: Path, inputs: Path) -> Arrays:
+    """What the model of a config computes."""
+    return compute(*build_reference_model(Config.fromfile(config)), read_inputs(inputs))
+
+
+def as_in_files(computed: Arrays) -> Arrays:
+    """The arrays as a reference writes them: maps as fingerprints, gradients of what it trains."""
+    maps = ('backbone.', 'fpn.', 'fcos.', 'roi.', 'det.mask_probs', 'bias3.det.mask_probs')
+    return {
+        name: fingerprint(array) if name.startswith(maps) else array
+        for name, array in computed.items()
+        if not ('grad.' in name and np.isnan(array))
+    }

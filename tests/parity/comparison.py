@@ -1,0 +1,177 @@
+"""Does a model compute what a reference computed?"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+from mmengine.config import Config
+from scipy.optimize import linear_sum_assignment
+
+from centermask.detector import CenterMask
+from centermask.utils.errors import InputError
+from parity.inputs import Inputs
+from parity.model import build_reference_model
+from parity.outputs import Arrays, compute
+from parity.synthetic import fingerprint
+from centermask.vovnet import VARIANTS, OSAModule
+
+# In standard deviations of the array: so much the references' own mask logits differ between one thread and two. Of a
+# number near 0 rounding is all that there is.
+NOISE = 4e-6
+# Where exactly 0 is expected of a loss or a gradient.
+NEAR_ZERO = 1e-6
+GRADIENTS, GRADIENTS_OF_99 = 5e-3, 1e-2
+
+# How arrays are compared, the first that matches: a name, the unit of the deviation, the largest one.
+KINDS: tuple[tuple[str, str, float], ...] = (
+    (r'backbone\..*|fpn\..*', 'std', 5e-5),
+    (r'fcos\..*|roi\.features|(bias3\.)?det\.mask_probs', 'std', 3e-4),
+    (r'mask\.(logits|iou)|.*\.mask_scores', 'ratio with noise', 1e-4),
+    (r'.*\.scores', 'ratio', 1e-4),
+    (r'.*\.boxes', 'pixels', 0.01),
+    (r'.*\.mask_areas', 'pixels', 2),
+    (r'.*\.labels|.*train\.positives', 'number', 0),
+    (r'(.*\.)?loss\..*', 'ratio', 1e-4),
+    (r'(.*\.)?grad\..*', 'ratio', GRADIENTS),
+)
+# What a model without mask scoring has not; references may leave it out or empty.
+OF_MASK_SCORING = re.compile(r'mask\.iou|.*\bloss\.maskiou|.*\.mask_scores')
+
+
+class Row(NamedTuple):
+    """One array: how far the model's is from the reference's, in a unit of which so much is allowed."""
+
+    name: str
+    deviation: float
+    tolerance: float
+    unit: str
+    problem: str = ''
+
+    @property
+    def ok(self) -> bool:
+        return not self.problem and self.deviation <= self.tolerance  # not a number: not ok
+
+    def __str__(self) -> str:
+        if self.problem:
+            return f'{self.name:75} {self.problem}'
+        verdict = 'ok' if self.ok else 'BEYOND'
+        return f'{self.name:75} {self.deviation:9.2e} {self.tolerance:9.2e}  {self.unit:16} {verdict}'
+
+
+def compare_with_reference(cfg: Config, expected: Arrays, inputs: Inputs) -> list[Row]:
+    """Compare the model of a config, with synthetic weights, with every array that a reference computed.
+
+    Args:
+        cfg: the config.
+        expected: arrays by name.
+        inputs: what they were computed from.
+
+    Returns:
+        A row for each expected array and then for each that should have been there.
+
+    Raises:
+        InputError: the config's model can't be compared, or not on these inputs.
+    """
+    model, recipe = build_reference_model(cfg)
+    classes = model.bbox_head.num_classes
+    largest = max(labels.max() for labels in (inputs.single.labels, inputs.multi.labels, inputs.roi_labels))
+    if largest >= classes:
+        raise InputError(
+            f'The inputs have an object of class {largest} and the model of {cfg.filename} has {classes} classes: give '
+            'the config of the model that the numbers are of.'
+        )
+    tolerance = GRADIENTS_OF_99 if _is_vovnet_99(model) else GRADIENTS
+    has_scoring = model.roi_head.mask_iou_head is not None
+    return compare(compute(model, recipe, inputs), expected, has_scoring, tolerance)
+
+
+def _is_vovnet_99(model: CenterMask) -> bool:
+    """Whether the backbone is the deepest, of which rounding moves the gradients most."""
+    modules = sum(isinstance(part, OSAModule) for part in model.backbone.modules())
+    return modules == sum(VARIANTS['99'].blocks_per_stage)
+
+
+def compare(
+    computed: Mapping[str, np.ndarray],
+    expected: Mapping[str, np.ndarray],
+    mask_scoring: bool = True,
+    gradient_tolerance: float = GRADIENTS,
+) -> list[Row]:
+    """Compare arrays by name.
+
+    Detections are matched by label and box, as neighbouring scores may change places. Of gradients the expected ones
+    count, at least one for each training step; of everything else each.
+
+    Args:
+        computed: what :func:`~parity.outputs.compute` returns.
+        expected: what the reference computed.
+        mask_scoring: whether the model has a mask scoring head.
+        gradient_tolerance: of L2 norms, as a part of them.
+    """
+    computed = _in_expected_order(computed, expected)
+    rows = []
+    for name, reference in expected.items():
+        if not mask_scoring and OF_MASK_SCORING.fullmatch(name) and not reference.size:
+            rows.append(Row(name, 0, 0, 'empty, as is right without mask scoring'))
+        elif name not in computed:
+            rows.append(Row(name, np.nan, 0, '', 'MISSING: the model has no such array'))
+        else:
+            rows.append(_row(name, computed[name], reference, gradient_tolerance))
+    for name in computed:
+        optional = 'grad.' in name or (not mask_scoring and OF_MASK_SCORING.fullmatch(name))
+        if name not in expected and not optional:
+            rows.append(Row(name, np.nan, 0, '', 'MISSING: the file has no such array'))
+    for step in ('', 'multi.', 'bias3.'):
+        if not any(name.startswith(f'{step}grad.') for name in expected):
+            rows.append(Row(f'{step}grad.*', np.nan, 0, '', 'MISSING: the file has none of them'))
+    return rows
+
+
+def _row(name: str, ours: np.ndarray, reference: np.ndarray, gradient_tolerance: float) -> Row:
+    unit, tolerance = next((unit, limit) for pattern, unit, limit in KINDS if re.fullmatch(pattern, name))
+    if 'grad.' in name:
+        tolerance = gradient_tolerance
+    if unit == 'std':
+        ours = fingerprint(ours)
+    if ours.shape != reference.shape:
+        problem = f'BEYOND: its shape is {ours.shape}, expected is {reference.shape}'
+        return Row(name, np.inf, tolerance, unit, problem)
+    if not reference.size:
+        return Row(name, 0, tolerance, unit)
+    ours, reference = ours.astype(np.float64), reference.astype(np.float64)
+    deviation, size = np.abs(ours - reference), np.abs(reference)
+    if unit == 'ratio' and not reference.any():
+        return Row(name, deviation.max(), NEAR_ZERO, 'absolute')
+    if unit == 'std':
+        scale = reference[1]
+    elif unit == 'ratio with noise':
+        scale = size + NOISE / tolerance * reference.std()
+    elif unit == 'ratio':
+        scale = size
+    else:
+        scale = 1.0
+    with np.errstate(divide='ignore', invalid='ignore'):
+        deviation = np.where(deviation == 0, 0, deviation / scale)  # of a map that is 0 throughout, too
+    return Row(name, deviation.max(), tolerance, unit)
+
+
+def _in_expected_order(computed: Mapping[str, np.ndarray], expected: Mapping[str, np.ndarray]) -> Arrays:
+    """Return the computed arrays with detections in the order of the expected ones, where there are as many."""
+    ordered = dict(computed)
+    for group in ('det.', 'raw.', 'bias3.det.', 'bias3.raw.'):
+        keys = [f'{group}{kind}' for kind in ('boxes', 'labels', 'scores')]
+        if any(
+            key not in computed or key not in expected or computed[key].shape != expected[key].shape for key in keys
+        ):
+            continue
+        (our_boxes, boxes), (our_labels, labels), (our_scores, scores) = (
+            (computed[key].astype(np.float64), expected[key].astype(np.float64)) for key in keys
+        )
+        cost = np.abs(boxes[:, None] - our_boxes).max(-1, initial=0) + np.abs(scores[:, None] - our_scores)
+        cost += 1e6 * (labels[:, None] != our_labels)
+        order = linear_sum_assignment(np.nan_to_num(cost, nan=1e9))[1]
+        ordered |= {name: array[order] for name, array in computed.items() if name.startswith(group)}
+    return ordered

@@ -1,0 +1,45 @@
+"""Run-length encoded masks where lists of RLEs and where arrays of masks are wanted."""
+
+import json
+import pickle
+
+import numpy as np
+import torch
+from mmdet.structures.mask import encode_mask_results
+from mmengine.structures import InstanceData
+
+from centermask.structures.rle_masks import EncodedMasks
+
+PIXELS = np.random.default_rng(0).random((3, 5, 7)) > 0.5
+RLES = encode_mask_results(PIXELS)
+
+
+def _masks() -> EncodedMasks:
+    return EncodedMasks(RLES, (5, 7))
+
+
+def test_is_a_sequence_of_rles() -> None:
+    masks = _masks()
+    assert len(masks) == 3 and list(masks) == RLES and masks[-1]['counts'] == RLES[-1]['counts']
+    assert list(masks[1:]) == RLES[1:] and masks[:0].shape == (0, 5, 7)
+    assert json.loads(json.dumps({**masks[0], 'counts': ''})) == {'size': [5, 7], 'counts': ''}
+    assert list(pickle.loads(pickle.dumps(masks))) == RLES
+
+
+def test_is_decoded_where_an_array_is_wanted() -> None:
+    masks = _masks()
+    assert masks.shape == PIXELS.shape
+    np.testing.assert_array_equal(masks[1].decode(), PIXELS[1])
+    np.testing.assert_array_equal(masks[1][2:, 3], PIXELS[1, 2:, 3])
+    np.testing.assert_array_equal(masks.astype(bool), PIXELS)
+    assert torch.equal(masks.cpu(), torch.from_numpy(PIXELS))
+    assert encode_mask_results(masks.numpy()) == RLES
+
+
+def test_shares_the_fate_of_its_instances() -> None:
+    instances = InstanceData(masks=_masks(), scores=torch.tensor([0.1, 0.9, 0.5]))
+    assert list(instances[instances.scores > 0.3].masks) == RLES[1:]
+    assert list(instances[torch.tensor([2, 0])].masks) == [RLES[2], RLES[0]]
+    assert instances[instances.scores > 1].masks.shape == (0, 5, 7)
+    assert list(InstanceData.cat([instances, instances]).masks) == RLES * 2
+    assert list(instances.cpu().numpy().masks) == RLES

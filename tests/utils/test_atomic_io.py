@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+import pytest
+
+from centermask.utils.errors import InputError, RunError
+from centermask.utils.atomic_io import replaced_when_done, write_aside
+
+
+def made_here(folder):
+    return (folder / 'mark').exists()
+
+
+def write(out):
+    with replaced_when_done(out, made_here) as folder:
+        (folder / 'mark').touch()
+
+
+def test_takes_the_place_of_nothing_an_empty_folder_or_its_own(tmp_path):
+    out = tmp_path / 'a' / 'out'
+    write(out)
+    (out / 'old').touch()
+    write(out)
+    assert [path.name for path in out.iterdir()] == ['mark']
+    (tmp_path / 'empty').mkdir()
+    write(tmp_path / 'empty')
+    assert made_here(tmp_path / 'empty')
+    assert [path.name for path in out.parent.iterdir()] == ['out']
+
+
+@pytest.mark.parametrize('foreign', ['file', 'folder'])
+def test_leaves_alone_what_is_not_its_own(tmp_path, foreign):
+    out = tmp_path / 'out'
+    kept = out
+    if foreign == 'folder':
+        out.mkdir()
+        kept = out / 'thesis.txt'
+    kept.write_text('years of work')
+    with pytest.raises(InputError, match=r'out exists .* name another folder'):
+        write(out)
+    assert kept.read_text() == 'years of work'
+
+
+def test_an_error_leaves_what_was_there(tmp_path):
+    out = tmp_path / 'out'
+    write(out)
+    with pytest.raises(ValueError, match='half way'), replaced_when_done(out, made_here):
+        raise ValueError('half way')
+    assert made_here(out)
+    assert [path.name for path in tmp_path.iterdir()] == ['out']
+
+
+def test_a_place_that_can_not_be_written(tmp_path):
+    (tmp_path / 'file').touch()
+    with pytest.raises(InputError, match='can not be written'):
+        write(tmp_path / 'file' / 'out')
+
+
+@pytest.mark.parametrize(
+    ('error', 'why'),
+    [(OSError(28, 'No space left on device'), 'No space left on device'), (RuntimeError('x'), 'the disk may be full')],
+)
+def test_a_file_that_ends_half_way(tmp_path, error, why):
+    def write_half(path):
+        path.write_text('half')
+        raise error
+
+    out = tmp_path / 'a.pth'
+    out.write_text('before')
+    with pytest.raises(RunError, match=rf"a\.pth can't be written to its end \({why}\): make room there"):
+        write_aside(out, write_half)
+    assert out.read_text() == 'before'
+    assert [path.name for path in tmp_path.iterdir()] == ['a.pth']
+    write_aside(out, lambda path: path.write_text('whole'))
+    assert out.read_text() == 'whole'
