@@ -40,7 +40,7 @@ demo: setup
 	$(PY) tools/demo.py
 
 soak: setup
-	$(PY) tools/soak.py
+	$(PY) tests/soak
 
 test: lint
 	$(PY) -m pytest -n auto --dist loadfile --no-loadscope-reorder --max-worker-restart=0 --cov=centermask --cov-report=term

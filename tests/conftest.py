@@ -36,7 +36,6 @@ LONG = (
     'tools/test_dist.py',
     'test_schedules.py',
     'engine/test_ranks.py',
-    'ablation/test_study.py',
     'test_configs.py',
     'bad_inputs/test_bad_annotations.py',
     'test_baselines.py',

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from helpers.read_configs import read_config
 from mmcv.ops import ModulatedDeformConv2d
 from mmdet.registry import DATASETS, MODELS, TRANSFORMS
 from mmengine.config import Config
-from helpers.read_configs import read_config
 from torch import nn
 
 from centermask import CenterMask
@@ -60,7 +60,7 @@ WITHOUT_SCORING = (
     'centermask_v2-19_fpn_3x_coco',
     'centermask-lite_mobilenetv2_fpn_4x_coco',
 )
-OTHERS = tuple(f'centermask-lite-star_v2-19-slim_{data}' for data in ('shapes', 'custom', 'ablation'))
+OTHERS = tuple(f'centermask-lite-star_v2-19-slim_{data}' for data in ('shapes', 'custom'))
 OTHERS += ('centermask-star_v2-99_fpn_3x_coco_fsdp',)
 FCOS = 'fcos_r50_fpn_1x_coco'  # without a mask branch
 COCO = pytest.mark.parametrize('name', PAPER + STAR)

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 import torch
-from mmdet.registry import MODELS
 from helpers.read_configs import read_config
 from helpers.small_model import picture, sample
+from mmdet.registry import MODELS
 
 from centermask import CenterMask
 from centermask.benchmark.counting import count

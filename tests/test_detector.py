@@ -9,14 +9,14 @@ from pathlib import Path
 import mmdet
 import numpy as np
 import pytest
-from helpers import released_files as released
 import torch
+from helpers import released_files as released
+from helpers.read_configs import read_config
+from helpers.small_model import MODELS_FOLDER, batch, picture, sample, small_model, square, without_gradient
 from mmdet.apis import inference_detector, init_detector
 from mmdet.registry import MODELS
 from mmengine.config import Config
 from mmengine.structures import InstanceData
-from helpers.read_configs import read_config
-from helpers.small_model import MODELS_FOLDER, batch, picture, sample, small_model, square, without_gradient
 
 from centermask import CenterMask
 from centermask.checkpoints.layouts import to_ours

@@ -7,15 +7,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from helpers.small_model import picture, sample, small_model
 from mmdet.apis import DetInferencer
 from mmengine.config import Config
 from mmengine.runner import Runner
-from helpers.small_model import picture, sample, small_model
 
 from centermask import CenterMask
-from centermask.structures.rle_masks import EncodedMasks
 from centermask.engine.configs import build_runner
 from centermask.engine.inferencer import CenterMaskInferencer
+from centermask.structures.rle_masks import EncodedMasks
 
 FORMATS = ('tensor', 'rle')
 

@@ -8,13 +8,13 @@ import numpy as np
 import pycocotools.mask as mask_utils
 import pytest
 import torch
+from helpers.small_model import small_model, without_gradient
 from mmdet.registry import DATASETS, METRICS
 from mmdet.structures import DetDataSample
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from mmengine.structures import InstanceData
 from PIL import Image
-from helpers.small_model import small_model, without_gradient
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 

@@ -5,10 +5,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from helpers.small_model import WIDTH, sample, small_model, square, truth, without_gradient
 from mmdet.structures import DetDataSample
 from mmdet.structures.bbox import bbox2roi
 from mmengine.structures import InstanceData
-from helpers.small_model import WIDTH, sample, small_model, square, truth, without_gradient
 from torch import Tensor
 
 from centermask.mask_targets import rasterise_in_rois

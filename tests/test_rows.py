@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers.read_configs import read_config
+from helpers.small_model import batch, picture, sample, square, without_gradient
 from mmdet.models.roi_heads.roi_extractors import SingleRoIExtractor
 from mmdet.registry import MODELS
 from mmengine.config import Config
 from mmengine.fileio import load
-from helpers.read_configs import read_config
-from helpers.small_model import batch, picture, sample, square, without_gradient
 from torch import Tensor, nn
 
 from centermask import CenterMask, ScaleAdaptiveRoIExtractor

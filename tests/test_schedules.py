@@ -11,13 +11,13 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 import torch
+from helpers.read_configs import CONFIGS, read_config
 from mmcv.cnn import Scale
 from mmdet.registry import MODELS
 from mmengine.config import Config
 from mmengine.hooks import ParamSchedulerHook
 from mmengine.optim import ConstantLR, LinearLR, MultiStepLR, build_optim_wrapper
 from mmengine.registry import PARAM_SCHEDULERS
-from helpers.read_configs import CONFIGS, read_config
 from torch import nn
 
 COCO = sorted(p.stem for p in CONFIGS.glob('*_coco.py') if p.stem.startswith(('centermask', 'fcos')))  # no baselines

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 import torch
+from helpers.several_processes import CASES, PAPER, STAR, Job, gradients, in_processes, own_gradients, results, train
 from mmdet.registry import MODELS
 from mmengine.config import Config
-from helpers.several_processes import CASES, PAPER, STAR, Job, gradients, in_processes, own_gradients, results, train
 from torch import Tensor
 
 from centermask.checkpoints.loading import read_checkpoint

@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 import torch
+from helpers.small_model import batch, picture, sample, small_model
 from mmdet.structures import DetDataSample
 from mmengine.structures import InstanceData
-from helpers.small_model import batch, picture, sample, small_model
 from torch import Tensor
 
 from centermask import CenterMask, CenterMaskTTA

@@ -17,12 +17,12 @@ from centermask.benchmark.exported import RUNTIMES
 from centermask.benchmark.pictures import make_picture, read_pictures
 from centermask.benchmark.report import tables
 from centermask.datasets.images import find_images
-from centermask.engine.inferencer import require_device
 from centermask.engine.cli import require_writable, run
-from centermask.utils.errors import InputError
+from centermask.engine.inferencer import require_device
 from centermask.figures.tradeoff import draw_tradeoff
-from centermask.utils.atomic_io import write_text_aside
 from centermask.tables.index import read_index
+from centermask.utils.atomic_io import write_text_aside
+from centermask.utils.errors import InputError
 
 CONFIGS = Path(__file__).resolve().parents[1] / 'configs'
 PICTURES = 4  # of a folder, at most

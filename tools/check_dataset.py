@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from centermask.datasets.checking import Assignment, check_dataset, describe, draw_worst, write_repaired
-from centermask.engine.configs import load_config
 from centermask.engine.cli import require_writable, run
+from centermask.engine.configs import load_config
 from centermask.utils.errors import InputError, RunError
 
 CONFIG = Path(__file__).resolve().parents[1] / 'configs' / 'centermask-lite-star_v2-19_fpn_4x_coco.py'

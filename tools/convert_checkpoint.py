@@ -22,8 +22,8 @@ from centermask.checkpoints.conversion import (
 )
 from centermask.checkpoints.reading import read
 from centermask.engine.cli import require_writable, run
-from centermask.utils.errors import InputError
 from centermask.utils.atomic_io import write_aside, write_text_aside
+from centermask.utils.errors import InputError
 
 CONFIGS = Path(__file__).resolve().parents[1] / 'configs'
 

@@ -13,8 +13,8 @@ from pathlib import Path
 
 from centermask.datasets.shapes import is_there, make_dataset
 from centermask.engine.cli import ends_like_ctrl_c, run
-from centermask.utils.errors import RunError
 from centermask.report import build_report
+from centermask.utils.errors import RunError
 
 TOOLS = Path(__file__).resolve().parent
 CONFIG = TOOLS.parent / 'configs' / 'centermask-lite-star_v2-19-slim_shapes.py'

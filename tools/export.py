@@ -11,16 +11,16 @@ from pathlib import Path
 from mmengine.config import Config
 
 from centermask.datasets.images import find_images
+from centermask.detector import CenterMask
+from centermask.engine.cli import add_config_options, require_writable, run
+from centermask.engine.configs import load_config
+from centermask.engine.inferencer import CenterMaskInferencer
 from centermask.export import pictures, quantise
 from centermask.export.accuracy import measure
 from centermask.export.check import check
-from centermask.export.onnx import describe, has_deform_conv, to_onnx
 from centermask.export.files import convert, save_onnx
+from centermask.export.onnx import describe, has_deform_conv, to_onnx
 from centermask.export.runtime import require
-from centermask.detector import CenterMask
-from centermask.engine.configs import load_config
-from centermask.engine.inferencer import CenterMaskInferencer
-from centermask.engine.cli import add_config_options, require_writable, run
 from centermask.utils.errors import InputError, RunError
 
 SUFFIXES = {'onnx': ('.onnx',), 'openvino': ('.xml', '.bin')}  # the first is that of --out

@@ -1,4 +1,4 @@
-"""Draw the paper's figures anew: 1 (AP against time), 4 (results on pictures), architecture (Fig. 2)."""
+"""Draw the paper's Fig. 1 (AP against time) and Fig. 4 (results on images)."""
 
 from __future__ import annotations
 
@@ -10,14 +10,13 @@ from pathlib import Path
 from mmengine.device import get_device
 
 from centermask.datasets.images import find_images
+from centermask.engine.cli import add_config_options, require_file, require_writable, run, share
 from centermask.engine.configs import load_config
 from centermask.engine.inferencer import CenterMaskInferencer, require_device
-from centermask.engine.cli import add_config_options, require_file, require_writable, run, share
-from centermask.utils.errors import InputError
-from centermask.figures.architecture_drawing import draw_architecture
 from centermask.figures.sheet import draw_sheet
 from centermask.figures.tradeoff import draw_tradeoff
 from centermask.tables.index import read_index
+from centermask.utils.errors import InputError
 
 CONFIGS = Path(__file__).resolve().parents[1] / 'configs'
 
@@ -46,9 +45,6 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     sheet.add_argument('--columns', type=int, default=4, help='pictures in a row (default 4)')
     sheet.add_argument('--device', default=get_device(), help='cpu, cuda, cuda:1 ... (default %(default)s)')
     add_config_options(sheet)
-    architecture = add('architecture', figure_2, 'CONFIG.svg', 'Fig. 2 as an SVG, of the model of a config')
-    architecture.add_argument('config', help='config file of a CenterMask')
-    add_config_options(architecture)
     return parser.parse_args(argv)
 
 
@@ -58,12 +54,6 @@ def figure_1(args: argparse.Namespace) -> None:
     print(f'AP against time: {out}')
     if left_out:
         print(left_out)
-
-
-def figure_2(args: argparse.Namespace) -> None:
-    out = _place(args.out, f'{Path(args.config).stem}.svg', ('.svg', '.png'))
-    found = draw_architecture(load_config(args.config, args.cfg_options), Path(args.config).stem, out)
-    print(f'{len(found.backbone)} parts of the backbone, {len(found.levels)} levels: {out}')
 
 
 def figure_4(args: argparse.Namespace) -> None:

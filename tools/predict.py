@@ -10,12 +10,12 @@ from pathlib import Path
 from mmengine.device import get_device
 
 from centermask.datasets.images import MAX_PIXELS, check_image, find_images
-from centermask.export.exported_detector import require_no_model_options
-from centermask.export.runtime import is_exported
 from centermask.engine.amp import use_half_precision
+from centermask.engine.cli import add_config_options, positive, require_writable, run, share
 from centermask.engine.configs import load_config
 from centermask.engine.inferencer import CenterMaskInferencer, predict, require_apart, require_device
-from centermask.engine.cli import add_config_options, positive, require_writable, run, share
+from centermask.export.exported_detector import require_no_model_options
+from centermask.export.runtime import is_exported
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:

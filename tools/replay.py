@@ -8,8 +8,8 @@ from collections.abc import Sequence
 
 from mmengine.registry import DefaultScope
 
-from centermask.engine.inferencer import require_device
 from centermask.engine.cli import run
+from centermask.engine.inferencer import require_device
 from centermask.engine.replay import replay
 
 

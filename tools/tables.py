@@ -13,15 +13,15 @@ import torch
 
 from centermask.benchmark.comparison import latency
 from centermask.benchmark.machine import name_of_machine
-from centermask.engine.configs import load_config
 from centermask.engine.cli import run
-from centermask.utils.errors import InputError
-from centermask.utils.atomic_io import write_text_aside
+from centermask.engine.configs import load_config
 from centermask.tables.check import check
 from centermask.tables.explain import explain
 from centermask.tables.index import LATENCY, TABLES, read_index, write_figures
 from centermask.tables.measure import build, count_flops, count_parameters
 from centermask.tables.pages import as_csv, markdown, page
+from centermask.utils.atomic_io import write_text_aside
+from centermask.utils.errors import InputError
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 CONFIGS = REPOSITORY / 'configs'

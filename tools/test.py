@@ -16,13 +16,13 @@ from mmengine.config import Config, ConfigDict
 from mmengine.device import get_device
 from mmengine.fileio import dump
 
+from centermask.engine.amp import use_half_precision
+from centermask.engine.cli import add_run_arguments, load_run_config, require_file, require_writable, run
+from centermask.engine.configs import build_runner
 from centermask.export.exported_detector import put_in_place, require_no_model_options
 from centermask.export.runtime import is_exported
-from centermask.engine.amp import use_half_precision
-from centermask.engine.configs import build_runner
-from centermask.engine.cli import add_run_arguments, load_run_config, require_file, require_writable, run
-from centermask.utils.errors import ClassCountError, InputError
 from centermask.utils.atomic_io import write_aside
+from centermask.utils.errors import ClassCountError, InputError
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:

@@ -8,11 +8,11 @@ import sys
 from collections.abc import Sequence
 
 from centermask.datasets.checking import check_training_data
-from centermask.engine.configs import build_runner
 from centermask.engine.cli import add_run_arguments, load_run_config, named, require_file, run
+from centermask.engine.configs import build_runner
 from centermask.engine.distributed import is_first_process
-from centermask.utils.errors import InputError
 from centermask.report.after_training import report_training
+from centermask.utils.errors import InputError
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:

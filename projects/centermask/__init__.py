@@ -4,19 +4,19 @@ Importing the package registers its parts in MMDetection's registries.
 """
 
 from . import checkpoints, datasets, engine
+from .baselines.mobilenetv2 import MobileNetV2Features
+from .baselines.retinamask import RetinaMaskBoxHead
+from .baselines.self_adjusting_smooth_l1_loss import SelfAdjustingSmoothL1Loss
+from .boxes import InclusiveOverlaps2D
 from .detector import CenterMask
 from .fcos_head import CenterMaskFCOSHead
 from .losses import SmoothedGIoULoss
-from .boxes import InclusiveOverlaps2D
 from .mask_scoring_head import MaskScoringHead
-from .baselines.mobilenetv2 import MobileNetV2Features
-from .baselines.retinamask import RetinaMaskBoxHead
 from .roi_head import CenterMaskRoIHead
 from .sag_mask_head import SAGMaskHead
 from .scale_adaptive_roi_extractor import ScaleAdaptiveRoIExtractor
-from .baselines.self_adjusting_smooth_l1_loss import SelfAdjustingSmoothL1Loss
-from .tta import CenterMaskTTA
 from .structures.visualizer import CenterMaskVisualizer
+from .tta import CenterMaskTTA
 from .vovnet import VoVNet
 
 __all__ = [

@@ -12,8 +12,8 @@ from mmdet.models.roi_heads.roi_extractors import BaseRoIExtractor
 from mmdet.registry import MODELS
 from torch import Tensor
 
-from .fast import roi_align
 from .arguments import flags, given, initialisation, is_whole, one_of, refuse, whole_numbers
+from .fast import roi_align
 
 
 @MODELS.register_module()

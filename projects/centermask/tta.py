@@ -11,8 +11,8 @@ from mmengine.structures import InstanceData
 from torch import Tensor
 
 from .detector import CenterMask
-from .fcos_head import nms_by_class
 from .fast.malloc import kept_memory
+from .fcos_head import nms_by_class
 from .roi_head import scale_of
 
 

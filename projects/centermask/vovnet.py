@@ -38,7 +38,6 @@ VARIANTS = {
     '19-dw': Variant(*_WIDTHS, 3, (1, 1, 1, 1), depthwise=True),
     '19-slim': Variant(*_SLIM_WIDTHS, 3, (1, 1, 1, 1)),
     '19-slim-dw': Variant(*_SLIM_WIDTHS, 3, (1, 1, 1, 1), depthwise=True),
-    '19-slim-deep': Variant(*_SLIM_WIDTHS, 3, (1, 3, 9, 3)),  # 99's blocks, for the ablation; nobody released it
     '39': Variant(*_WIDTHS, 5, (1, 1, 2, 2)),
     '57': Variant(*_WIDTHS, 5, (1, 1, 4, 3)),
     '99': Variant(*_WIDTHS, 5, (1, 3, 9, 3)),

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 import torch
-from mmdet.registry import MODELS
 from helpers.small_model import batch, picture, sample, small_model, small_model_config, square
+from mmdet.registry import MODELS
 
 from centermask import arguments, detector, fcos_head, sag_mask_head, scale_adaptive_roi_extractor, vovnet
 from centermask.engine.options import _parameters

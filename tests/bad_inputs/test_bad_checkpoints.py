@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers import released_files as released
 import torch
+from helpers import released_files as released
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from mmdet.registry import MODELS

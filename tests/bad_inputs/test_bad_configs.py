@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from centermask.engine import configs, launch, runner
+from centermask.engine import cli as launch
+from centermask.engine import configs, runner
 
 
 def _checkpoint(argument: str) -> str:

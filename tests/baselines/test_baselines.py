@@ -7,13 +7,13 @@ from pathlib import Path
 import mmdet
 import pytest
 import torch
+from helpers.read_configs import read_config
+from helpers.small_model import Object, picture, sample, square, without_gradient
 from mmdet.models.dense_heads import AnchorHead
 from mmdet.registry import DATASETS, MODELS, RUNNERS, TRANSFORMS
 from mmdet.structures import DetDataSample
 from mmdet.structures.mask import BitmapMasks
 from mmengine.config import Config
-from helpers.read_configs import read_config
-from helpers.small_model import Object, picture, sample, square, without_gradient
 from test_schedules import Schedule
 from torch import Tensor, nn
 

@@ -4,8 +4,8 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from mmengine.config import Config
 from helpers.small_contestants import small_config
+from mmengine.config import Config
 
 from centermask.benchmark.calibration import calibrate
 from centermask.benchmark.calibration_pictures import Found

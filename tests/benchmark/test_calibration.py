@@ -1,13 +1,13 @@
 """Random weights find as many objects as asked for, with COCO's sizes."""
 
 import pytest
-from mmengine.hub import get_config
 from helpers.small_contestants import KINDS, small_config
+from mmengine.hub import get_config
 
 from centermask.benchmark.calibrated_boxes import COCO_SHARES
 from centermask.benchmark.calibration import calibrate
-from centermask.utils.errors import InputError
 from centermask.tables.measure import build
+from centermask.utils.errors import InputError
 
 
 @pytest.mark.parametrize('kind', KINDS)

@@ -6,8 +6,8 @@ import sys
 import pytest
 import torch
 
-from centermask.benchmark.models import EQUAL, SHIPPED, Contestant
 from centermask.benchmark.malloc import _Information, without_kept_memory
+from centermask.benchmark.models import EQUAL, SHIPPED, Contestant
 from centermask.fast.malloc import LARGE, kept_memory
 
 

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers.small_contestants import small_config
 from mmdet.structures.bbox import bbox_overlaps
 from mmengine.config import Config
-from helpers.small_contestants import small_config
 
 from centermask.benchmark import training
 from centermask.benchmark.training import OBJECTS, POSITIVES, near, prepare_training, training_set, write_data

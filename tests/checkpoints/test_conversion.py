@@ -5,12 +5,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
-from helpers import released_files as released
 import torch
 import torch.nn.functional as F
+from helpers import released_files as released
+from helpers.small_model import batch, picture, sample, small_model, small_model_config
 from mmdet.datasets import CocoDataset
 from mmdet.registry import MODELS
-from helpers.small_model import batch, picture, sample, small_model, small_model_config
 from torch import Tensor, nn
 
 from centermask.checkpoints.conversion import Conversion, convert, keep_classes, restore, usage

@@ -4,8 +4,8 @@ import json
 from pathlib import Path
 
 import pytest
-from helpers import released_files as released
 import torch
+from helpers import released_files as released
 from helpers.small_model import small_model
 
 from centermask.checkpoints.layouts import as_there, recipe_of, to_ours, to_released

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from mmdet.registry import MODELS
 from helpers.read_configs import read_config
 from helpers.small_model import small_model
+from mmdet.registry import MODELS
 from torch import nn
 
 from centermask.checkpoints.loading import class_counts, load_weights, read_checkpoint, require_fit, start_from

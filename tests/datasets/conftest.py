@@ -6,10 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from helpers.small_coco import PIPELINE, annotation
 from mmdet.registry import DATASETS
 from mmengine.logging import MMLogger
 from PIL import Image
-from helpers.small_coco import PIPELINE, annotation
 
 from centermask.datasets import CenterMaskCocoDataset
 

@@ -5,8 +5,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from mmengine.config import Config
 from helpers.small_coco import SQUARE, annotation, rle
+from mmengine.config import Config
 
 from centermask.datasets import CenterMaskCocoDataset, CenterMaskCocoMetric, read_classes
 from centermask.utils.errors import InputError

@@ -12,11 +12,11 @@ from unittest.mock import Mock
 import numpy as np
 import pytest
 import torch
+from helpers.read_configs import read_config
 from mmdet.datasets import CocoDataset
 from mmdet.registry import DATASETS, MODELS, TRANSFORMS
 from mmengine.config import ConfigDict
 from PIL import Image
-from helpers.read_configs import read_config
 
 from centermask.datasets import FloorResize, RoundResize
 

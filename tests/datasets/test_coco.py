@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pycocotools.mask as mask_utils
 import pytest
-from PIL import Image
 from helpers.small_coco import PIPELINE, SQUARE, annotation, rle
+from PIL import Image
 from torch.utils.data import DataLoader
 
 from centermask.datasets import CenterMaskCocoDataset

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from mmdet.registry import METRICS
 from helpers.small_coco import annotation, rle
+from mmdet.registry import METRICS
 
 from centermask.utils.errors import InputError
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from torch.utils.data import DataLoader, Dataset
 
-from centermask.engine import launch
+from centermask.engine import cli as launch
 from centermask.utils.errors import InputError, RunError
 
 

@@ -6,7 +6,7 @@ from mmengine.registry import OPTIM_WRAPPERS
 from torch import Tensor, nn
 
 from centermask.benchmark.counting import count
-from centermask.engine import finite
+from centermask.engine import nonfinite as finite
 from centermask.engine.nonfinite import FiniteSteps, NotFinite
 from centermask.engine.preemption import Interruption
 

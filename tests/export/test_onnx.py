@@ -17,13 +17,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 import torch
-from mmdet.registry import MODELS
-from mmengine.config import Config
 from helpers.one_size import SIZE, of_one_size
 from helpers.small_model import sample, small_model_config
+from mmdet.registry import MODELS
+from mmengine.config import Config
 
 from centermask import CenterMask
-from centermask.export import export
+from centermask.export import onnx as export
 from centermask.export.compare import compare
 from centermask.export.exported_detector import ExportedCenterMask
 from centermask.export.files import convert, save_onnx

@@ -4,8 +4,8 @@ from pathlib import Path
 
 from mmengine.config import Config
 
-from centermask.export.pictures import find
 from centermask.engine.configs import load_config
+from centermask.export.pictures import find
 
 
 def test_of_a_config(tiny_config: Path) -> None:

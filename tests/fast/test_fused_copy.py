@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from mmengine.structures import InstanceData
 from helpers.small_model import batch, picture, sample, small_model, square, unlike_identity
+from mmengine.structures import InstanceData
 from torch import nn
 
 from centermask import CenterMask

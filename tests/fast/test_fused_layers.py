@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from mmdet.registry import MODELS
 from helpers.small_model import unlike_identity
+from mmdet.registry import MODELS
 from torch import nn
 
 from centermask.fast.fused_layers import FusedConv, prepare

@@ -5,7 +5,8 @@ import torch
 from mmcv.ops import RoIAlign
 from torch import Tensor, nn
 
-from centermask import ScaleAdaptiveRoIExtractor, roi_align
+from centermask import ScaleAdaptiveRoIExtractor
+from centermask.fast import roi_align
 
 SIZES = ((24, 32), (12, 16))
 

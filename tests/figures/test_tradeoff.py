@@ -6,10 +6,10 @@ from pathlib import Path
 import cv2
 import pytest
 
-from centermask.utils.errors import InputError
 from centermask.figures import tradeoff
 from centermask.figures.tradeoff import COLOURS, SHIFT, Point, backbones, draw_tradeoff, methods, read_benchmark
 from centermask.tables.index import read_index
+from centermask.utils.errors import InputError
 
 ROWS = read_index(Path(__file__).resolve().parents[2] / 'configs').rows
 SPREAD = tradeoff._spread

@@ -7,7 +7,7 @@ from unittest.mock import patch
 
 import torch
 
-from centermask.export import export
+from centermask.export import onnx as export
 
 SIZE = (96, 128)
 

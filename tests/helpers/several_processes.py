@@ -16,8 +16,9 @@ from mmengine.config import Config
 from mmengine.dist import get_rank, get_world_size
 from mmengine.model import MMDistributedDataParallel
 from mmengine.registry import RUNNERS, DefaultScope
-from helpers.small_model import Object, batch, picture, sample, small_model, square
 from torch import Tensor, distributed, multiprocessing
+
+from helpers.small_model import Object, batch, picture, sample, small_model, square
 
 Job = tuple[int, Callable, tuple]
 """A number of processes, what each of them calls, and with which arguments."""

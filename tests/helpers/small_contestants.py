@@ -4,9 +4,9 @@ from pathlib import Path
 
 from mmengine.config import Config
 from mmengine.hub import get_config
-from helpers.read_configs import read_config
 
 from centermask.benchmark.pictures import set_size
+from helpers.read_configs import read_config
 
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
 RESNET = dict(depth=18, init_cfg=None)

@@ -9,10 +9,10 @@ from mmdet.registry import MODELS
 from mmdet.structures import DetDataSample
 from mmdet.structures.mask import PolygonMasks
 from mmengine.structures import InstanceData
-from helpers.read_configs import read_config
 from torch import Tensor
 
 from centermask import CenterMask
+from helpers.read_configs import read_config
 
 MODELS_FOLDER = Path(__file__).resolve().parents[2] / 'configs/_base_/models'
 WIDTH = 32

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import numpy as np
 from mmengine.config import Config
-from helpers.small_model import Object, picture, small_model_config, square, truth
-
 from parity.inputs import read_inputs
 from parity.model import build_reference_model
 from parity.outputs import Arrays, compute
 from parity.synthetic import fingerprint
+
+from helpers.small_model import Object, picture, small_model_config, square, truth
 
 ONE = [square(1, 20, 12, 70, 60)]
 THREE = [square(0, 10, 10, 50, 40), square(2, 60, 20, 120, 90), square(1, 4, 50, 44, 92)]

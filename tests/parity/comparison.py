@@ -12,11 +12,11 @@ from scipy.optimize import linear_sum_assignment
 
 from centermask.detector import CenterMask
 from centermask.utils.errors import InputError
+from centermask.vovnet import VARIANTS, OSAModule
 from parity.inputs import Inputs
 from parity.model import build_reference_model
 from parity.outputs import Arrays, compute
 from parity.synthetic import fingerprint
-from centermask.vovnet import VARIANTS, OSAModule
 
 # In standard deviations of the array: so much the references' own mask logits differ between one thread and two. Of a
 # number near 0 rounding is all that there is.

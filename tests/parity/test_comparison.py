@@ -6,16 +6,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from mmengine.config import Config
 from helpers.small_model import small_model
 from helpers.small_reference import as_in_files, computed_by, write_config, write_inputs
+from mmengine.config import Config
 from torch import nn
 
+from centermask.vovnet import VARIANTS
 from parity import compare_with_reference, read_arrays, read_inputs
 from parity.comparison import _is_vovnet_99, compare
 from parity.model import build_reference_model
 from parity.outputs import Arrays, _batch
-from centermask.vovnet import VARIANTS
 
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
 

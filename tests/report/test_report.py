@@ -17,11 +17,11 @@ from pycocotools.coco import COCO
 
 from centermask.datasets.annotations import CocoAnnotations
 from centermask.datasets.shapes import make_dataset
-from centermask.report.drawing import TITLE_HEIGHT, Shown
-from centermask.utils.errors import InputError
 from centermask.report import build_report, pictures
+from centermask.report.drawing import TITLE_HEIGHT, Shown
 from centermask.report.evaluation import evaluate
 from centermask.report.history import read_history
+from centermask.utils.errors import InputError
 
 CONFIG = """
 test_dataloader = dict(dataset=dict(

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from centermask.utils.errors import RunError
 from centermask.tables.check import check
 from centermask.tables.index import TABLES, Index, read_index
+from centermask.utils.errors import RunError
 
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
 

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from mmengine.config import Config
 
-from centermask.utils.errors import InputError
 from centermask.tables.explain import differences, explain
 from centermask.tables.index import Index
+from centermask.utils.errors import InputError
 
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from centermask.utils.errors import InputError
 from centermask.tables.index import TABLES, Index, read_index, write_figures
+from centermask.utils.errors import InputError
 
 
 def test_rows_in_the_papers_order(index: Index) -> None:

@@ -6,9 +6,9 @@ import pytest
 from helpers.read_configs import read_config
 from torch import nn
 
-from centermask.utils.errors import InputError
 from centermask.tables.index import Index
 from centermask.tables.measure import build, count_flops, count_parameters, input_size
+from centermask.utils.errors import InputError
 
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
 

@@ -7,14 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from mmengine.config import Config
 from helpers.small_model import MODELS_FOLDER
 from helpers.small_reference import as_in_files, computed_by, write_config, write_inputs
+from mmengine.config import Config
+from parity import read_arrays
 from torch import Tensor
 
 from centermask import MaskScoringHead
 from centermask.engine.cli import run
-from parity import read_arrays
 from centermask.sag_mask_head import SpatialAttention
 
 CONFIGS = MODELS_FOLDER.parents[1]

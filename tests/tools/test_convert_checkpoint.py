@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
-from helpers import released_files as released
 import torch
+from helpers import released_files as released
 from mmdet.apis import init_detector
 from mmdet.registry import MODELS
 from torch import Tensor

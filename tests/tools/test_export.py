@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from centermask.export.runtime import ExportedModel
 from centermask.engine.cli import run
+from centermask.export.runtime import ExportedModel
 from centermask.mask_pasting import paste
 
 for package in ('onnx', 'onnxscript', 'onnxruntime', 'openvino'):

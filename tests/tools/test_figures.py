@@ -34,17 +34,6 @@ def test_figure_1(figures: Callable, tmp_path: Path) -> None:
     assert cv2.imread(str(out)).std() > 5
 
 
-def test_architecture_goes_to_the_default_place(
-    figures: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    code, _, errors = figures(
-        'architecture', CONFIGS / 'centermask_r50_fpn_1x_coco.py', '--cfg-options', 'model.num_classes=5'
-    )
-    assert code == 0, errors
-    assert 'classes   5×100×168' in Path('work_dirs/figures/centermask_r50_fpn_1x_coco.svg').read_text()
-
-
 def test_figure_4(figures: Callable, tiny_config: Path, tiny_run: Path, tmp_path: Path) -> None:
     """Three square pictures of one data set in two rows of two; what is drawn changes them."""
     images = sorted((tiny_config.parent / 'shapes/val/images').iterdir())
@@ -73,9 +62,6 @@ def test_bad_input(figures: Callable, tiny_config: Path, tiny_run: Path, tmp_pat
         (['1', '--benchmark', tmp_path / 'nosuch.json'], "nosuch.json can't be read"),
         (['1', '--out', tmp_path / 'fig1.txt'], 'must end in .png or .svg or .pdf'),
         (['1', '--out', tmp_path / 'file' / 'fig1.png'], "can't be written to"),
-        (['architecture', CONFIGS / 'retinamask_r101_fpn_2x_coco.py'], 'is not the config of a CenterMask'),
-        (['architecture', 'nosuch.py'], "The config nosuch.py doesn't exist"),
-        (['architecture', CONFIGS / 'yolact-550_r50_coco.py'], 'is not the config of a CenterMask'),
         (['4', config, checkpoint, 'nosuch.jpg'], "nosuch.jpg doesn't exist"),
         (['4', config, 'nosuch.pth', image], "The checkpoint nosuch.pth doesn't exist"),
         (['4', config, checkpoint, image, '--out', tmp_path / 'a.png'], 'image.jpg is missing or no image'),

@@ -20,8 +20,8 @@ import torch
 from mmdet.datasets import CocoDataset
 
 from centermask.checkpoints.loading import read_checkpoint
-from centermask.engine.configs import load_config
 from centermask.engine.cli import add_config_options
+from centermask.engine.configs import load_config
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 CONFIG = REPOSITORY / 'configs/centermask-lite-star_v2-19-slim_fpn_4x_coco.py'

@@ -15,8 +15,8 @@ import torch
 from mmdet.datasets import CocoDataset
 
 from centermask.datasets.images import find_images
-from centermask.engine.inferencer import COCO_UNUSED_IDS
 from centermask.engine.cli import run
+from centermask.engine.inferencer import COCO_UNUSED_IDS
 from centermask.utils.errors import InputError
 
 REPOSITORY = Path(__file__).resolve().parents[2]

@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from centermask import CenterMaskVisualizer
-from centermask.engine.preemption import InterruptionHook
 from centermask.engine.cli import run
+from centermask.engine.preemption import InterruptionHook
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 THREE_CLASSES = 'model.num_classes=3 ' + ' '.join(

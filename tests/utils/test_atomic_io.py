@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from centermask.utils.errors import InputError, RunError
 from centermask.utils.atomic_io import replaced_when_done, write_aside
+from centermask.utils.errors import InputError, RunError
 
 
 def made_here(folder):

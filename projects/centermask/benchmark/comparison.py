@@ -14,11 +14,11 @@ import numpy as np
 import torch
 from mmengine.config import Config
 
-from centermask.benchmark.models import SHIPPED, Contestant, other_ways, read_config, shipped, short_name
 from centermask.benchmark.costs import costs_of, flops_of, pasting_of
 from centermask.benchmark.exported import exported_ways
 from centermask.benchmark.machine import name_of_machine, peak
 from centermask.benchmark.malloc import without_kept_memory
+from centermask.benchmark.models import SHIPPED, Contestant, other_ways, read_config, shipped, short_name
 from centermask.benchmark.pictures import make_picture
 from centermask.benchmark.rounds import interleaved, measure, summary, timed_on
 from centermask.benchmark.stages import NETWORK, STAGES, Stopwatch, timed_by_stage

@@ -12,8 +12,8 @@ from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
-from centermask.benchmark.models import Contestant
 from centermask.benchmark.counting import Cost, count
+from centermask.benchmark.models import Contestant
 from centermask.benchmark.stages import Stopwatch, timed_by_stage
 
 

@@ -13,11 +13,11 @@ from mmengine.config import Config
 from mmengine.registry import DefaultScope
 
 from centermask.benchmark.models import Contestant
-from centermask.export.exported_detector import ExportedCenterMask
-from centermask.export.onnx import describe, to_onnx
-from centermask.export.files import convert, save_onnx
-from centermask.export.pictures import make_inputs
 from centermask.detector import CenterMask
+from centermask.export.exported_detector import ExportedCenterMask
+from centermask.export.files import convert, save_onnx
+from centermask.export.onnx import describe, to_onnx
+from centermask.export.pictures import make_inputs
 
 RUNTIMES = ('onnxruntime', 'openvino')
 

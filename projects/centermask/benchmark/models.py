@@ -20,13 +20,13 @@ from centermask.benchmark.calibration import calibrate
 from centermask.benchmark.calibration_pictures import Found
 from centermask.benchmark.malloc import without_kept_memory
 from centermask.benchmark.pictures import as_batches, set_size
-from centermask.export.exported_detector import ExportedCenterMask
 from centermask.detector import CenterMask
 from centermask.engine.configs import load_config
-from centermask.utils.errors import InputError
+from centermask.export.exported_detector import ExportedCenterMask
 from centermask.fast.fused_layers import half_type, prepare
 from centermask.fast.malloc import kept_memory
 from centermask.tables.measure import build
+from centermask.utils.errors import InputError
 
 # Ways of running a model: without more ado, and as a CenterMask is run.
 SHIPPED = 'as shipped'

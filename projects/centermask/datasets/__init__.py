@@ -1,9 +1,9 @@
 """Data sets in COCO's format and their metric, the recipes' transforms, and the demo's shapes."""
 
-from centermask.annotations import read_classes
-from centermask.coco import CenterMaskCocoDataset
-from centermask.coco_metric import CenterMaskCocoMetric
-from centermask.transforms import FloorResize, InclusiveBoxes, InclusiveFlip, RoundResize
+from centermask.datasets.annotations import read_classes
+from centermask.datasets.coco import CenterMaskCocoDataset
+from centermask.datasets.coco_metric import CenterMaskCocoMetric
+from centermask.datasets.transforms import FloorResize, InclusiveBoxes, InclusiveFlip, RoundResize
 
 __all__ = [
     'CenterMaskCocoDataset',

@@ -20,8 +20,8 @@ from shapely import Polygon
 from shapely.geometry.base import BaseGeometry
 from tqdm import tqdm
 
-from centermask.utils.errors import InputError
 from centermask.utils.atomic_io import replaced_when_done
+from centermask.utils.errors import InputError
 
 MAX_OBJECTS = 5
 CROWD_RADIUS = (4.0, 7.0)

@@ -27,8 +27,8 @@ from centermask.checkpoints.loading import load_weights, require_fit
 from centermask.engine.configs import explained_model_errors
 from centermask.engine.nonfinite import FiniteSteps, NotFinite
 from centermask.engine.randomness import iteration_key, seed_all
-from centermask.utils.errors import InputError, RunError
 from centermask.utils.atomic_io import write_synced
+from centermask.utils.errors import InputError, RunError
 
 LIMIT = 3
 """Steps left out in a row that end a run, and dumps that one process writes in a run."""

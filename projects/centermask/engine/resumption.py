@@ -11,11 +11,11 @@ from mmengine.dist import all_gather_object, broadcast_object_list, is_main_proc
 from mmengine.runner import FlexibleRunner, IterBasedTrainLoop, Runner
 
 from centermask.checkpoints.latest import find_newest
-from centermask.engine.resumable_loader import TrainingLoader
-from centermask.engine.preemption import Interruption, InterruptionHook, find_checkpoint_hook
 from centermask.engine.missed_validation import MissedValidationHook
+from centermask.engine.preemption import Interruption, InterruptionHook, find_checkpoint_hook
 from centermask.engine.randomness import IterationSeedHook
 from centermask.engine.replay import NotFiniteHook
+from centermask.engine.resumable_loader import TrainingLoader
 from centermask.utils.errors import InputError
 
 

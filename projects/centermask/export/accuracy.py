@@ -6,9 +6,9 @@ import tempfile
 
 from mmengine.config import Config
 
+from centermask.engine.configs import build_runner
 from centermask.export.exported_detector import put_in_place
 from centermask.export.runtime import is_exported
-from centermask.engine.configs import build_runner
 
 
 def measure(cfg: Config, file: str) -> dict[str, float]:

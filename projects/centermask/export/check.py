@@ -7,11 +7,11 @@ from pathlib import Path
 
 from torch import Tensor
 
+from centermask.detector import CenterMask
 from centermask.export.compare import Comparison, compare
 from centermask.export.onnx import has_deform_conv
 from centermask.export.pictures import make_batch
 from centermask.export.runtime import SUFFIXES, ExportedModel
-from centermask.detector import CenterMask
 from centermask.utils.errors import InputError
 
 

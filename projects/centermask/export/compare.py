@@ -9,11 +9,11 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from centermask.detector import CenterMask
 from centermask.export.eager import Eager, run_eagerly
 from centermask.export.metadata import Metadata
 from centermask.export.pictures import Batch
 from centermask.export.runtime import Detections, ExportedModel
-from centermask.detector import CenterMask
 from centermask.mask_pasting import paste
 
 BOXES, SCORES, MASKS = 1e-2, 1e-4, 1e-3  # pixels, and differences of probabilities

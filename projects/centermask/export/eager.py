@@ -9,8 +9,8 @@ import torch
 from mmdet.structures import DetDataSample
 from torch import Tensor
 
-from centermask.export.runtime import Detections
 from centermask.detector import CenterMask
+from centermask.export.runtime import Detections
 from centermask.roi_head import clip_to_image
 
 

@@ -19,11 +19,11 @@ from torch import Tensor
 
 from centermask.export.metadata import Metadata
 from centermask.export.runtime import Detections, ExportedModel
-from centermask.structures.rle_masks import EncodedMasks
-from centermask.utils.errors import InputError
 from centermask.fast.malloc import kept_memory
 from centermask.mask_pasting import encode, paste
 from centermask.roi_head import clip_to_image, scale_of
+from centermask.structures.rle_masks import EncodedMasks
+from centermask.utils.errors import InputError
 
 
 def put_in_place(cfg: Config, file: str) -> None:

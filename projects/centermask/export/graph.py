@@ -10,8 +10,8 @@ from mmcv.cnn.utils import fuse_conv_bn
 from mmcv.ops import ModulatedDeformConv2dPack
 from torch import Tensor, nn
 
-from centermask.export import operators
 from centermask.detector import CenterMask
+from centermask.export import operators
 from centermask.fcos_head import apart_by_class
 
 OUTPUTS = ('boxes', 'labels', 'scores', 'mask_scores', 'masks')

@@ -13,12 +13,12 @@ import torch
 from mmcv.ops import ModulatedDeformConv2d
 from mmengine.config import Config
 
+from centermask.detector import CenterMask
 from centermask.export import operators
 from centermask.export.files import stamp
 from centermask.export.graph import OUTPUTS, ExportGraph, Preprocessing
 from centermask.export.metadata import Metadata
 from centermask.export.runtime import require
-from centermask.detector import CenterMask
 from centermask.utils.errors import InputError
 
 OPSET = 18

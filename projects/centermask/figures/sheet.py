@@ -10,8 +10,8 @@ import numpy as np
 from pycocotools import mask as coco_mask
 from tqdm import tqdm
 
-from centermask.report.drawing import Shown, class_colours, draw_objects, read_image
 from centermask.engine.inferencer import CenterMaskInferencer
+from centermask.report.drawing import Shown, class_colours, draw_objects, read_image
 from centermask.utils.atomic_io import write_aside
 
 WIDTH = 1800

@@ -16,9 +16,9 @@ from matplotlib.transforms import Bbox
 
 from centermask.benchmark.models import SHIPPED
 from centermask.report.drawing import plain
-from centermask.utils.errors import InputError
-from centermask.utils.atomic_io import write_aside
 from centermask.tables.index import Row
+from centermask.utils.atomic_io import write_aside
+from centermask.utils.errors import InputError
 
 DPI = 150
 MARKERS = {'V100': 'o', 'Titan Xp': '^'}

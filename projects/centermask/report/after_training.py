@@ -10,8 +10,8 @@ from mmengine.dist import barrier, is_main_process
 from mmengine.runner.checkpoint import find_latest_checkpoint
 
 from centermask.engine.configs import build_runner
-from centermask.utils.errors import RunError
 from centermask.report.build import build_report
+from centermask.utils.errors import RunError
 
 
 def report_training(cfg: Config, command: str) -> None:

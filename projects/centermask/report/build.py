@@ -15,13 +15,13 @@ from pycocotools.coco import COCO
 
 from centermask.datasets.annotations import CocoAnnotations
 from centermask.datasets.coco import innermost
-from centermask.report.drawing import Shown, class_colours, read_image
 from centermask.engine.configs import load_config
-from centermask.utils.errors import InputError
-from centermask.utils.atomic_io import replaced_when_done
 from centermask.report import page, pictures, plots
+from centermask.report.drawing import Shown, class_colours, read_image
 from centermask.report.evaluation import Evaluation, evaluate, read_results
 from centermask.report.history import History, read_history
+from centermask.utils.atomic_io import replaced_when_done
+from centermask.utils.errors import InputError
 
 PAGE_NAME = 'report.html'
 PICTURES = 12

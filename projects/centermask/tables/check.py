@@ -6,9 +6,9 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from centermask.engine.configs import load_config
-from centermask.utils.errors import InputError, RunError
 from centermask.tables.index import LITERATURE, METAFILE, NOT_MEASURED, TABLES, Row
 from centermask.tables.measure import build, count_parameters
+from centermask.utils.errors import InputError, RunError
 
 PARAMETERS = 'Params (M)'
 TOLERANCE = 0.1  # million parameters

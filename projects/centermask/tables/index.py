@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from centermask.utils.errors import InputError
 from centermask.utils.atomic_io import write_text_aside
+from centermask.utils.errors import InputError
 
 METAFILE = 'metafile.yml'
 NOT_MEASURED = 'not measured'

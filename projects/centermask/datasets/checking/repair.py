@@ -8,8 +8,8 @@ from pathlib import Path
 
 from centermask.datasets.checking import findings as kinds
 from centermask.datasets.checking.check import Check
-from centermask.utils.errors import InputError, RunError
 from centermask.utils.atomic_io import write_text_aside
+from centermask.utils.errors import InputError, RunError
 
 OF_FILE = {kinds.FIELDS, kinds.IDS, kinds.NAMES}
 

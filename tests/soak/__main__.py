@@ -1,4 +1,4 @@
-"""Kill, interrupt and watch small trainings: python tools/soak.py [--kills 20] [--minutes 30]."""
+"""Kill, interrupt and watch small trainings: python tests/soak [--kills 20] [--minutes 30]."""
 
 from __future__ import annotations
 

@@ -1,1 +1,0 @@
-"""The paper's claims in small: rows trained on made pictures, and their paired differences."""
