@@ -40,7 +40,7 @@ model = dict(
                 pos_iou_thr=0.5,
                 neg_iou_thr=0.4,
                 min_pos_iou=0,
-                iou_calculator=dict(type='InclusiveOverlaps2D'),
+                iou_calculator=dict(type='LegacyBboxOverlaps2D'),
             ),
             allowed_border=-1,
             pos_weight=-1,
@@ -51,9 +51,9 @@ model = dict(
 train_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='LoadAnnotations', with_bbox=True, with_mask=True, poly2mask=False),
-    dict(type='InclusiveBoxes'),
+    dict(type='LegacyBoxes'),
     dict(type='RandomChoiceResize', scales=[(1333, 640), (1333, 800), (1333, 1000)], resize_type='FloorResize'),
-    dict(type='InclusiveFlip', prob=0.5),
+    dict(type='LegacyFlip', prob=0.5),
     dict(type='PackDetInputs'),
 ]
 train_dataloader = dict(dataset=dict(pipeline=train_pipeline))

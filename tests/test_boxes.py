@@ -3,17 +3,17 @@
 import pytest
 import torch
 
-from centermask import InclusiveOverlaps2D
+from centermask import LegacyBboxOverlaps2D
 
 
 def test_counts_pixels() -> None:
     boxes = torch.tensor([[0, 0, 9, 9.0], [4, 4, 4, 4]])
     others = torch.tensor([[0, 0, 9, 4.0], [9, 9, 18, 18], [10, 0, 12, 9], [4, 4, 4, 4]])
     # 10×10 pixels share 50 of 100 with the first, 1 of 199 with the second, none with the third, 1 of 100 at last.
-    overlaps = InclusiveOverlaps2D()(boxes, others)
+    overlaps = LegacyBboxOverlaps2D()(boxes, others)
     assert overlaps[0].tolist() == pytest.approx([0.5, 1 / 199, 0, 0.01])
     assert overlaps[1].tolist() == pytest.approx([1 / 50, 0, 0, 1])
 
 
 def test_no_boxes() -> None:
-    assert InclusiveOverlaps2D()(torch.zeros(0, 4), torch.zeros(3, 4)).shape == (0, 3)
+    assert LegacyBboxOverlaps2D()(torch.zeros(0, 4), torch.zeros(3, 4)).shape == (0, 3)

@@ -203,16 +203,16 @@ OF_PAPER = {
     'backbone.norm_cfg.eps': 0,
     'bbox_head.norm_on_bbox': False,
     'bbox_head.sqrt_score': False,
-    'bbox_head.plus_one': True,
-    'bbox_head.average_normalizers': False,
+    'bbox_head.legacy_boxes': True,
+    'bbox_head.sync_avg_factor': False,
     'bbox_head.loss_bbox.enclosing_eps': 1e-7,
-    'roi_head.pasting': 'rounded',
-    'roi_head.average_normalizers': False,
-    'roi_head.mask_roi_extractor.plus_one': True,
+    'roi_head.pasting': 'resized',
+    'roi_head.sync_avg_factor': False,
+    'roi_head.mask_roi_extractor.legacy_boxes': True,
     'roi_head.mask_roi_extractor.roi_layer.sampling_ratio': 2,
     'roi_head.mask_roi_extractor.roi_layer.aligned': False,
-    'roi_head.mask_head.background_channel': True,
-    'train_cfg.assigner.iou_calculator.type': 'InclusiveOverlaps2D',
+    'roi_head.mask_head.legacy_background': True,
+    'train_cfg.assigner.iou_calculator.type': 'LegacyBboxOverlaps2D',
     'test_cfg.score_thr': 0.03,
     'test_cfg.nms.offset': 1,
 }
@@ -277,8 +277,8 @@ def test_built_recipe(name: str) -> None:
     """What the configs leave to defaults."""
     model, paper = _model(name), name in PAPER
     head, roi_head = model.bbox_head, model.roi_head
-    assert (head.norm_on_bbox, head.sqrt_score, head.average_normalizers) == (not paper,) * 3
-    assert head.plus_one == paper
+    assert (head.norm_on_bbox, head.sqrt_score, head.sync_avg_factor) == (not paper,) * 3
+    assert head.legacy_boxes == paper
     assert head.conv_cls.out_channels == 80
     assert {m.num_groups for m in head.modules() if isinstance(m, nn.GroupNorm)} == {32}
     assert head.center_sample_radius == 1.5
@@ -286,8 +286,8 @@ def test_built_recipe(name: str) -> None:
     if name == FCOS:
         assert roi_head is None
         return
-    assert roi_head.pasting == ('rounded' if paper else 'exact')
-    assert roi_head.mask_roi_extractor.plus_one == paper
+    assert roi_head.pasting == ('resized' if paper else 'sampled')
+    assert roi_head.mask_roi_extractor.legacy_boxes == paper
     assert roi_head.mask_roi_extractor.assignment == ('fpn' if 'eq1' in name else 'scale_adaptive')
     attention = type(roi_head.mask_head.spatial_attention)
     assert attention is (nn.Identity if 'eq1' in name or 'eq2' in name else SpatialAttention)
@@ -296,7 +296,7 @@ def test_built_recipe(name: str) -> None:
     if roi_head.mask_iou_head is not None:
         assert roi_head.mask_iou_head.fc_mask_iou.out_features == channels
         assert roi_head.mask_iou_head.loss_iou.loss_weight == 0.5
-        assert roi_head.mask_iou_head.share == 'exact_area'
+        assert roi_head.mask_iou_head.area_ratio == 'all_polygons'
 
 
 @COCO

@@ -216,7 +216,7 @@ def test_channels_last_is_refused_for_deformable_convs() -> None:
     assert len(_predict(small_model(changes=deformable), (64, 80))[0]) > 0
 
 
-@pytest.mark.parametrize('argument', ['channels_last', 'fold', 'half_precision'])
+@pytest.mark.parametrize('argument', ['channels_last', 'fuse_conv_bn', 'half_precision'])
 def test_switches_are_true_or_false(argument: str) -> None:
     with pytest.raises(ValueError, match=f"CenterMask's {argument} is True or False, not 'no'"):
         small_model(changes={argument: 'no'})

@@ -13,7 +13,7 @@ from centermask import CenterMaskFCOSHead, fcos_head
 
 STRIDES = [8, 16, 32, 64, 128]
 STAR: dict[str, Any] = dict(norm_on_bbox=True)
-PAPER: dict[str, Any] = dict(norm_on_bbox=False, sqrt_score=False, plus_one=True, average_normalizers=False)
+PAPER: dict[str, Any] = dict(norm_on_bbox=False, sqrt_score=False, legacy_boxes=True, sync_avg_factor=False)
 TEST_CFG = dict(score_thr=0.05, nms_pre=1000, nms=dict(type='nms', iou_threshold=0.6), max_per_img=50)
 
 

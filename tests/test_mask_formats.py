@@ -15,7 +15,7 @@ from mmengine.runner import Runner
 from centermask import CenterMask
 from centermask.engine.configs import build_runner
 from centermask.engine.inferencer import CenterMaskInferencer
-from centermask.structures.rle_masks import EncodedMasks
+from centermask.structures.rle_masks import RLEMasks
 
 FORMATS = ('tensor', 'rle')
 
@@ -35,7 +35,7 @@ def test_same_masks(recipe: str) -> None:
     assert [len(found) > 0 for found in results] == [True, True, False] * 2
     for found, encoded in zip(results[:3], results[3:], strict=True):
         assert found.masks.dtype == torch.bool and found.masks.shape == (len(found), 200, 256)
-        assert isinstance(encoded.masks, EncodedMasks) and encoded.masks.shape == found.masks.shape
+        assert isinstance(encoded.masks, RLEMasks) and encoded.masks.shape == found.masks.shape
         assert torch.equal(encoded.masks.cpu(), found.masks)
         assert torch.equal(encoded.mask_scores, found.mask_scores)
     assert results[0].masks.any()
@@ -56,7 +56,7 @@ def test_inferencer_of_mmdetection(tiny_config: Path, tiny_run: Path) -> None:
         np.random.seed(0)
         found.append(inferencer(image, return_vis=True, pred_score_thr=0))
         (sample,) = inferencer(image, return_datasamples=True)['predictions']
-        assert isinstance(sample.pred_instances.masks, EncodedMasks if options else torch.Tensor)
+        assert isinstance(sample.pred_instances.masks, RLEMasks if options else torch.Tensor)
         nothing = inferencer(np.zeros((160, 160, 3), np.uint8), return_vis=True)
         assert len(nothing['predictions']) == 1
     tensor, rle = found

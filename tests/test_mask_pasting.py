@@ -48,7 +48,7 @@ def _rows_and_columns(mask: Tensor) -> tuple[list[int], list[int]]:
     ],
 )
 def test_exact(box: tuple[float, ...], rows: list[int], columns: list[int]) -> None:
-    masks = _paste(FULL, torch.tensor([box], dtype=torch.float32), (10, 12), 0.5, 'exact')
+    masks = _paste(FULL, torch.tensor([box], dtype=torch.float32), (10, 12), 0.5, 'sampled')
     assert masks.shape == (1, 10, 12)
     assert _rows_and_columns(masks[0]) == (rows, columns)
 
@@ -63,7 +63,7 @@ def test_exact(box: tuple[float, ...], rows: list[int], columns: list[int]) -> N
     ],
 )
 def test_rounded(box: tuple[float, ...], rows: list[int], columns: list[int]) -> None:
-    masks = _paste(FULL, torch.tensor([box], dtype=torch.float32), (10, 12), 0.5, 'rounded')
+    masks = _paste(FULL, torch.tensor([box], dtype=torch.float32), (10, 12), 0.5, 'resized')
     assert masks.shape == (1, 10, 12)
     assert _rows_and_columns(masks[0]) == (rows, columns)
 
@@ -71,12 +71,12 @@ def test_rounded(box: tuple[float, ...], rows: list[int], columns: list[int]) ->
 def test_a_pixel_at_the_threshold() -> None:
     """It belongs to the object in the star recipe and doesn't in the paper recipe."""
     half, box = FULL / 2, torch.tensor([[2.0, 3, 6, 8]])
-    assert _paste(half, box, (10, 12), 0.5, 'exact').any()
-    assert not _paste(half, box, (10, 12), 0.5, 'rounded').any()
-    assert _paste(half, box, (10, 12), 0.49, 'rounded').any()
+    assert _paste(half, box, (10, 12), 0.5, 'sampled').any()
+    assert not _paste(half, box, (10, 12), 0.5, 'resized').any()
+    assert _paste(half, box, (10, 12), 0.49, 'resized').any()
 
 
-@pytest.mark.parametrize('how', ['exact', 'rounded'])
+@pytest.mark.parametrize('how', ['sampled', 'resized'])
 def test_mask_is_the_right_way_round(how: str) -> None:
     """Probability in the upper left quarter only."""
     quarter = torch.zeros(1, 28, 28)
@@ -86,7 +86,7 @@ def test_mask_is_the_right_way_round(how: str) -> None:
     assert not mask[40:].any() and not mask[:, 28:].any()
 
 
-@pytest.mark.parametrize('how', ['exact', 'rounded'])
+@pytest.mark.parametrize('how', ['sampled', 'resized'])
 def test_several_masks(how: str) -> None:
     boxes = torch.tensor([[2.0, 2, 10, 10], [20, 20, 30, 40]])
     both = _paste(torch.stack([FULL[0], FULL[0] * 0.7]), boxes, (50, 50), 0.5, how)
@@ -94,17 +94,17 @@ def test_several_masks(how: str) -> None:
         assert torch.equal(mask, _paste(FULL, box[None], (50, 50), 0.5, how)[0])
 
 
-@pytest.mark.parametrize('how', ['exact', 'rounded'])
+@pytest.mark.parametrize('how', ['sampled', 'resized'])
 def test_no_masks(how: str) -> None:
     assert _paste(torch.zeros(0, 28, 28), torch.zeros(0, 4), (10, 12), 0.5, how).shape == (0, 10, 12)
 
 
 def test_rounded_box_without_area() -> None:
     """It covers the pixel in which it lies at most."""
-    assert _paste(FULL, torch.tensor([[3.2, 4.2, 3.2, 4.2]]), (10, 12), 0.5, 'rounded').sum().item() <= 1
+    assert _paste(FULL, torch.tensor([[3.2, 4.2, 3.2, 4.2]]), (10, 12), 0.5, 'resized').sum().item() <= 1
 
 
-@pytest.mark.parametrize('how', ['exact', 'rounded'])
+@pytest.mark.parametrize('how', ['sampled', 'resized'])
 def test_box_outside_the_image(how: str) -> None:
     boxes = torch.tensor([[-20.0, 2, -10, 8], [3, 40, 8, 50], [-50, -50, -40, 60]])
     assert not _paste(FULL.repeat(3, 1, 1), boxes, (10, 12), 0.5, how).any()
@@ -113,7 +113,7 @@ def test_box_outside_the_image(how: str) -> None:
 def _by_torch(probability: Tensor, box: Tensor, image_size: tuple[int, int], how: str) -> Tensor:
     """The pixels' probabilities as both releases compute them."""
     pixels = torch.zeros(image_size)
-    if how == 'exact':
+    if how == 'sampled':
         pasted, where = _do_paste_mask(probability[None, None], box[None], *image_size, skip_empty=True)
         pixels[where] = pasted[0]
         return pixels
@@ -127,7 +127,7 @@ def _by_torch(probability: Tensor, box: Tensor, image_size: tuple[int, int], how
     return pixels
 
 
-@pytest.mark.parametrize('how', ['exact', 'rounded'])
+@pytest.mark.parametrize('how', ['sampled', 'resized'])
 def test_is_what_the_releases_compute(how: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Boxes of all sizes, some beyond the image's edges, in several stripes; pixels at the threshold may differ."""
     monkeypatch.setattr(mask_pasting, 'STRIPE', 5000)
@@ -145,7 +145,7 @@ def test_is_what_the_releases_compute(how: str, monkeypatch: pytest.MonkeyPatch)
     assert masks[-2].all()
     for mask, probability, box in zip(masks, probabilities, boxes, strict=True):
         expected = _by_torch(probability, box, image_size, how)
-        different = mask != (expected >= 0.5 if how == 'exact' else expected > 0.5)
+        different = mask != (expected >= 0.5 if how == 'sampled' else expected > 0.5)
         assert ((expected[different] - 0.5).abs() < 1e-4).all()
 
 
@@ -165,7 +165,7 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
 """
 
 
-@pytest.mark.parametrize('how', ['exact', 'rounded'])
+@pytest.mark.parametrize('how', ['sampled', 'resized'])
 def test_memory(how: str) -> None:
     """100 masks over the whole of a picture of 24 megapixels, all kept."""
     done = subprocess.run([sys.executable, '-c', MEMORY, how], capture_output=True, text=True, check=True)

@@ -44,7 +44,7 @@ def test_own_class() -> None:
     """One of the outputs of MMDetection's head, with background one further on; its gradients too."""
     x, masks, labels = torch.randn(3, 8, 14, 14), torch.randn(3, 28, 28), torch.tensor([2, 0, 2])
     for background in (False, True):
-        head = _head(background_channel=background)
+        head = _head(legacy_background=background)
         assert head.fc_mask_iou.out_features == 3 + background
         torch.nn.init.normal_(head.fc_mask_iou.bias)
         gradients = []
@@ -68,9 +68,9 @@ def test_loss() -> None:
     predicted = torch.tensor([0.5, 0.9, 0.25, 0.7], requires_grad=True)
     logits = _masks(100, 50, 0, 100) * 2 - 1  # positive where the mask is
     targets = _masks(50, 50, 60, 100)
-    shares = np.array([1.0, 0.5, 1.0, 0.0])
+    area_ratios = np.array([1.0, 0.5, 1.0, 0.0])
     # IoU: 50 of 100; 50 of 100, as half of the object is outside; nothing predicted; nothing inside the RoI.
-    loss = _head().loss(predicted, logits, targets, shares, False)
+    loss = _head().loss(predicted, logits, targets, area_ratios, False)
     assert loss.item() == pytest.approx(0.5 * (0.0**2 + 0.4**2) / 2)
     loss.backward()
     assert predicted.grad.tolist() == pytest.approx([0, 0.5 * 0.4, 0, 0])
@@ -91,15 +91,15 @@ def test_nothing_to_learn(rois: int) -> None:
     assert predicted.grad.tolist() == [0] * rois
 
 
-def test_shares() -> None:
+def test_area_ratios() -> None:
     """Of two equal squares the RoI holds the first: half of the object, or all of its first polygon."""
     objects = [[_square(10, 10, 20, 20), _square(30, 10, 40, 20)]]
     roi = np.array([[10.0, 10, 20, 20]])
-    assert _head().shares(objects, roi, (64, 64)).tolist() == [0.5]
-    assert _head(share='first_polygon').shares(objects, roi, (64, 64)).tolist() == [1.0]
-    assert _head().shares([], np.zeros((0, 4)), (64, 64)).shape == (0,)
+    assert _head().area_ratios(objects, roi, (64, 64)).tolist() == [0.5]
+    assert _head(area_ratio='first_polygon').area_ratios(objects, roi, (64, 64)).tolist() == [1.0]
+    assert _head().area_ratios([], np.zeros((0, 4)), (64, 64)).shape == (0,)
 
 
 def test_unknown_share() -> None:
-    with pytest.raises(ValueError, match="share is 'exact_area' or 'first_polygon', not 'all'"):
-        _head(share='all')
+    with pytest.raises(ValueError, match="area_ratio is 'all_polygons' or 'first_polygon', not 'all'"):
+        _head(area_ratio='all')

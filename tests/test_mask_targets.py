@@ -1,4 +1,4 @@
-"""Masks, shares and IoU of polygons whose answer is known, and those of the released code."""
+"""Masks, area_ratios and IoU of polygons whose answer is known, and those of the released code."""
 
 import json
 from pathlib import Path
@@ -9,10 +9,10 @@ import torch
 
 from centermask import MaskScoringHead, SAGMaskHead
 from centermask.mask_targets import (
+    area_ratio_of_first_polygon,
+    area_ratio_of_polygons,
     mask_iou_targets,
     rasterise_in_rois,
-    share_by_exact_area,
-    share_of_first_polygon,
 )
 
 IMAGE = (64, 64)
@@ -92,21 +92,21 @@ def test_no_rois() -> None:
         (TWO[::-1], (10, 10, 20, 20), 0.5, 0.0),
     ],
 )
-def test_share(polygons: list[np.ndarray], roi: tuple[int, ...], exact: float, first: float) -> None:
+def test_area_ratio(polygons: list[np.ndarray], roi: tuple[int, ...], exact: float, first: float) -> None:
     box = np.array(roi, np.float64)
-    assert share_by_exact_area(polygons, box) == exact
-    assert share_of_first_polygon(polygons, box, IMAGE) == first
+    assert area_ratio_of_polygons(polygons, box) == exact
+    assert area_ratio_of_first_polygon(polygons, box, IMAGE) == first
 
 
-def test_share_is_at_most_1() -> None:
+def test_area_ratio_is_at_most_1() -> None:
     """A square of 1.4² pixels covers four of them when rasterised."""
-    assert share_by_exact_area([_square(10.3, 10.3, 11.7, 11.7)], np.array([0.0, 0, 60, 60])) == 1.0
+    assert area_ratio_of_polygons([_square(10.3, 10.3, 11.7, 11.7)], np.array([0.0, 0, 60, 60])) == 1.0
 
 
-def test_share_of_an_object_without_area() -> None:
+def test_area_ratio_of_an_object_without_area() -> None:
     line = [np.array([10, 10, 20, 10, 15, 10], np.float64)]
-    assert share_by_exact_area(line, np.array([0.0, 0, 60, 60])) == 0.0
-    assert share_of_first_polygon(line, np.array([0.0, 0, 60, 60]), IMAGE) == 0.0
+    assert area_ratio_of_polygons(line, np.array([0.0, 0, 60, 60])) == 0.0
+    assert area_ratio_of_first_polygon(line, np.array([0.0, 0, 60, 60]), IMAGE) == 0.0
 
 
 def test_iou_targets() -> None:
@@ -129,13 +129,13 @@ def test_iou_target_of_an_object_cut_by_its_roi() -> None:
     """A perfect mask inside an RoI that holds a quarter of the object covers a quarter of it."""
     roi = np.array([15.0, 15, 25, 25])
     target = rasterise_in_rois([WHOLE], roi[None], 28)
-    for share in (share_by_exact_area(WHOLE, roi), share_of_first_polygon(WHOLE, roi, IMAGE)):
+    for share in (area_ratio_of_polygons(WHOLE, roi), area_ratio_of_first_polygon(WHOLE, roi, IMAGE)):
         assert mask_iou_targets(target, target, np.array([share])).item() == pytest.approx(0.25)
 
 
 @pytest.mark.parametrize('recipe', ['star', 'paper'])
 def test_released_code(shared: Path, recipe: str) -> None:
-    """Masks, shares, IoU targets and loss of 32 RoIs on a photograph, by the heads that train on them."""
+    """Masks, area_ratios, IoU targets and loss of 32 RoIs on a photograph, by the heads that train on them."""
     expected = np.load(shared / 'parity/mask_targets.npz')
     polygons = json.loads((shared / 'parity/inputs.json').read_text())['gt_polygons2']
     objects = [[np.array(polygon) for polygon in polygons[i]] for i in expected['gt_index']]
@@ -145,14 +145,14 @@ def test_released_code(shared: Path, recipe: str) -> None:
     np.testing.assert_array_equal(np.packbits(masks.reshape(32, -1).astype(bool), axis=1), expected[f'{recipe}.masks'])
 
     small = dict(num_convs=1, in_channels=8, conv_out_channels=8)
-    scoring = MaskScoringHead(**small, share='exact_area' if recipe == 'star' else 'first_polygon')
-    shares = scoring.shares(objects, rois, (256, 384))
-    np.testing.assert_allclose(shares, expected[f'{recipe}.share'], atol=1e-6)
+    scoring = MaskScoringHead(**small, area_ratio='all_polygons' if recipe == 'star' else 'first_polygon')
+    area_ratios = scoring.area_ratios(objects, rois, (256, 384))
+    np.testing.assert_allclose(area_ratios, expected[f'{recipe}.share'], atol=1e-6)
 
     logits = np.random.default_rng(0).standard_normal((32, 28, 28), dtype=np.float32)
-    np.testing.assert_allclose(mask_iou_targets(logits > 0, masks, shares), expected[f'{recipe}.iou'], atol=1e-6)
+    np.testing.assert_allclose(mask_iou_targets(logits > 0, masks, area_ratios), expected[f'{recipe}.iou'], atol=1e-6)
     learned = expected[f'{recipe}.iou'] > 0
-    loss = scoring.loss(torch.zeros(32), torch.from_numpy(logits), torch.from_numpy(masks), shares, False)
+    loss = scoring.loss(torch.zeros(32), torch.from_numpy(logits), torch.from_numpy(masks), area_ratios, False)
     assert loss.item() == pytest.approx((0.5 * expected[f'{recipe}.iou'][learned] ** 2).mean(), rel=1e-5)
 
     one_class = torch.zeros(32, dtype=torch.long)

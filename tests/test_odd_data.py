@@ -211,7 +211,7 @@ def test_all_objects_of_one_class(tmp_path: Path, recipe: str) -> None:
     metric.dataset_meta = {'classes': ['class 0', 'class 1', 'class 2']}
     for sample in load(tmp_path, recipe, objects, scale=(128, 96), test=True)['data_samples']:
         boxes = torch.tensor([[20.0 * i, 15 * i, 20 * i + 40, 15 * i + 35] for i in range(4)])
-        masks = torch.from_numpy(paste(np.ones((4, 28, 28), np.float32), boxes.numpy(), (96, 128), 0.5, 'exact'))
+        masks = torch.from_numpy(paste(np.ones((4, 28, 28), np.float32), boxes.numpy(), (96, 128), 0.5, 'sampled'))
         found = dict(bboxes=boxes, scores=torch.ones(4), labels=torch.ones(4, dtype=torch.long), masks=masks)
         metric.process({}, [dict(pred_instances=found, img_id=sample.img_id, ori_shape=(96, 128))])
     scores = metric.evaluate(2)

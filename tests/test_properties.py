@@ -14,7 +14,7 @@ from mmengine.structures import InstanceData
 from centermask import CenterMaskFCOSHead, ScaleAdaptiveRoIExtractor
 from centermask.datasets.rle import rle_to_polygons
 from centermask.mask_pasting import encode, paste
-from centermask.mask_targets import mask_iou_targets, rasterise_in_rois, share_by_exact_area
+from centermask.mask_targets import area_ratio_of_polygons, mask_iou_targets, rasterise_in_rois
 
 few = settings(max_examples=30, derandomize=True, deadline=None, database=None)
 SIZE = 28
@@ -99,7 +99,7 @@ def test_iou_target_against_a_fine_raster(outline: np.ndarray, roi: np.ndarray, 
     edge = round(cut * SIZE)
     predicted[(0, slice(edge)) if axis else (0, slice(None), slice(edge))] = 1
     targets = rasterise_in_rois([[outline]], roi[None], SIZE)
-    (found,) = mask_iou_targets(predicted, targets, np.array([share_by_exact_area([outline], roi)]))
+    (found,) = mask_iou_targets(predicted, targets, np.array([area_ratio_of_polygons([outline], roi)]))
 
     points = centres(400, 400)
     (x1, y1, x2, y2), limit = roi, roi[:2] + (roi[2:] - roi[:2]) * edge / SIZE
@@ -156,7 +156,7 @@ def blobs(draw: st.DrawFn) -> np.ndarray:
 
 
 @few
-@given(blobs(), boxes(20, 150, 100), st.sampled_from(['exact', 'rounded']))
+@given(blobs(), boxes(20, 150, 100), st.sampled_from(['sampled', 'resized']))
 def test_pasted_and_cropped_again(blob: np.ndarray, box: np.ndarray, pasting: str) -> None:
     """A mask pasted into an image and seen through its box is the mask, where the box lies in the image."""
     height, width = 220, 240
@@ -168,7 +168,7 @@ def test_pasted_and_cropped_again(blob: np.ndarray, box: np.ndarray, pasting: st
     inside = ((x > 1) & (x < width - 1) & (y > 1) & (y < height - 1)).reshape(SIZE, SIZE)
     assume(polygons and inside.sum() > 30)
     (seen,) = rasterise_in_rois([polygons], box[None], SIZE)
-    sure = abs(blob - 0.5) > (0.35 if pasting == 'exact' else 0.45)  # further than a pixel of the image from the edge
+    sure = abs(blob - 0.5) > (0.35 if pasting == 'sampled' else 0.45)  # further than a pixel of the image from the edge
     assert ((seen > 0.5) == (blob > 0.5))[inside & sure].all()
     rows, columns = pasted.nonzero()
     assert columns.min() >= box[0] - 1.5 and columns.max() <= box[2] + 1 and rows.min() >= box[1] - 1.5

@@ -257,8 +257,8 @@ def test_image_without_detections(recipe: str) -> None:
 @pytest.mark.parametrize(
     'argument, value, message',
     [
-        ('pasting', 'nearest', "pasting is 'exact' or 'rounded', not 'nearest'"),
-        ('average_normalizers', 'False', "average_normalizers is True or False, not 'False'"),
+        ('pasting', 'nearest', "pasting is 'sampled' or 'resized', not 'nearest'"),
+        ('sync_avg_factor', 'False', "sync_avg_factor is True or False, not 'False'"),
     ],
 )
 def test_wrong_arguments(argument: str, value: str, message: str) -> None:

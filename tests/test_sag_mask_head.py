@@ -54,7 +54,7 @@ def test_own_class() -> None:
     """One channel of what the layers give for all, with background one further on; its gradients too."""
     x, labels = torch.randn(3, 8, 14, 14), torch.tensor([2, 0, 2])
     for background in (False, True):
-        head = _head(background_channel=background)
+        head = _head(legacy_background=background)
         assert head.conv_logits.out_channels == 3 + background
         torch.nn.init.normal_(head.conv_logits.bias)
         gradients = []

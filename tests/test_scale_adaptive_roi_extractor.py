@@ -58,7 +58,7 @@ def test_eq1() -> None:
 def test_plus_one() -> None:
     """45² is less than half of 64² and 46² more."""
     assert _levels(_extractor(), (45, 45), area=64 * 64) == [4]
-    assert _levels(_extractor(plus_one=True), (45, 45), area=64 * 64) == [5]
+    assert _levels(_extractor(legacy_boxes=True), (45, 45), area=64 * 64) == [5]
 
 
 @pytest.mark.parametrize('assignment', ['scale_adaptive', 'fpn'])

@@ -21,7 +21,7 @@ from centermask.engine.cli import require_writable, run
 from centermask.engine.inferencer import require_device
 from centermask.figures.tradeoff import draw_tradeoff
 from centermask.tables.index import read_index
-from centermask.utils.atomic_io import write_text_aside
+from centermask.utils.atomic_io import atomic_write_text
 from centermask.utils.errors import InputError
 
 CONFIGS = Path(__file__).resolve().parents[1] / 'configs'
@@ -110,8 +110,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     measured = compare(args.configs, pictures, wishes, partial(print, flush=True))
     text = tables(measured)
     out = args.out / 'benchmark.json'
-    write_text_aside(out, json.dumps(measured, indent=1))
-    write_text_aside(args.out / 'benchmark.md', text)
+    atomic_write_text(out, json.dumps(measured, indent=1))
+    atomic_write_text(args.out / 'benchmark.md', text)
     left_out = draw_tradeoff(read_index(CONFIGS).rows, args.out / 'benchmark.png', out)
     print(f'\n{text}\ntables: {args.out / "benchmark.md"}, figures: {out}, plot: {args.out / "benchmark.png"}')
     if left_out:

@@ -22,7 +22,7 @@ from centermask.checkpoints.conversion import (
 )
 from centermask.checkpoints.reading import read
 from centermask.engine.cli import require_writable, run
-from centermask.utils.atomic_io import write_aside, write_text_aside
+from centermask.utils.atomic_io import atomic_write, atomic_write_text
 from centermask.utils.errors import InputError
 
 CONFIGS = Path(__file__).resolve().parents[1] / 'configs'
@@ -63,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     contents = read(args.source)
     if args.to:
         released = restore(contents, args.source, args.to)
-        write_aside(args.destination, lambda path: torch.save(released, path))
+        atomic_write(args.destination, lambda path: torch.save(released, path))
         lost = ', '.join(lost_on_the_way_back(contents))
         print(f'{args.destination} has the {args.to} layout' + (f'; left out: {lost}' if lost else ''))
         return
@@ -84,7 +84,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         _write_config(config, CONFIGS / f'{name}.py', args.keep_classes)
     else:
         config = _from_here(CONFIGS / f'{checkpoint["meta"]["config"]}.py')
-    write_aside(args.destination, lambda path: torch.save(checkpoint, path))
+    atomic_write(args.destination, lambda path: torch.save(checkpoint, path))
     command = usage(checkpoint, config, args.destination, _from_here(Path(__file__).parent))
     print(f'{what_became}wrote {args.destination}, use it by\n{command}')
 
@@ -98,7 +98,7 @@ def _write_config(path: Path, base: Path, classes: Sequence[str]) -> None:
     text = config_of_classes(os.path.relpath(base, path.parent), classes)
     if path.exists() and path.read_text(encoding='utf-8') != text:
         raise InputError(f'--keep-classes also writes {path}, which exists: name another DST.')
-    write_text_aside(path, text)
+    atomic_write_text(path, text)
 
 
 if __name__ == '__main__':

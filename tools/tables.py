@@ -20,7 +20,7 @@ from centermask.tables.explain import explain
 from centermask.tables.index import LATENCY, TABLES, read_index, write_figures
 from centermask.tables.measure import build, count_flops, count_parameters
 from centermask.tables.pages import as_csv, markdown, page
-from centermask.utils.atomic_io import write_text_aside
+from centermask.utils.atomic_io import atomic_write_text
 from centermask.utils.errors import InputError
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -78,7 +78,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         of_tables = dict.fromkeys(row.config for row in index.rows if row.config and row.table in numbers)
         _measure(args.measure, _chosen(index.configs if 'all' in args.what else list(of_tables), args.only))
     elif args.docs:
-        write_text_aside(REPOSITORY / PAGE, page(index.rows))
+        atomic_write_text(REPOSITORY / PAGE, page(index.rows))
         print(f'{PAGE} has the tables')
     else:
         print('\n'.join((as_csv if args.csv else markdown)(number, index.rows) for number in numbers), end='')

@@ -21,7 +21,7 @@ from centermask.engine.cli import add_run_arguments, load_run_config, require_fi
 from centermask.engine.configs import build_runner
 from centermask.export.exported_detector import put_in_place, require_no_model_options
 from centermask.export.runtime import is_exported
-from centermask.utils.atomic_io import write_aside
+from centermask.utils.atomic_io import atomic_write
 from centermask.utils.errors import ClassCountError, InputError
 
 
@@ -47,7 +47,7 @@ class WriteResults(DumpDetResults):
     default_prefix = 'predictions'  # without one MMEngine warns
 
     def compute_metrics(self, results: list) -> dict[str, Any]:
-        write_aside(Path(self.out_file_path), partial(dump, results, file_format='pkl'))
+        atomic_write(Path(self.out_file_path), partial(dump, results, file_format='pkl'))
         print(f'all predictions are in {self.out_file_path}')
         return {}
 

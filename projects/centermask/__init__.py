@@ -7,7 +7,7 @@ from . import checkpoints, datasets, engine
 from .baselines.mobilenetv2 import MobileNetV2Features
 from .baselines.retinamask import RetinaMaskBoxHead
 from .baselines.self_adjusting_smooth_l1_loss import SelfAdjustingSmoothL1Loss
-from .boxes import InclusiveOverlaps2D
+from .boxes import LegacyBboxOverlaps2D
 from .detector import CenterMask
 from .fcos_head import CenterMaskFCOSHead
 from .losses import SmoothedGIoULoss
@@ -25,7 +25,7 @@ __all__ = [
     'CenterMaskRoIHead',
     'CenterMaskTTA',
     'CenterMaskVisualizer',
-    'InclusiveOverlaps2D',
+    'LegacyBboxOverlaps2D',
     'MaskScoringHead',
     'MobileNetV2Features',
     'RetinaMaskBoxHead',

@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 @TASK_UTILS.register_module()
-class InclusiveOverlaps2D:
+class LegacyBboxOverlaps2D:
     """IoU whose widths and heights are x2 − x1 + 1 and y2 − y1 + 1."""
 
     def __call__(self, bboxes1: Tensor, bboxes2: Tensor, mode: str = 'iou', is_aligned: bool = False) -> Tensor:

@@ -15,8 +15,8 @@ from mmengine.structures import InstanceData
 from torch import Tensor
 
 from .arguments import dicts, flags, given, refuse, whole_numbers
-from .fast.fused_copy import TestingTwin
-from .fast.malloc import kept_memory
+from .fast.fused_copy import FusedCopy
+from .fast.malloc import large_buffers_kept
 from .fitting_parts import check_parts
 from .roi_head import clip_to_image
 
@@ -31,14 +31,14 @@ class CenterMask(SingleStageDetector):
         num_classes: classes of objects, given to every head.
         channels_last: whether training's convs run on features whose channels lie next to each other in memory: the
             same numbers, faster on CPUs. Testing's always do.
-        fold: whether testing runs on a copy of the weights with BN folded into the convs (see :mod:`.inference`).
+        fuse_conv_bn: whether testing runs on a copy of the weights with BN folded into the convs (see :mod:`.inference`).
         half_precision: whether that copy is in half precision: bfloat16 on a CPU, float16 on a GPU.
         train_cfg: ``max_per_img``, the detections an image that training takes as RoIs, and what the RoI head reads.
         test_cfg: ``score_thr``, ``nms_pre``, ``nms``, ``max_per_img`` (box head) and ``mask_thr_binary`` (RoI head).
         data_preprocessor, init_cfg: as every detector of MMDetection takes them.
 
     Raises:
-        ValueError: for a ``channels_last``, ``fold`` or ``half_precision`` that is neither True nor False, for parts
+        ValueError: for a ``channels_last``, ``fuse_conv_bn`` or ``half_precision`` that is neither True nor False, for parts
             that don't fit each other, and for ``channels_last`` with deformable convs, which MMCV computes wrongly in
             that memory order.
     """
@@ -51,7 +51,7 @@ class CenterMask(SingleStageDetector):
         roi_head: dict | None,
         num_classes: int = 80,
         channels_last: bool = False,
-        fold: bool = True,
+        fuse_conv_bn: bool = True,
         half_precision: bool = False,
         train_cfg: dict | None = None,
         test_cfg: dict | None = None,
@@ -59,7 +59,7 @@ class CenterMask(SingleStageDetector):
         init_cfg: dict | None = None,
     ) -> None:
         name = type(self).__name__
-        flags(name, dict(channels_last=channels_last, fold=fold, half_precision=half_precision))
+        flags(name, dict(channels_last=channels_last, fuse_conv_bn=fuse_conv_bn, half_precision=half_precision))
         whole_numbers(name, dict(num_classes=num_classes))
         dicts(name, dict(train_cfg=train_cfg, test_cfg=test_cfg))
         whole_numbers(name, given(train_cfg, 'max_per_img', within='train_cfg'))
@@ -80,8 +80,8 @@ class CenterMask(SingleStageDetector):
             data_preprocessor,
             init_cfg,
         )
-        self.fold, self.half_precision = fold, half_precision
-        self.testing_twin = TestingTwin()
+        self.fuse_conv_bn, self.half_precision = fuse_conv_bn, half_precision
+        self.fused_copy = FusedCopy()
         self.roi_head: Any = None
         if roi_head is not None:
             heads = {
@@ -106,10 +106,10 @@ class CenterMask(SingleStageDetector):
         losses.update(self.roi_head.loss(x, detections, batch_data_samples))
         return losses
 
-    @kept_memory()
+    @large_buffers_kept()
     def predict(self, batch_inputs: Tensor, batch_data_samples: SampleList, rescale: bool = True) -> SampleList:
         """Return the samples with ``pred_instances``: bboxes, scores, labels, masks and mask_scores."""
-        fast = self.for_testing()
+        fast = self.fused()
         x = fast.extract_feat(batch_inputs)
         if self.roi_head is None:
             detections = fast.bbox_head.predict(x, batch_data_samples, rescale=rescale)
@@ -120,16 +120,16 @@ class CenterMask(SingleStageDetector):
         results = fast.roi_head.predict(x, detections, batch_data_samples, rescale=rescale)
         return self.add_pred_to_datasample(batch_data_samples, results)
 
-    def for_testing(self) -> CenterMask:
+    def fused(self) -> CenterMask:
         """Return the detector whose parts compute the same faster; itself in training and where gradients are wanted.
 
         Its weights are this detector's as they are now: ask for it anew at each image.
         """
-        return self.testing_twin.of(self, self.half_precision) if self.fold else self
+        return self.fused_copy.of(self, self.half_precision) if self.fuse_conv_bn else self
 
     def train(self, mode: bool = True) -> CenterMask:
         """Set training or testing; the next image is tested with the weights that are there then."""
-        self.testing_twin.forget()
+        self.fused_copy.forget()
         return super().train(mode)
 
     def finish_boxes(self, detected: InstanceData, image_size: tuple[int, int]) -> InstanceData:
@@ -139,8 +139,8 @@ class CenterMask(SingleStageDetector):
             detected: ``bboxes`` (N, 4) in pixels of the result, ``scores``, ``labels``.
             image_size: height and width of the result in pixels.
         """
-        # With plus_one the box head has clipped them already.
-        return detected if self.bbox_head.plus_one else clip_to_image(detected, image_size)[0]
+        # With legacy_boxes the box head has clipped them already.
+        return detected if self.bbox_head.legacy_boxes else clip_to_image(detected, image_size)[0]
 
     def _forward(self, batch_inputs: Tensor, batch_data_samples: SampleList) -> tuple:
         """Return class, box and centerness maps, then mask logits and mask IoU of the boxes found in them."""

@@ -19,7 +19,7 @@ from mmengine.structures import InstanceData
 from torch import Tensor
 
 from .arguments import dicts, flags, given, initialisation, is_whole, one_of, refuse, shares, typed, whole_numbers
-from .normalizers import at_least_one
+from .normalizers import clamp_avg_factor
 
 
 def _flatten(maps: Sequence[Tensor]) -> Tensor:
@@ -83,10 +83,10 @@ class CenterMaskFCOSHead(FCOSHead):
         num_classes, in_channels, **kwargs: as :class:`mmdet.models.FCOSHead` takes them. ``norm_on_bbox`` tells which
             of the two the distances are.
         sqrt_score: whether a detection's score is the square root of class score × centerness (star) or their product.
-        plus_one: the paper recipe's convention that a box ends inside its last pixel: boxes are clipped to
+        legacy_boxes: the paper recipe's convention that a box ends inside its last pixel: boxes are clipped to
             [0, W − 1] × [0, H − 1] before NMS, and the smallest of several objects is found by (w + 1)(h + 1). Without
             it boxes stay unclipped. (NMS has it by ``test_cfg.nms.offset=1``.)
-        average_normalizers: whether losses are divided by counts averaged over the processes (star), or each process's
+        sync_avg_factor: whether losses are divided by counts averaged over the processes (star), or each process's
             own, the class loss by positives + images (paper).
 
     Raises:
@@ -98,21 +98,21 @@ class CenterMaskFCOSHead(FCOSHead):
         num_classes: int,
         in_channels: int,
         sqrt_score: bool = True,
-        plus_one: bool = False,
-        average_normalizers: bool = True,
+        legacy_boxes: bool = False,
+        sync_avg_factor: bool = True,
         **kwargs,
     ) -> None:
         name = type(self).__name__
         _check_arguments(name, kwargs)
-        flags(name, dict(sqrt_score=sqrt_score, plus_one=plus_one, average_normalizers=average_normalizers))
+        flags(name, dict(sqrt_score=sqrt_score, legacy_boxes=legacy_boxes, sync_avg_factor=sync_avg_factor))
         whole_numbers(name, dict(num_classes=num_classes, in_channels=in_channels))
         super().__init__(num_classes, in_channels, **kwargs)
         if len(self.regress_ranges) != len(self.strides):
             refuse(name, 'regress_ranges', f'are one for each of the {len(self.strides)} strides', self.regress_ranges)
         self.prior_generator = _PointGenerator(self.strides)
         self.sqrt_score = sqrt_score
-        self.plus_one = plus_one
-        self.average_normalizers = average_normalizers
+        self.legacy_boxes = legacy_boxes
+        self.sync_avg_factor = sync_avg_factor
 
     def forward_single(self, x: Tensor, scale: torch.nn.Module, stride: int) -> tuple[Tensor, Tensor, Tensor]:
         """Return class logits, distances (left, top, right, bottom) and centerness logits of one level."""
@@ -143,9 +143,9 @@ class CenterMaskFCOSHead(FCOSHead):
         centerness_targets = self.centerness_target(targets)
         num_positive = centerness_targets.new_tensor(float(len(positive)))
         centerness_sum = centerness_targets.sum()
-        if self.average_normalizers:
+        if self.sync_avg_factor:
             num_positive, centerness_sum = reduce_mean(torch.stack([num_positive, centerness_sum]))
-            class_normalizer = at_least_one(num_positive)
+            class_normalizer = clamp_avg_factor(num_positive)
         else:
             class_normalizer = num_positive + len(batch_img_metas)
 
@@ -155,7 +155,7 @@ class CenterMaskFCOSHead(FCOSHead):
                 distances, targets, weight=centerness_targets, avg_factor=centerness_sum.clamp(min=1e-6)
             )
             losses['loss_centerness'] = self.loss_centerness(
-                centerness, centerness_targets, avg_factor=at_least_one(num_positive)
+                centerness, centerness_targets, avg_factor=clamp_avg_factor(num_positive)
             )
         else:  # nothing to learn, yet every parameter gets its gradient of 0
             losses['loss_bbox'] = distances.sum()
@@ -183,7 +183,7 @@ class CenterMaskFCOSHead(FCOSHead):
             near_center = near_center & (place > torch.maximum(center - reach, start))
             near_center &= place < torch.minimum(center + reach, end)
             size = torch.maximum(size, torch.maximum(place - start, end - place))  # (P, G)
-        sides = boxes[:, 2:] - boxes[:, :2] + int(self.plus_one)
+        sides = boxes[:, 2:] - boxes[:, :2] + int(self.legacy_boxes)
         areas = (sides[:, 0] * sides[:, 1]).expand(len(points), -1)
         learns = near_center & (size >= low) & (size <= high)
         smallest, chosen = areas.where(learns, areas.new_tensor(torch.inf)).min(1)
@@ -235,7 +235,7 @@ class CenterMaskFCOSHead(FCOSHead):
         Args:
             cls_scores, bbox_preds, score_factors: what :meth:`forward` returns, a list of levels each.
             image_sizes: height and width of each image without its padding, in pixels, shape (N, 2); boxes are clipped
-                to it if ``plus_one``.
+                to it if ``legacy_boxes``.
             cfg: ``score_thr`` and ``nms_pre``, instead of ``test_cfg``.
         """
         cfg = cfg or self.test_cfg
@@ -245,7 +245,7 @@ class CenterMaskFCOSHead(FCOSHead):
         ]
         points, distances, scores, labels = (torch.cat(parts, dim=1) for parts in zip(*levels, strict=True))
         boxes = torch.cat([points - distances[..., :2], points + distances[..., 2:]], dim=2)
-        if self.plus_one:
+        if self.legacy_boxes:
             boxes = torch.minimum(boxes.clamp(min=0), image_sizes.flip(1).repeat(1, 2)[:, None] - 1.0)
         return boxes, scores.sqrt() if self.sqrt_score else scores, labels
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import pycocotools.mask as coco_mask
 
-from .structures.rle_masks import EncodedMasks
+from .structures.rle_masks import RLEMasks
 
 STRIPE = 1 << 20  # pixels computed at once
 SERIAL = 1 << 18  # multiplications of a product for which OpenBLAS, NumPy's, starts no threads
@@ -21,14 +21,14 @@ Grid = tuple[int, np.ndarray]
 """The first pixel along an axis, and where it and the next ones lie in the mask, in cells, the first cell at 0."""
 
 
-def _exact(low: np.float32, high: np.float32, pixels: int, cells: int) -> Grid:
+def _sampled(low: np.float32, high: np.float32, pixels: int, cells: int) -> Grid:
     """Centres of pixels in the exact box (star recipe)."""
     first, last = max(math.floor(low) - 1, 0), min(math.ceil(high) + 1, pixels)
     centres = np.arange(first, last, dtype=np.float32) + np.float32(0.5)
     return first, (centres - low) / (high - low) * cells - np.float32(0.5)
 
 
-def _rounded(low: np.float32, high: np.float32, pixels: int, cells: int) -> Grid:
+def _resized(low: np.float32, high: np.float32, pixels: int, cells: int) -> Grid:
     """Mask and a margin of one cell resized to whole pixels (paper recipe)."""
     centre, half = (low + high) / 2, (high - low) / 2 * (cells + 2) / cells
     start, stop = int(centre - half), int(centre + half)
@@ -40,8 +40,8 @@ def _rounded(low: np.float32, high: np.float32, pixels: int, cells: int) -> Grid
 
 # Where the pixels are, and whether one that has just the threshold belongs to the object.
 PASTINGS: dict[str, tuple[Callable[..., Grid], Callable]] = {
-    'exact': (_exact, np.greater_equal),
-    'rounded': (_rounded, np.greater),
+    'sampled': (_sampled, np.greater_equal),
+    'resized': (_resized, np.greater),
 }
 
 
@@ -89,8 +89,8 @@ def paste(
         probabilities: masks in their boxes, float32, shape (N, 28, 28).
         boxes: x1, y1, x2, y2 in pixels, float32, shape (N, 4).
         image_size: height and width in pixels.
-        threshold: a pixel belongs to the object above this probability, ``'exact'`` also at it.
-        pasting: ``'exact'`` samples at the centres of the image's pixels (star recipe), ``'rounded'`` resizes mask and
+        threshold: a pixel belongs to the object above this probability, ``'sampled'`` also at it.
+        pasting: ``'sampled'`` samples at the centres of the image's pixels (star recipe), ``'resized'`` resizes mask and
             a margin of one cell to whole pixels (paper recipe).
     """
     masks = np.zeros((len(boxes), *image_size), bool)
@@ -103,14 +103,14 @@ def paste(
 
 def encode(
     probabilities: np.ndarray, boxes: np.ndarray, image_size: tuple[int, int], threshold: float, pasting: str
-) -> EncodedMasks:
+) -> RLEMasks:
     """Return what :func:`paste` returns in COCO's run-length encoding, without a mask of the image in between."""
     rles = []
     for probability, box in zip(probabilities, boxes, strict=True):
         stripes = _stripes(probability, box, image_size, threshold, pasting)
         changes = [_changes(columns, left, top, image_size[0]) for left, top, columns in stripes]
         rles.append(_rle(np.concatenate([np.zeros(0, int), *changes]), image_size))
-    return EncodedMasks(rles, image_size)
+    return RLEMasks(rles, image_size)
 
 
 def _changes(columns: np.ndarray, left: int, top: int, height: int) -> np.ndarray:

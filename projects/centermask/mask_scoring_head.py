@@ -9,7 +9,7 @@ from mmdet.registry import MODELS
 from torch import Tensor
 
 from .arguments import flags, given, initialisation, one_of, typed, whole_numbers
-from .mask_targets import Polygons, mask_iou_targets, share_by_exact_area, share_of_first_polygon
+from .mask_targets import Polygons, area_ratio_of_first_polygon, area_ratio_of_polygons, mask_iou_targets
 from .normalizers import weight_among_processes
 
 
@@ -19,10 +19,10 @@ class MaskScoringHead(MaskIoUHead):
 
     Args:
         num_classes: classes of objects.
-        background_channel: whether output 0 stands for the background, so that class c reads output c + 1
+        legacy_background: whether output 0 stands for the background, so that class c reads output c + 1
             (the paper recipe's released layout).
-        share: how the part of an object inside its RoI is measured in training:
-            ``'exact_area'`` (second release, default) or ``'first_polygon'`` (first release).
+        area_ratio: how the part of an object inside its RoI is measured in training:
+            ``'all_polygons'`` (second release, default) or ``'first_polygon'`` (first release).
         **kwargs: as :class:`mmdet.models.MaskIoUHead` takes them.
 
     Raises:
@@ -30,20 +30,20 @@ class MaskScoringHead(MaskIoUHead):
     """
 
     def __init__(
-        self, num_classes: int = 80, background_channel: bool = False, share: str = 'exact_area', **kwargs
+        self, num_classes: int = 80, legacy_background: bool = False, area_ratio: str = 'all_polygons', **kwargs
     ) -> None:
         name = type(self).__name__
-        one_of(name, 'share', share, ('exact_area', 'first_polygon'))
-        flags(name, dict(background_channel=background_channel))
+        one_of(name, 'area_ratio', area_ratio, ('all_polygons', 'first_polygon'))
+        flags(name, dict(legacy_background=legacy_background))
         sizes = ('roi_feat_size', 'in_channels', 'conv_out_channels', 'fc_out_channels')
         whole_numbers(name, dict(num_classes=num_classes, **given(kwargs, *sizes)))
         whole_numbers(name, given(kwargs, 'num_convs', 'num_fcs'), 0)
         typed(name, given(kwargs, 'loss_iou'))
         initialisation(name, kwargs.get('init_cfg'))
-        super().__init__(num_classes=num_classes + int(background_channel), **kwargs)
-        self.first_class = int(background_channel)
+        super().__init__(num_classes=num_classes + int(legacy_background), **kwargs)
+        self.first_class = int(legacy_background)
         self.roi_feat_size = kwargs.get('roi_feat_size', 14)
-        self.share = share
+        self.area_ratio = area_ratio
 
     def forward(self, mask_feat: Tensor, mask_preds: Tensor, labels: Tensor) -> Tensor:
         """Return the IoU predicted for each RoI's mask, shape (R,).
@@ -66,23 +66,24 @@ class MaskScoringHead(MaskIoUHead):
         outputs = labels + self.first_class
         return (x * self.fc_mask_iou.weight[outputs]).sum(1) + self.fc_mask_iou.bias[outputs]
 
-    def shares(self, objects: list[Polygons], rois: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:
+    def area_ratios(self, objects: list[Polygons], rois: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:
         """Return the part of each RoI's object that lies inside it, shape (R,); RoIs (R, 4) of one image."""
-        if self.share == 'exact_area':
-            shares = [share_by_exact_area(polygons, roi) for polygons, roi in zip(objects, rois, strict=True)]
+        if self.area_ratio == 'all_polygons':
+            area_ratios = [area_ratio_of_polygons(polygons, roi) for polygons, roi in zip(objects, rois, strict=True)]
         else:
-            shares = [
-                share_of_first_polygon(polygons, roi, image_size) for polygons, roi in zip(objects, rois, strict=True)
+            area_ratios = [
+                area_ratio_of_first_polygon(polygons, roi, image_size)
+                for polygons, roi in zip(objects, rois, strict=True)
             ]
-        return np.array(shares, np.float64)
+        return np.array(area_ratios, np.float64)
 
     def loss(
         self,
         mask_ious: Tensor,
         mask_logits: Tensor,
         mask_targets: Tensor,
-        shares: np.ndarray,
-        average_normalizers: bool,
+        area_ratios: np.ndarray,
+        sync_avg_factor: bool,
     ) -> Tensor:
         """Return the scoring loss, a scalar: over RoIs with an IoU above 0.
 
@@ -90,13 +91,13 @@ class MaskScoringHead(MaskIoUHead):
             mask_ious: IoU predicted for each RoI's own class, shape (R,).
             mask_logits: its mask, shape (R, 28, 28).
             mask_targets: masks of 0 and 1, shape (R, 28, 28).
-            shares: what :meth:`shares` returns for the same RoIs.
-            average_normalizers: whether the number of RoIs is averaged over the processes.
+            area_ratios: what :meth:`area_ratios` returns for the same RoIs.
+            sync_avg_factor: whether the number of RoIs is averaged over the processes.
         """
         predicted = (mask_logits.detach() > 0).cpu().numpy()
-        targets = mask_ious.new_tensor(mask_iou_targets(predicted, mask_targets.cpu().numpy(), shares))
+        targets = mask_ious.new_tensor(mask_iou_targets(predicted, mask_targets.cpu().numpy(), area_ratios))
         learned = (targets > 0).nonzero().squeeze(1)
-        weight = weight_among_processes(len(learned), mask_ious) if average_normalizers else 1
+        weight = weight_among_processes(len(learned), mask_ious) if sync_avg_factor else 1
         if not len(learned):
             return mask_ious.sum() * 0
         return self.loss_iou(mask_ious[learned], targets[learned]) * weight

@@ -48,7 +48,7 @@ def _raster_area(polygon: np.ndarray, corner: np.ndarray, height: float, width: 
     return float(mask_utils.area(mask_utils.frPyObjects([moved], int(height), int(width))).sum())
 
 
-def share_by_exact_area(polygons: Polygons, roi: np.ndarray) -> float:
+def area_ratio_of_polygons(polygons: Polygons, roi: np.ndarray) -> float:
     """Return the share of an object inside an RoI: its pixels on the RoI's canvas over the exact area of its polygons.
 
     At most 1, which rasterising can exceed. The rule of the second release (star).
@@ -59,7 +59,7 @@ def share_by_exact_area(polygons: Polygons, roi: np.ndarray) -> float:
     return min(inside / full, 1.0) if full > 0 else 0.0
 
 
-def share_of_first_polygon(polygons: Polygons, roi: np.ndarray, image_size: tuple[int, int]) -> float:
+def area_ratio_of_first_polygon(polygons: Polygons, roi: np.ndarray, image_size: tuple[int, int]) -> float:
     """Return the share of an object's first polygon inside an RoI, both areas counted in pixels.
 
     The rule of the first release (paper); it overlooks all other polygons. The canvas of the whole polygon starts at
@@ -79,19 +79,19 @@ def share_of_first_polygon(polygons: Polygons, roi: np.ndarray, image_size: tupl
     return inside / full if full > 0 else 0.0
 
 
-def mask_iou_targets(predicted: np.ndarray, targets: np.ndarray, shares: np.ndarray) -> np.ndarray:
+def mask_iou_targets(predicted: np.ndarray, targets: np.ndarray, area_ratios: np.ndarray) -> np.ndarray:
     """Return the IoU of predicted masks with whole objects, of which only a part lies inside the RoI.
 
     The object's full area is its area inside the RoI divided by the share of it that lies there.
 
     Args:
         predicted, targets: masks of 0 and 1 in the RoIs' frames, shape (R, 28, 28).
-        shares: part of each object inside its RoI, [0, 1], shape (R,).
+        area_ratios: part of each object inside its RoI, [0, 1], shape (R,).
 
     Returns:
         Shape (R,), 0 where nothing of an object lies inside its RoI.
     """
     intersection = (predicted * targets).sum((1, 2))
-    full = targets.sum((1, 2)) / np.where(shares > 0, shares, np.inf)
+    full = targets.sum((1, 2)) / np.where(area_ratios > 0, area_ratios, np.inf)
     union = predicted.sum((1, 2)) + full - intersection
-    return np.where((shares > 0) & (union > 0), intersection / np.maximum(union, 1e-7), 0.0).astype(np.float32)
+    return np.where((area_ratios > 0) & (union > 0), intersection / np.maximum(union, 1e-7), 0.0).astype(np.float32)

@@ -8,7 +8,7 @@ from mmengine.dist import get_world_size
 from torch import Tensor
 
 
-def at_least_one(mean_count: Tensor) -> Tensor:
+def clamp_avg_factor(mean_count: Tensor) -> Tensor:
     """Keep a loss from being divided by less than one object of all processes together.
 
     The second release divides by at least one object *a process*: where fewer objects than processes are in a batch,
@@ -31,4 +31,4 @@ def weight_among_processes(own_count: int, like: Tensor) -> Tensor:
         like: a tensor on the device that the processes exchange from.
     """
     count = like.new_tensor(own_count, dtype=torch.float32)  # half precision can't count to 257
-    return count / at_least_one(reduce_mean(count))
+    return count / clamp_avg_factor(reduce_mean(count))

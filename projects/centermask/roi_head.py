@@ -64,17 +64,17 @@ class CenterMaskRoIHead(StandardRoIHead):
         mask_roi_extractor: config of a :class:`ScaleAdaptiveRoIExtractor`.
         mask_head: config of a :class:`SAGMaskHead`.
         mask_iou_head: config of a :class:`MaskScoringHead`; None ranks masks by the detection score (Table 1).
-        pasting: ``'exact'`` (star recipe: boxes are clipped to the image after the mask branch, empty ones dropped, and
-            masks sampled at the exact box) or ``'rounded'`` (paper recipe: boxes come clipped, masks are resized to
+        pasting: ``'sampled'`` (star recipe: boxes are clipped to the image after the mask branch, empty ones dropped, and
+            masks sampled at the exact box) or ``'resized'`` (paper recipe: boxes come clipped, masks are resized to
             whole pixels).
-        average_normalizers: whether losses are means over the RoIs of all processes, so that any number of processes
+        sync_avg_factor: whether losses are means over the RoIs of all processes, so that any number of processes
             learns the same from the same images, or over each one's own (both releases).
         train_cfg: with ``assigner``, ``sampler`` and ``mask_size``.
         test_cfg: with ``mask_thr_binary`` and ``mask_format``: ``'tensor'`` (default), bool masks (N, H, W), or
-            ``'rle'``, an :class:`EncodedMasks`.
+            ``'rle'``, an :class:`RLEMasks`.
 
     Raises:
-        ValueError: for a ``pasting``, ``average_normalizers`` or ``mask_format`` of none of these values.
+        ValueError: for a ``pasting``, ``sync_avg_factor`` or ``mask_format`` of none of these values.
     """
 
     def __init__(
@@ -82,15 +82,15 @@ class CenterMaskRoIHead(StandardRoIHead):
         mask_roi_extractor: dict,
         mask_head: dict,
         mask_iou_head: dict | None = None,
-        pasting: str = 'exact',
-        average_normalizers: bool = True,
+        pasting: str = 'sampled',
+        sync_avg_factor: bool = True,
         train_cfg: dict | None = None,
         test_cfg: dict | None = None,
         init_cfg: dict | None = None,
     ) -> None:
         name = type(self).__name__
         one_of(name, 'pasting', pasting, tuple(PASTINGS))
-        flags(name, dict(average_normalizers=average_normalizers))
+        flags(name, dict(sync_avg_factor=sync_avg_factor))
         dicts(name, dict(train_cfg=train_cfg, test_cfg=test_cfg))
         whole_numbers(name, given(train_cfg, 'mask_size', within='train_cfg'))
         shares(name, given(test_cfg, 'mask_thr_binary', within='test_cfg'))
@@ -103,7 +103,7 @@ class CenterMaskRoIHead(StandardRoIHead):
             init_cfg=init_cfg,
         )
         self.pasting = pasting
-        self.average_normalizers = average_normalizers
+        self.sync_avg_factor = sync_avg_factor
         self.mask_iou_head = MODELS.build(mask_iou_head) if mask_iou_head is not None else None
 
     def _features(self, x: Sequence[Tensor], rois: Tensor, img_metas: Sequence[dict]) -> Tensor:
@@ -135,16 +135,16 @@ class CenterMaskRoIHead(StandardRoIHead):
         labels = torch.cat([result.pos_gt_labels for result in sampled])
         masks = self.mask_forward(x, bbox2roi([result.pos_priors for result in sampled]), labels, img_metas)
 
-        targets, shares = [], []
+        targets, area_ratios = [], []
         for result, truth, meta in zip(sampled, batch_gt_instances, img_metas, strict=True):
             rois = result.pos_priors.detach().cpu().double().numpy()
             objects = [truth.masks.masks[i] for i in result.pos_assigned_gt_inds.tolist()]
             targets.append(rasterise_in_rois(objects, rois, self.train_cfg['mask_size']))
             if self.mask_iou_head is not None:
-                shares.append(self.mask_iou_head.shares(objects, rois, meta['img_shape'][:2]))
+                area_ratios.append(self.mask_iou_head.area_ratios(objects, rois, meta['img_shape'][:2]))
         mask_targets = torch.from_numpy(np.concatenate(targets)).to(masks.logits.device)  # (R, 28, 28)
 
-        weight = weight_among_processes(len(labels), masks.logits) if self.average_normalizers else 1
+        weight = weight_among_processes(len(labels), masks.logits) if self.sync_avg_factor else 1
         if len(labels):
             # FCNMaskHead's loss picks a class's channel, of which one is left here, and has a dimension too many.
             loss_mask = self.mask_head.loss_mask(masks.logits[:, None], mask_targets, torch.zeros_like(labels))[0]
@@ -153,7 +153,7 @@ class CenterMaskRoIHead(StandardRoIHead):
         losses = dict(loss_mask=loss_mask * weight)
         if self.mask_iou_head is not None:
             losses['loss_mask_iou'] = self.mask_iou_head.loss(
-                masks.ious, masks.logits, mask_targets, np.concatenate(shares), self.average_normalizers
+                masks.ious, masks.logits, mask_targets, np.concatenate(area_ratios), self.sync_avg_factor
             )
         return losses
 
@@ -198,11 +198,11 @@ class CenterMaskRoIHead(StandardRoIHead):
         """
         if ious is not None:
             detected.mask_scores = detected.scores * ious
-        if self.pasting == 'exact':
+        if self.pasting == 'sampled':
             detected.bboxes = clip(detected.bboxes, image_size)
         # All that pasting needs, and which boxes are empty, in one transfer to the host.
         needed = torch.cat([detected.bboxes, probabilities.flatten(1)], dim=1).detach().cpu().numpy()
-        if self.pasting == 'exact':
+        if self.pasting == 'sampled':
             kept = np.flatnonzero((needed[:, 2:4] > needed[:, :2]).all(1))
             needed, detected = needed[kept], detected[torch.from_numpy(kept).to(detected.bboxes.device)]
         boxes, cells = needed[:, :4], needed[:, 4:].reshape(-1, *probabilities.shape[1:])

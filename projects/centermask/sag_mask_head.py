@@ -33,7 +33,7 @@ class SAGMaskHead(FCNMaskHead):
     Args:
         num_classes: classes of objects.
         spatial_attention: whether there is the attention (Table 1 switches it off).
-        background_channel: whether channel 0 stands for the background, so that class c reads channel c + 1
+        legacy_background: whether channel 0 stands for the background, so that class c reads channel c + 1
             (the paper recipe's released layout).
         **kwargs: as :class:`mmdet.models.FCNMaskHead` takes them; each class has a mask of its own, and masks are
             upsampled.
@@ -43,10 +43,10 @@ class SAGMaskHead(FCNMaskHead):
     """
 
     def __init__(
-        self, num_classes: int = 80, spatial_attention: bool = True, background_channel: bool = False, **kwargs
+        self, num_classes: int = 80, spatial_attention: bool = True, legacy_background: bool = False, **kwargs
     ) -> None:
         name = type(self).__name__
-        flags(name, dict(spatial_attention=spatial_attention, background_channel=background_channel))
+        flags(name, dict(spatial_attention=spatial_attention, legacy_background=legacy_background))
         whole_numbers(name, dict(num_classes=num_classes))
         sizes = ('roi_feat_size', 'in_channels', 'conv_kernel_size', 'conv_out_channels')
         whole_numbers(name, given(kwargs, *sizes))
@@ -62,8 +62,8 @@ class SAGMaskHead(FCNMaskHead):
         typed(name, given(kwargs, 'conv_cfg', 'norm_cfg', 'predictor_cfg', 'loss_mask'))
         if kwargs.get('init_cfg') is not None:
             refuse(name, 'init_cfg', 'is None, as its layers have rules of their own', kwargs['init_cfg'])
-        super().__init__(num_classes=num_classes + int(background_channel), **kwargs)
-        self.first_class = int(background_channel)
+        super().__init__(num_classes=num_classes + int(legacy_background), **kwargs)
+        self.first_class = int(legacy_background)
         self.spatial_attention = SpatialAttention() if spatial_attention else nn.Identity()
 
     def init_weights(self) -> None:

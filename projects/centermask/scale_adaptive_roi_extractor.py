@@ -25,7 +25,7 @@ class ScaleAdaptiveRoIExtractor(BaseRoIExtractor):
         out_channels: channels of the features.
         featmap_strides: strides of the levels, consecutive powers of two; (8, 16, 32) is P3 to P5.
         assignment: ``'scale_adaptive'`` (Eq. 2) or ``'fpn'`` (Eq. 1: k = floor(4 + log2(sqrt(w h) / 224))).
-        plus_one: whether an RoI's area is (w + 1)(h + 1), as in the paper recipe, instead of w h.
+        legacy_boxes: whether an RoI's area is (w + 1)(h + 1), as in the paper recipe, instead of w h.
 
     Raises:
         ValueError: for an argument of none of these values.
@@ -37,12 +37,12 @@ class ScaleAdaptiveRoIExtractor(BaseRoIExtractor):
         out_channels: int,
         featmap_strides: Sequence[int],
         assignment: str = 'scale_adaptive',
-        plus_one: bool = False,
+        legacy_boxes: bool = False,
         init_cfg: dict | None = None,
     ) -> None:
         name = type(self).__name__
         one_of(name, 'assignment', assignment, ('scale_adaptive', 'fpn'))
-        flags(name, dict(plus_one=plus_one))
+        flags(name, dict(legacy_boxes=legacy_boxes))
         whole_numbers(name, dict(out_channels=out_channels))
         strides = list(featmap_strides) if isinstance(featmap_strides, Sequence) else []
         powers = all(is_whole(stride) and stride > 0 and stride & (stride - 1) == 0 for stride in strides)
@@ -57,7 +57,7 @@ class ScaleAdaptiveRoIExtractor(BaseRoIExtractor):
         initialisation(name, init_cfg)
         super().__init__(roi_layer, out_channels, strides, init_cfg)
         self.assignment = assignment
-        self.plus_one = plus_one
+        self.legacy_boxes = legacy_boxes
         self.k_min = featmap_strides[0].bit_length() - 1  # stride 8 = 2³ is P3
         self.k_max = featmap_strides[-1].bit_length() - 1
 
@@ -68,7 +68,7 @@ class ScaleAdaptiveRoIExtractor(BaseRoIExtractor):
             rois: image index in the batch, x1, y1, x2, y2 in pixels of the resized images, shape (R, 5).
             image_areas: area of each resized image without its padding, in pixels, shape (N,).
         """
-        sizes = (rois[:, 3:] - rois[:, 1:3]).float() + int(self.plus_one)
+        sizes = (rois[:, 3:] - rois[:, 1:3]).float() + int(self.legacy_boxes)
         roi_areas = sizes[:, 0] * sizes[:, 1]
         if self.assignment == 'scale_adaptive':
             levels = torch.ceil(self.k_max - torch.log2(image_areas[rois[:, 0].long()] / roi_areas))

@@ -52,7 +52,7 @@ CASES: list[tuple[str, str, Any, str]] = [
     ('bbox_head', 'conv_bias', 'yes', "CenterMaskFCOSHead's conv_bias is True, False or 'auto', not 'yes'"),
     *[
         ('bbox_head', name, 'no', f"CenterMaskFCOSHead's {name} is True or False, not 'no'")
-        for name in ('sqrt_score', 'plus_one', 'average_normalizers', 'norm_on_bbox', 'centerness_on_reg', *SWITCHES)
+        for name in ('sqrt_score', 'legacy_boxes', 'sync_avg_factor', 'norm_on_bbox', 'centerness_on_reg', *SWITCHES)
     ],
     *[
         ('bbox_head', name, 'x', f"CenterMaskFCOSHead's {name} is a dict with a type, not 'x'")
@@ -75,7 +75,7 @@ CASES: list[tuple[str, str, Any, str]] = [
     ('bbox_head', 'test_cfg', {'nms_pre': -1}, 'test_cfg.nms_pre is a whole number from 1 up, not -1'),
     ('bbox_head', 'test_cfg', {'max_per_img': 0}, 'test_cfg.max_per_img is a whole number from 1 up, not 0'),
     ('roi_head.mask_roi_extractor', 'assignment', 'eq3', "assignment is 'scale_adaptive' or 'fpn', not 'eq3'"),
-    ('roi_head.mask_roi_extractor', 'plus_one', 1, 'plus_one is True or False, not 1'),
+    ('roi_head.mask_roi_extractor', 'legacy_boxes', 1, 'legacy_boxes is True or False, not 1'),
     ('roi_head.mask_roi_extractor', 'out_channels', 0, 'out_channels is a whole number from 1 up, not 0'),
     *[
         ('roi_head.mask_roi_extractor', 'featmap_strides', strides, 'featmap_strides are powers of 2, each twice')
@@ -88,7 +88,7 @@ CASES: list[tuple[str, str, Any, str]] = [
     ('roi_head.mask_roi_extractor', 'init_cfg', 7, 'init_cfg is a dict with a type, not 7'),
     ('roi_head.mask_head', 'num_classes', '3', "SAGMaskHead's num_classes is a whole number from 1 up, not '3'"),
     ('roi_head.mask_head', 'spatial_attention', 'no', "SAGMaskHead's spatial_attention is True or False, not 'no'"),
-    ('roi_head.mask_head', 'background_channel', 1, "SAGMaskHead's background_channel is True or False, not 1"),
+    ('roi_head.mask_head', 'legacy_background', 1, "SAGMaskHead's legacy_background is True or False, not 1"),
     ('roi_head.mask_head', 'num_convs', -1, "SAGMaskHead's num_convs is a whole number from 0 up, not -1"),
     *[
         ('roi_head.mask_head', name, 0, f"SAGMaskHead's {name} is a whole number from 1 up, not 0")
@@ -102,8 +102,8 @@ CASES: list[tuple[str, str, Any, str]] = [
         for name in ('conv_cfg', 'norm_cfg', 'predictor_cfg', 'loss_mask')
     ],
     ('roi_head.mask_head', 'init_cfg', dict(type='Normal'), "SAGMaskHead's init_cfg is None"),
-    ('roi_head.mask_iou_head', 'share', 'all', "share is 'exact_area' or 'first_polygon', not 'all'"),
-    ('roi_head.mask_iou_head', 'background_channel', 'x', "MaskScoringHead's background_channel is True or False"),
+    ('roi_head.mask_iou_head', 'share', 'all', "area_ratio is 'all_polygons' or 'first_polygon', not 'all'"),
+    ('roi_head.mask_iou_head', 'legacy_background', 'x', "MaskScoringHead's legacy_background is True or False"),
     *[
         ('roi_head.mask_iou_head', name, 0, f"MaskScoringHead's {name} is a whole number from 1 up, not 0")
         for name in ('num_classes', 'in_channels', 'conv_out_channels', 'fc_out_channels', 'roi_feat_size')
@@ -116,15 +116,15 @@ CASES: list[tuple[str, str, Any, str]] = [
         ('roi_head.mask_iou_head', name, 'x', f"MaskScoringHead's {name} is a dict with a type, not 'x'")
         for name in ('loss_iou', 'init_cfg')
     ],
-    ('roi_head', 'pasting', 'nearest', "CenterMaskRoIHead's pasting is 'exact' or 'rounded', not 'nearest'"),
-    ('roi_head', 'average_normalizers', 1, "CenterMaskRoIHead's average_normalizers is True or False, not 1"),
+    ('roi_head', 'pasting', 'nearest', "CenterMaskRoIHead's pasting is 'sampled' or 'resized', not 'nearest'"),
+    ('roi_head', 'sync_avg_factor', 1, "CenterMaskRoIHead's sync_avg_factor is True or False, not 1"),
     ('roi_head', 'train_cfg', {**TRAIN_CFG, 'mask_size': 0}, 'train_cfg.mask_size is a whole number from 1 up, not 0'),
     ('roi_head', 'test_cfg', {'mask_thr_binary': 50}, 'test_cfg.mask_thr_binary is a number from 0 to 1, not 50'),
     ('roi_head', 'test_cfg', {'mask_format': 'png'}, "test_cfg.mask_format is 'tensor' or 'rle', not 'png'"),
     ('', 'num_classes', 0, "CenterMask's num_classes is a whole number from 1 up, not 0"),
     *[
         ('', name, 'no', f"CenterMask's {name} is True or False, not 'no'")
-        for name in ('channels_last', 'fold', 'half_precision')
+        for name in ('channels_last', 'fuse_conv_bn', 'half_precision')
     ],
     ('', 'train_cfg', [], "CenterMask's train_cfg is a dict, not []"),
     ('', 'train_cfg', {**TRAIN_CFG, 'max_per_img': -1}, 'train_cfg.max_per_img is a whole number from 1 up, not -1'),
@@ -220,7 +220,7 @@ def test_each_argument_has_a_case(part: str) -> None:
         ('backbone.arch', 'nonsense'),
         ('bbox_head.stacked_convs', -1),
         ('roi_head.mask_head.num_convs', -1),
-        ('roi_head.mask_iou_head.share', 'nonsense'),
+        ('roi_head.mask_iou_head.area_ratio', 'nonsense'),
     ],
 )
 def test_by_the_command(key: str, value: object, config: Path, outcome: Callable, tmp_path: Path) -> None:

@@ -222,7 +222,7 @@ def test_without_the_guard_it_is_a_traceback_or_a_wrong_training(
 ) -> None:
     _write(case, config)
     for module in (configs, runner):
-        monkeypatch.setattr(module, 'explained_model_errors', lambda source, part='': nullcontext())
+        monkeypatch.setattr(module, 'config_errors', lambda source, part='': nullcontext())
     for module in (launch, runner):
         monkeypatch.setattr(module, 'check_config', lambda cfg: None)
     monkeypatch.setattr(runner, 'check_pipeline', lambda *_: None)

@@ -27,7 +27,7 @@ PROPER = metadata.Metadata(
     preprocess=False,
     full_masks=False,
     detections=0,
-    pasting='exact',
+    pasting='sampled',
     mask_threshold=0.5,
 ).strings()
 

@@ -39,7 +39,7 @@ def test_operations_are_counted_as_layers_are_written(calibrated) -> None:
     contestant, _ = calibrated('star', 5)
     contestant.run(0)
     flops = flops_of(contestant)
-    assert contestant.model.fold
+    assert contestant.model.fuse_conv_bn
     assert flops == count_flops(small_config('star', 5))
 
 

@@ -8,7 +8,7 @@ import torch
 
 from centermask.benchmark.malloc import _Information, without_kept_memory
 from centermask.benchmark.models import EQUAL, SHIPPED, Contestant
-from centermask.fast.malloc import LARGE, kept_memory
+from centermask.fast.malloc import LARGE, large_buffers_kept
 
 
 def _fresh_pieces() -> int:
@@ -22,7 +22,7 @@ def _fresh_pieces() -> int:
     sys.platform != 'linux' or not hasattr(ctypes.CDLL(None), 'mallinfo2'), reason='malloc is not glibc 2.33 or later'
 )
 def test_large_tensors_are_fresh() -> None:
-    with kept_memory():
+    with large_buffers_kept():
         torch.ones(3 * LARGE // 4)  # of 4 bytes each
     before = _fresh_pieces()
     kept = torch.ones(2 * LARGE // 4)
@@ -43,4 +43,4 @@ def test_who_runs_in_which_memory(calibrated) -> None:
     names = [type(one.memory()).__name__ for one in (center_mask, other, equal)]
     assert names == ['nullcontext', '_GeneratorContextManager', '_GeneratorContextManager']
     assert other.memory().func is without_kept_memory.__wrapped__
-    assert equal.memory().func is kept_memory.__wrapped__
+    assert equal.memory().func is large_buffers_kept.__wrapped__

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 
 from centermask.datasets import CenterMaskCocoDataset
 from centermask.datasets.coco import check_images_exist
-from centermask.utils.errors import InputError, RunError, sentence
+from centermask.utils.errors import InputError, RunError, one_line
 
 
 @pytest.mark.parametrize('compressed', [True, False])
@@ -104,7 +104,7 @@ def test_unreadable_image_ends_the_run(build, tmp_path: Path, bytes_left: int, w
     path.write_bytes(path.read_bytes()[:bytes_left])
     with pytest.raises(RunError) as caught:
         list(DataLoader(dataset, batch_size=None, num_workers=workers))
-    assert sentence(caught.value) == (
+    assert one_line(caught.value) == (
         f'The image {path} could not be read (it is damaged or not an image): '
         'replace it or take it out of the annotation file.'
     )

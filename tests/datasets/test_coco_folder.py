@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from centermask.datasets.coco_folder import OwnData, find_data
+from centermask.datasets.coco_folder import CocoFolder, find_data
 from centermask.utils.errors import InputError
 
 
@@ -41,7 +41,7 @@ def put(tmp_path: Path) -> Callable:
 
 
 @pytest.fixture
-def find(tmp_path: Path) -> Callable[..., OwnData]:
+def find(tmp_path: Path) -> Callable[..., CocoFolder]:
     return lambda **arguments: find_data(tmp_path / 'DIR', tmp_path / 'run', **arguments)
 
 

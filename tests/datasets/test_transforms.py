@@ -13,7 +13,7 @@ from mmdet.structures.bbox import HorizontalBoxes
 from mmdet.structures.mask import PolygonMasks
 from PIL import Image
 
-from centermask.datasets import FloorResize, InclusiveBoxes, InclusiveFlip
+from centermask.datasets import FloorResize, LegacyBoxes, LegacyFlip
 
 
 def example(width: int = 640, height: int = 427, seed: int = 0) -> dict:
@@ -66,7 +66,7 @@ def test_test_time_augmentation_takes_floor_resize_and_inclusive_flip() -> None:
             'type': 'TestTimeAug',
             'transforms': [
                 [{'type': 'FloorResize', 'scale': (100, 60)}, {'type': 'FloorResize', 'scale': (100, 80)}],
-                [{'type': 'InclusiveFlip', 'prob': 1.0}, {'type': 'InclusiveFlip', 'prob': 0.0}],
+                [{'type': 'LegacyFlip', 'prob': 1.0}, {'type': 'LegacyFlip', 'prob': 0.0}],
                 [{'type': 'PackDetInputs', 'meta_keys': ('img_shape', 'scale_factor', 'flip', 'flip_offset')}],
             ],
         }
@@ -86,7 +86,7 @@ def test_inclusive_boxes_end_at_the_last_pixel() -> None:
     results['gt_ignore_flags'] = np.array([False, False, False, True])
     results['gt_masks'] = PolygonMasks([[np.full(6, float(i))] for i in range(4)], 100, 200)
 
-    after = InclusiveBoxes()(results)
+    after = LegacyBoxes()(results)
     # The third is one pixel wide: its first and last column are the same, so nothing is left of it.
     assert after['gt_bboxes'].tensor.tolist() == [[10, 20, 109, 69], [150, 90, 199, 99], [0, 0, 8, 99]]
     assert after['gt_bboxes_labels'].tolist() == [0, 1, 3]
@@ -97,7 +97,7 @@ def test_inclusive_boxes_end_at_the_last_pixel() -> None:
 def test_inclusive_flip_maps_x_to_width_minus_x_minus_1() -> None:
     before = example(200, 100)
     img, polygon = before['img'], before['gt_masks'].masks[0][0]
-    flip = InclusiveFlip(1.0)
+    flip = LegacyFlip(1.0)
 
     once = flip(before)
     assert np.array_equal(once['img'], img[:, ::-1])
@@ -112,7 +112,7 @@ def test_inclusive_flip_maps_x_to_width_minus_x_minus_1() -> None:
 
 
 def test_inclusive_flip_that_does_not_flip_changes_nothing() -> None:
-    after = InclusiveFlip(0.0)(example(200, 100))
+    after = LegacyFlip(0.0)(example(200, 100))
     assert not after['flip']
     assert after['flip_offset'] == 1
     assert after['gt_bboxes'].tensor.tolist() == [[10, 20, 110, 70]]
@@ -124,9 +124,9 @@ def test_polygons_survive_the_paper_pipeline_at_float_precision(tmp_path: Path) 
         [
             TRANSFORMS.build({'type': 'LoadImageFromFile'}),
             TRANSFORMS.build({'type': 'LoadAnnotations', 'with_bbox': True, 'with_mask': True, 'poly2mask': False}),
-            InclusiveBoxes(),
+            LegacyBoxes(),
             FloorResize((100, 80)),
-            InclusiveFlip(1.0),
+            LegacyFlip(1.0),
             TRANSFORMS.build({'type': 'PackDetInputs'}),
         ]
     )

@@ -29,7 +29,7 @@ from centermask.export.exported_detector import ExportedCenterMask
 from centermask.export.files import convert, save_onnx
 from centermask.export.pictures import Batch, make_batch, make_inputs
 from centermask.export.runtime import ExportedModel
-from centermask.structures.rle_masks import EncodedMasks
+from centermask.structures.rle_masks import RLEMasks
 from centermask.utils.errors import InputError
 
 onnx = pytest.importorskip('onnx')
@@ -210,7 +210,7 @@ def test_in_the_place_of_the_model(case: str, mask_format: str, made: Callable[[
         detector = ExportedCenterMask(str(file), runtime, test_cfg=dict(mask_format=mask_format))
         for a, b, size in zip(model.test_step(data()), detector.test_step(data()), whole, strict=True):
             expected, found = a.pred_instances, b.pred_instances
-            assert isinstance(found.masks, EncodedMasks if mask_format == 'rle' else torch.Tensor)
+            assert isinstance(found.masks, RLEMasks if mask_format == 'rle' else torch.Tensor)
             masks = found.masks.cpu()
             assert masks.dtype == torch.bool and masks.shape == (len(expected), *size)
             distances = (expected.bboxes[:, None] - found.bboxes).abs().amax(2)

@@ -31,7 +31,7 @@ def _assert_close(found: InstanceData, expected: InstanceData) -> None:
 def test_detections_are_the_plain_networks(recipe: str) -> None:
     model = unlike_identity(small_model(recipe))
     with torch.no_grad():
-        assert model.for_testing() is not model
+        assert model.fused() is not model
     _assert_close(_found(model), _found(model, plain=True))
 
 
@@ -45,7 +45,7 @@ def test_leaves_no_trace() -> None:
     assert all(new is old for new, old in zip(model.parameters(), parameters, strict=True))
     assert [p.is_contiguous() for p in model.parameters()] == [True] * len(parameters)
     for other in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
-        assert other.testing_twin._twin is None
+        assert other.fused_copy._twin is None
         _assert_close(_found(other), _found(model))
 
 
@@ -111,15 +111,15 @@ def test_changes_are_seen(change: Callable[[CenterMask], None]) -> None:
 
 def test_plain_where_the_twin_would_differ() -> None:
     model = small_model()
-    assert model.for_testing() is model  # gradients are wanted
+    assert model.fused() is model  # gradients are wanted
     with torch.no_grad():
-        assert model.for_testing() is model.for_testing() is not model
+        assert model.fused() is model.fused() is not model
         model.backbone.stem[0].train()
-        assert model.for_testing() is model
+        assert model.fused() is model
         model.eval()
         model.backbone.stem[0].bn.forward = lambda x: x
-        assert model.for_testing() is model
-        assert small_model(changes={'fold': False}).for_testing().training is False
+        assert model.fused() is model
+        assert small_model(changes={'fuse_conv_bn': False}).fused().training is False
 
 
 def test_inference_mode() -> None:

@@ -13,7 +13,7 @@ import contextlib, resource, sys
 import torch
 from mmengine.registry import init_default_scope
 from helpers.small_model import batch, picture, sample, small_model
-from centermask.fast.malloc import kept_memory
+from centermask.fast.malloc import large_buffers_kept
 
 torch.set_num_threads(1)
 init_default_scope('mmdet')
@@ -21,10 +21,10 @@ model, size = small_model(), (544, 736)
 data = batch(model, [picture(*size)], [sample(*size)])
 if sys.argv[1] == 'plain malloc':
     type(model).predict = type(model).predict.__wrapped__
-    kept_memory = contextlib.nullcontext
+    large_buffers_kept = contextlib.nullcontext
 
 def tensors():
-    with kept_memory():
+    with large_buffers_kept():
         return [torch.ones(10**7) for _ in range(4)]  # given up later, as results are
 
 def used(what):

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from centermask.checkpoints.layouts import recipe_of, to_ours, to_released
 from centermask.checkpoints.loading import load_weights
 from centermask.detector import CenterMask
-from centermask.engine.configs import explained_model_errors
+from centermask.engine.configs import config_errors
 from centermask.utils.errors import InputError
 from parity.synthetic import synthetic_weights
 
@@ -34,7 +34,7 @@ def build_reference_model(cfg: Config) -> tuple[CenterMask, str]:
     if not isinstance(cfg.get('model'), dict):
         raise InputError(f'The config {cfg.filename} has no model: give one of those directly in configs/.')
     init_default_scope(cfg.get('default_scope') or 'mmdet')
-    with explained_model_errors(cfg.filename):
+    with config_errors(cfg.filename):
         model = MODELS.build(cfg.model)  # without init_weights(), which would fetch the backbone's
     if not isinstance(model, CenterMask):
         raise InputError(
@@ -53,7 +53,7 @@ def build_reference_model(cfg: Config) -> tuple[CenterMask, str]:
         if isinstance(module, nn.BatchNorm2d) and not module.weight.requires_grad:
             module.forward = partial(_frozen_norm, module, fused=recipe == 'star')  # type: ignore[method-assign]
     if recipe == 'paper' and model.roi_head.mask_iou_head is not None:
-        model.roi_head.mask_iou_head.share = 'first_polygon'
+        model.roi_head.mask_iou_head.area_ratio = 'first_polygon'
     return model, recipe
 
 

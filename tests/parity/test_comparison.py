@@ -253,10 +253,10 @@ def test_frozen_norms_only_round_otherwise(folder: Path) -> None:
 def test_the_recipes_own_share(folder: Path, recipe: str) -> None:
     """Configs of both recipes have star's; the paper recipe's numbers come from its own."""
     cfg = Config.fromfile(folder / 'config.py')
-    assert cfg.model.roi_head.mask_iou_head.get('share', 'exact_area') == 'exact_area'
+    assert cfg.model.roi_head.mask_iou_head.get('area_ratio', 'all_polygons') == 'all_polygons'
     model, found = build_reference_model(cfg)
     assert found == recipe
-    assert model.roi_head.mask_iou_head.share == ('exact_area' if recipe == 'star' else 'first_polygon')
+    assert model.roi_head.mask_iou_head.area_ratio == ('all_polygons' if recipe == 'star' else 'first_polygon')
 
 
 @pytest.mark.parametrize(('arch', 'deepest'), [('99', True), ('57', False), ('39', False), ('19-slim-dw', False)])

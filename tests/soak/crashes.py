@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from centermask.utils.atomic_io import PART
+from centermask.utils.atomic_io import TMP_PREFIX
 from soak.trainings import Training
 
 COMPARED = ('state_dict', 'ema_state_dict', 'optimizer', 'param_schedulers')
@@ -121,7 +121,7 @@ class Crasher:
 
 
 def _writing(work_dir: Path) -> bool:
-    return any(work_dir.glob(f'{PART}iter_*'))
+    return any(work_dir.glob(f'{TMP_PREFIX}iter_*'))
 
 
 def _saved(work_dir: Path) -> int:

@@ -8,14 +8,14 @@ import torch
 from mmdet.structures.mask import encode_mask_results
 from mmengine.structures import InstanceData
 
-from centermask.structures.rle_masks import EncodedMasks
+from centermask.structures.rle_masks import RLEMasks
 
 PIXELS = np.random.default_rng(0).random((3, 5, 7)) > 0.5
 RLES = encode_mask_results(PIXELS)
 
 
-def _masks() -> EncodedMasks:
-    return EncodedMasks(RLES, (5, 7))
+def _masks() -> RLEMasks:
+    return RLEMasks(RLES, (5, 7))
 
 
 def test_is_a_sequence_of_rles() -> None:

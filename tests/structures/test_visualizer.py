@@ -18,8 +18,8 @@ def test_encoded_masks_look_as_others(number: int) -> None:
     image = rng.integers(0, 256, (80, 100, 3), np.uint8)
     pictures = []
     for masks in (
-        torch.from_numpy(paste(cells, boxes, (80, 100), 0.5, 'exact')),
-        encode(cells, boxes, (80, 100), 0.5, 'exact'),
+        torch.from_numpy(paste(cells, boxes, (80, 100), 0.5, 'sampled')),
+        encode(cells, boxes, (80, 100), 0.5, 'sampled'),
     ):
         found = InstanceData(
             bboxes=torch.from_numpy(boxes),

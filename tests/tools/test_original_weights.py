@@ -133,7 +133,7 @@ def test_ap_of_antialiased_images(original: Original, tmp_path: Path) -> None:
 
     Testing on the weights as they are, without BN folded and fused layers, gives the same.
     """
-    for name, more in (('fast', []), ('plain', ['model.fold=False'])):
+    for name, more in (('fast', []), ('plain', ['model.fuse_conv_bn=False'])):
         words = [original.path, '--work-dir', tmp_path / name, '--cfg-options', *original.options('pillow'), *more]
         _run(*COMMANDS['tools/test.py'], *words, cwd=tmp_path)
         _check_ap(tmp_path / name, original.listing['metrics_antialiased_resize'])

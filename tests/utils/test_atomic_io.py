@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from centermask.utils.atomic_io import replaced_when_done, write_aside
+from centermask.utils.atomic_io import atomic_folder, atomic_write
 from centermask.utils.errors import InputError, RunError
 
 
@@ -11,7 +11,7 @@ def made_here(folder):
 
 
 def write(out):
-    with replaced_when_done(out, made_here) as folder:
+    with atomic_folder(out, made_here) as folder:
         (folder / 'mark').touch()
 
 
@@ -43,7 +43,7 @@ def test_leaves_alone_what_is_not_its_own(tmp_path, foreign):
 def test_an_error_leaves_what_was_there(tmp_path):
     out = tmp_path / 'out'
     write(out)
-    with pytest.raises(ValueError, match='half way'), replaced_when_done(out, made_here):
+    with pytest.raises(ValueError, match='half way'), atomic_folder(out, made_here):
         raise ValueError('half way')
     assert made_here(out)
     assert [path.name for path in tmp_path.iterdir()] == ['out']
@@ -67,8 +67,8 @@ def test_a_file_that_ends_half_way(tmp_path, error, why):
     out = tmp_path / 'a.pth'
     out.write_text('before')
     with pytest.raises(RunError, match=rf"a\.pth can't be written to its end \({why}\): make room there"):
-        write_aside(out, write_half)
+        atomic_write(out, write_half)
     assert out.read_text() == 'before'
     assert [path.name for path in tmp_path.iterdir()] == ['a.pth']
-    write_aside(out, lambda path: path.write_text('whole'))
+    atomic_write(out, lambda path: path.write_text('whole'))
     assert out.read_text() == 'whole'

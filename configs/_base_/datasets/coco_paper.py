@@ -4,9 +4,9 @@ _base_ = './coco.py'
 train_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='LoadAnnotations', with_bbox=True, with_mask=True, poly2mask=False),
-    dict(type='InclusiveBoxes'),
+    dict(type='LegacyBoxes'),
     dict(type='FloorResize', scale=(1333, 800)),
-    dict(type='InclusiveFlip', prob=0.5),
+    dict(type='LegacyFlip', prob=0.5),
     dict(type='PackDetInputs'),
 ]
 test_pipeline = [
@@ -14,7 +14,7 @@ test_pipeline = [
     dict(type='FloorResize', scale=(1333, 800)),
     dict(type='PackDetInputs', meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')),
 ]
-# MMDetection's keys, and by how much InclusiveFlip's rule differs from its.
+# MMDetection's keys, and by how much LegacyFlip's rule differs from its.
 tta_pack = dict(
     type='PackDetInputs',
     meta_keys=(
@@ -34,7 +34,7 @@ tta_pipeline = [
         type='TestTimeAug',
         transforms=[
             [dict(type='FloorResize', scale=scale) for scale in [(1333, 640), (1333, 800), (1600, 960)]],
-            [dict(type='InclusiveFlip', prob=0.0), dict(type='InclusiveFlip', prob=1.0)],
+            [dict(type='LegacyFlip', prob=0.0), dict(type='LegacyFlip', prob=1.0)],
             [tta_pack],
         ],
     ),

@@ -4,9 +4,9 @@ _base_ = './coco_paper.py'
 train_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='LoadAnnotations', with_bbox=True, with_mask=True, poly2mask=False),
-    dict(type='InclusiveBoxes'),
+    dict(type='LegacyBoxes'),
     dict(type='RandomResize', scale=[(1000, 580), (1000, 600)], resize_type='FloorResize'),
-    dict(type='InclusiveFlip', prob=0.5),
+    dict(type='LegacyFlip', prob=0.5),
     dict(type='PackDetInputs'),
 ]
 test_pipeline = [
@@ -20,7 +20,7 @@ tta_pipeline = [
         type='TestTimeAug',
         transforms=[
             [dict(type='FloorResize', scale=scale) for scale in [(1000, 480), (1000, 600), (1200, 720)]],
-            [dict(type='InclusiveFlip', prob=0.0), dict(type='InclusiveFlip', prob=1.0)],
+            [dict(type='LegacyFlip', prob=0.0), dict(type='LegacyFlip', prob=1.0)],
             [_base_.tta_pack],
         ],
     ),

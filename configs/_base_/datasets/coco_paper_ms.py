@@ -4,9 +4,9 @@ _base_ = './coco_paper.py'
 train_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='LoadAnnotations', with_bbox=True, with_mask=True, poly2mask=False),
-    dict(type='InclusiveBoxes'),
+    dict(type='LegacyBoxes'),
     dict(type='RandomResize', scale=[(1333, 640), (1333, 800)], resize_type='FloorResize'),
-    dict(type='InclusiveFlip', prob=0.5),
+    dict(type='LegacyFlip', prob=0.5),
     dict(type='PackDetInputs'),
 ]
 train_dataloader = dict(dataset=dict(pipeline=train_pipeline))

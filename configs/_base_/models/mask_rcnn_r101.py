@@ -6,7 +6,7 @@
 _base_ = ['mmdet::_base_/models/mask-rcnn_r50_fpn.py', './resnet50.py']
 
 nms = dict(offset=1)
-overlaps = dict(type='InclusiveOverlaps2D')
+overlaps = dict(type='LegacyBboxOverlaps2D')
 roi_align = dict(sampling_ratio=2, aligned=False)
 
 model = dict(

@@ -9,19 +9,19 @@ model = dict(
     bbox_head=dict(
         norm_on_bbox=False,
         sqrt_score=False,
-        plus_one=True,
-        average_normalizers=False,
+        legacy_boxes=True,
+        sync_avg_factor=False,
         loss_bbox=dict(enclosing_eps=1e-7),
     ),
     roi_head=dict(
-        pasting='rounded',
-        average_normalizers=False,
-        mask_roi_extractor=dict(roi_layer=dict(sampling_ratio=2, aligned=False), plus_one=True),
-        mask_head=dict(background_channel=True),
-        mask_iou_head=dict(background_channel=True),
+        pasting='resized',
+        sync_avg_factor=False,
+        mask_roi_extractor=dict(roi_layer=dict(sampling_ratio=2, aligned=False), legacy_boxes=True),
+        mask_head=dict(legacy_background=True),
+        mask_iou_head=dict(legacy_background=True),
     ),
     train_cfg=dict(
-        assigner=dict(iou_calculator=dict(type='InclusiveOverlaps2D')),
+        assigner=dict(iou_calculator=dict(type='LegacyBboxOverlaps2D')),
         sampler=dict(num=1000),  # more than there can be: every positive RoI is taken
     ),
     test_cfg=dict(score_thr=0.03, nms=dict(offset=1)),

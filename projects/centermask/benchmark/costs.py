@@ -55,12 +55,12 @@ def flops_of(contestant: Contestant) -> int:
     oneDNN's fused convs, which a CenterMask tests with.
     """
     model = contestant.model
-    folded, model.fold = getattr(model, 'fold', False), False
+    folded, model.fuse_conv_bn = getattr(model, 'fuse_conv_bn', False), False
     try:
         with FlopCounterMode(display=False) as flops:
             contestant.run(0)
     finally:
-        model.fold = folded
+        model.fuse_conv_bn = folded
     return flops.get_total_flops()
 
 

@@ -24,7 +24,7 @@ from centermask.detector import CenterMask
 from centermask.engine.configs import load_config
 from centermask.export.exported_detector import ExportedCenterMask
 from centermask.fast.fused_layers import half_type, prepare
-from centermask.fast.malloc import kept_memory
+from centermask.fast.malloc import large_buffers_kept
 from centermask.tables.measure import build
 from centermask.utils.errors import InputError
 
@@ -71,7 +71,7 @@ class Contestant:
         """What its runs are in: the memory that they have in a process of their own."""
         if self.device != 'cpu' or isinstance(self.model, CenterMask | ExportedCenterMask):  # which keep it themselves
             return nullcontext()
-        return kept_memory() if self.way == EQUAL else without_kept_memory()
+        return large_buffers_kept() if self.way == EQUAL else without_kept_memory()
 
     @property
     def input_size(self) -> tuple[int, int]:
@@ -190,7 +190,7 @@ def other_ways(
     if compiled:
         model: Any = copy.deepcopy(contestant.model)
         if isinstance(model, CenterMask):
-            model.fold = False
+            model.fuse_conv_bn = False
             prepare(model)
         for parent in filter(None, (model, getattr(model, 'roi_head', None))):
             for name, part in parent.named_children():

@@ -3,14 +3,14 @@
 from centermask.datasets.annotations import read_classes
 from centermask.datasets.coco import CenterMaskCocoDataset
 from centermask.datasets.coco_metric import CenterMaskCocoMetric
-from centermask.datasets.transforms import FloorResize, InclusiveBoxes, InclusiveFlip, RoundResize
+from centermask.datasets.transforms import FloorResize, LegacyBoxes, LegacyFlip, RoundResize
 
 __all__ = [
     'CenterMaskCocoDataset',
     'CenterMaskCocoMetric',
     'FloorResize',
-    'InclusiveBoxes',
-    'InclusiveFlip',
+    'LegacyBoxes',
+    'LegacyFlip',
     'RoundResize',
     'read_classes',
 ]

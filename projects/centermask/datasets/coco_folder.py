@@ -38,7 +38,7 @@ class Split:
 
 
 @dataclass
-class OwnData:
+class CocoFolder:
     """What a folder holds.
 
     Attributes:
@@ -54,7 +54,7 @@ class OwnData:
     remarks: list[str]
 
 
-def find_data(folder: Path, work_dir: Path, training: bool = True) -> OwnData:
+def find_data(folder: Path, work_dir: Path, training: bool = True) -> CocoFolder:
     """Find out what a folder holds.
 
     Args:
@@ -99,7 +99,7 @@ def find_data(folder: Path, work_dir: Path, training: bool = True) -> OwnData:
         remarks.append(f'{what}: they are left out of the validation.')
     if 'train' in splits and (shared := _shared(contents, splits)):
         remarks.append(f'{shared} images are in the training and in the validation data: the AP will be too good.')
-    return OwnData(splits.get('train'), splits['val'], classes, remarks)
+    return CocoFolder(splits.get('train'), splits['val'], classes, remarks)
 
 
 def _split_files(folder: Path) -> dict[str, Path]:
@@ -181,7 +181,7 @@ def _shared(contents: dict[str, dict], splits: dict[str, Split]) -> int:
     return len(train & val)
 
 
-def _split(ann_file: Path, folder: Path, work_dir: Path) -> OwnData:
+def _split(ann_file: Path, folder: Path, work_dir: Path) -> CocoFolder:
     """Split one file by its images' ids: an image's part doesn't depend on which others there are."""
     content = _read(ann_file)
     whole = _locate(ann_file, content, folder)
@@ -216,7 +216,7 @@ def _split(ann_file: Path, folder: Path, work_dir: Path) -> OwnData:
     ]
     if unlearned := [name for name in val.present if name not in train.present]:
         remarks.append(f'The part to train on has no object of {some(unlearned)}: annotate more images of these.')
-    return OwnData(train, val, classes_of(content), remarks)
+    return CocoFolder(train, val, classes_of(content), remarks)
 
 
 def _place(image_id: int | str) -> float:

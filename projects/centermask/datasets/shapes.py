@@ -20,7 +20,7 @@ from shapely import Polygon
 from shapely.geometry.base import BaseGeometry
 from tqdm import tqdm
 
-from centermask.utils.atomic_io import replaced_when_done
+from centermask.utils.atomic_io import atomic_folder
 from centermask.utils.errors import InputError
 
 MAX_OBJECTS = 5
@@ -309,7 +309,7 @@ def make_dataset(out: Path, images: int, seed: int, layout: Layout = DEMO) -> di
         raise InputError(f'--images {images}: ask for at least one picture.')
     if seed < 0:
         raise InputError(f'--seed {seed}: use zero or a positive number.')
-    with replaced_when_done(out, _made_here) as folder:
+    with atomic_folder(out, _made_here) as folder:
         return _write(folder, images, seed, layout)
 
 

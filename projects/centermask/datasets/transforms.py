@@ -95,7 +95,7 @@ class RoundResize(ShorterSideResize):
 
 
 @TRANSFORMS.register_module()
-class InclusiveBoxes(BaseTransform):
+class LegacyBoxes(BaseTransform):
     """Make ground-truth boxes end at their last pixel, x + w - 1, and drop those then empty, as the paper recipe does.
 
     Goes right after ``LoadAnnotations``. Boxes are clipped to [0, W - 1] x [0, H - 1].
@@ -116,7 +116,7 @@ class InclusiveBoxes(BaseTransform):
 
 
 @TRANSFORMS.register_module()
-class InclusiveFlip(RandomFlip):
+class LegacyFlip(RandomFlip):
     """Flip horizontally with columns counted as pixels: x goes to W - x - 1, for boxes and polygons alike.
 
     The key ``flip_offset`` (1) tells test-time augmentation which rule to undo.

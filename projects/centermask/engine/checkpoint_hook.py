@@ -14,7 +14,7 @@ from mmengine.dist import is_main_process
 from mmengine.runner import Runner
 
 from centermask.checkpoints.latest import numbered
-from centermask.utils.atomic_io import PART, write_synced
+from centermask.utils.atomic_io import TMP_PREFIX, write_synced
 
 
 @HOOKS.register_module()
@@ -41,7 +41,7 @@ class CheckpointHook(hooks.CheckpointHook):
         super().before_train(runner)
         self.last_ckpt = runner.message_hub.runtime_info.get('last_ckpt')  # the one that a resumed training begins with
         if is_main_process() and '://' not in str(self.out_dir):
-            for left in Path(self.out_dir).glob(f'{PART}*.pth'):  # by a kill
+            for left in Path(self.out_dir).glob(f'{TMP_PREFIX}*.pth'):  # by a kill
                 left.unlink()
 
     def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict) -> None:

@@ -22,7 +22,7 @@ from torch import distributed
 from centermask.engine.configs import load_config
 from centermask.engine.schedule import fit_config
 from centermask.engine.value_types import check_config
-from centermask.utils.errors import InputError, RunError, find_known, sentence
+from centermask.utils.errors import InputError, RunError, find_user_error, one_line
 
 _made: list[Path] = []  # folders that this process has made
 
@@ -158,13 +158,13 @@ def run(command: Callable[[], None]) -> int:
         print('interrupted', file=sys.stderr)
         return 130
     except Exception as error:
-        known = find_known(error) or _disk_full(error)
+        known = find_user_error(error) or _disk_full(error)
         if isinstance(known, InputError):
             _take_back()
         report = os.environ.get('TORCHELASTIC_ERROR_FILE')
         if known is None and report is None:
             raise
-        text = sentence(known) if known else traceback.format_exc()
+        text = one_line(known) if known else traceback.format_exc()
         code = known.exit_code if known else 1
         if report is None:
             print(f'error: {text}', file=sys.stderr)

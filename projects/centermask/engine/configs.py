@@ -16,7 +16,7 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 from centermask.engine.options import check_options
-from centermask.utils.errors import InputError, find_known
+from centermask.utils.errors import InputError, find_user_error
 
 # What a wrong value in a config raises where something is built of it.
 _OF_A_CONFIG = (
@@ -45,7 +45,7 @@ def load_config(
     try:
         cfg = Config.fromfile(path)
     except (Exception, SystemExit) as error:  # a config is a program: it may fail in any way
-        known = find_known(error)  # a config may read its data's classes
+        known = find_user_error(error)  # a config may read its data's classes
         why = ' '.join(str(error).split()).rstrip('.')
         raise known or InputError(f"The config {path} can't be read, {type(error).__name__}: {why}.") from error
     change(cfg)
@@ -70,7 +70,7 @@ def _require_end(path: str | Path, heirs: tuple[str, ...] = ()) -> None:
 
 
 @contextmanager
-def explained_model_errors(source: str | None, part: str = 'model') -> Iterator[None]:
+def config_errors(source: str | None, part: str = 'model') -> Iterator[None]:
     """Turn what is raised where a part of a config is built into one sentence.
 
     Args:
@@ -83,7 +83,7 @@ def explained_model_errors(source: str | None, part: str = 'model') -> Iterator[
     try:
         yield
     except _OF_A_CONFIG as error:
-        if known := find_known(error):
+        if known := find_user_error(error):
             raise known from error
         why = ' '.join(str(error.args[0] if error.args else _wordless(error)).split())
         why = re.sub(r'( is not in the \S+ registry)\..*', r'\1', why).rstrip('.')
@@ -103,5 +103,5 @@ def build_runner(cfg: Config) -> Runner:
     Raises:
         InputError: the config lacks something, or holds what can't be built.
     """
-    with explained_model_errors(cfg.filename, 'run'):
+    with config_errors(cfg.filename, 'run'):
         return RUNNERS.build(cfg)

@@ -10,7 +10,7 @@ from mmcv.transforms import BaseTransform
 from mmengine.dataset import BaseDataset, Compose
 
 from centermask.engine.randomness import seeded
-from centermask.utils.errors import InputError, find_known
+from centermask.utils.errors import InputError, find_user_error
 
 
 def check_pipeline(dataset: Any, place: str, source: str | None) -> None:
@@ -34,7 +34,7 @@ def check_pipeline(dataset: Any, place: str, source: str | None) -> None:
         with seeded(0):
             sample = probe[0]
     except Exception as error:
-        if known := find_known(error):
+        if known := find_user_error(error):
             raise known from error
         owners = [frame.f_locals.get('self') for frame, _ in traceback.walk_tb(error.__traceback__)]
         names = [type(owner).__name__ for owner in owners if isinstance(owner, BaseTransform)]

@@ -29,12 +29,12 @@ from torch import nn
 from centermask.checkpoints.loading import count_classes, load_weights, read_checkpoint, require_fit
 from centermask.datasets.images import unreadable
 from centermask.engine.cli import require_writable
-from centermask.engine.configs import explained_model_errors
+from centermask.engine.configs import config_errors
 from centermask.export.exported_detector import ExportedCenterMask, warn_of_another_config
 from centermask.export.runtime import is_exported
 from centermask.roi_head import CenterMaskRoIHead
-from centermask.structures.rle_masks import EncodedMasks
-from centermask.utils.atomic_io import write_aside, write_text_aside
+from centermask.structures.rle_masks import RLEMasks
+from centermask.utils.atomic_io import atomic_write, atomic_write_text
 from centermask.utils.errors import InputError, RunError
 
 # COCO's ids of its 80 categories run from 1 to 90 with these left out.
@@ -54,7 +54,7 @@ class CenterMaskInferencer(DetInferencer):
     """
 
     def __init__(self, model: Config, weights: str, device: str | None = None) -> None:
-        with explained_model_errors(model.filename, 'test_dataloader or visualizer'):
+        with config_errors(model.filename, 'test_dataloader or visualizer'):
             super().__init__(model, weights, device, show_progress=False)
 
     def _init_model(self, cfg: Any, weights: str | None, device: str = 'cpu') -> nn.Module:
@@ -64,7 +64,7 @@ class CenterMaskInferencer(DetInferencer):
             exported.cfg = cfg
             return exported.eval()
         checkpoint = read_checkpoint(str(weights))
-        with explained_model_errors(cfg.filename):
+        with config_errors(cfg.filename):
             model = MODELS.build(cfg.model)
         require_fit(load_weights(model, checkpoint['state_dict']), str(weights), model)
         meta, count = checkpoint.get('meta', {}), count_classes(model)
@@ -100,10 +100,10 @@ class CenterMaskInferencer(DetInferencer):
     def pred2dict(self, data_sample: DetDataSample, pred_out_dir: str = '') -> dict:
         """Also write ``mask_scores``, by which masks rank. Masks that come encoded are taken as they are."""
         masks = data_sample.pred_instances.get('masks')
-        if isinstance(masks, EncodedMasks):
+        if isinstance(masks, RLEMasks):
             del data_sample.pred_instances.masks
         result = super().pred2dict(data_sample, pred_out_dir)
-        if isinstance(masks, EncodedMasks):
+        if isinstance(masks, RLEMasks):
             data_sample.pred_instances.masks = masks
             result['masks'] = [{**rle, 'counts': rle['counts'].decode()} for rle in masks]
         if 'mask_scores' in data_sample.pred_instances:
@@ -178,7 +178,7 @@ def predict(images: Sequence[Path], inferencer: CenterMaskInferencer, out_dir: P
     for number, path in enumerate(images, start=1):
         found, picture = _detect(inferencer, path, score_thr)
         suffix = '' if path.suffix.lower() in ('.jpg', '.jpeg', '.png') else '.png'
-        write_aside(out_dir / 'vis' / f'{path.name}{suffix}', partial(mmcv.imwrite, picture))
+        atomic_write(out_dir / 'vis' / f'{path.name}{suffix}', partial(mmcv.imwrite, picture))
         for i, label in enumerate(found['labels']):
             x1, y1, x2, y2 = found['bboxes'][i]
             what = {
@@ -196,7 +196,7 @@ def predict(images: Sequence[Path], inferencer: CenterMaskInferencer, out_dir: P
     written = []
     for kind, results in (('bbox', boxes), ('segm', masks)):
         written.append(out_dir / f'predictions.{kind}.json')
-        write_text_aside(written[-1], json.dumps(results))
+        atomic_write_text(written[-1], json.dumps(results))
     return written
 
 

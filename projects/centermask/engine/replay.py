@@ -24,7 +24,7 @@ from mmengine.structures import InstanceData
 from torch import nn
 
 from centermask.checkpoints.loading import load_weights, require_fit
-from centermask.engine.configs import explained_model_errors
+from centermask.engine.configs import config_errors
 from centermask.engine.nonfinite import FiniteSteps, NotFinite
 from centermask.engine.randomness import iteration_key, seed_all
 from centermask.utils.atomic_io import write_synced
@@ -212,7 +212,7 @@ def _compute(dump: dict, path: str, device: str, say: Callable[[str], None]) -> 
     dtype = getattr(torch, dump['autocast']) if dump['autocast'] else None
     say(f'iteration {dump["iteration"]}')
     _require_known(config, path)
-    with explained_model_errors(path):
+    with config_errors(path):
         model = MODELS.build(ConfigDict(config))
     require_fit(load_weights(model, weights), path, model)
     model = model.to(device).train()

@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader
 from centermask.arguments import given, whole_numbers
 from centermask.checkpoints.loading import count_classes, load_weights, read_checkpoint, require_fit, start_from
 from centermask.checkpoints.training_state import explained_resumption, require_same_optimizer, require_training
-from centermask.engine.configs import explained_model_errors
+from centermask.engine.configs import config_errors
 from centermask.engine.distributed import join_processes
 from centermask.engine.first_image import check_pipeline
 from centermask.engine.preemption import Interruption, find_checkpoint_hook
@@ -70,7 +70,7 @@ class CenterMaskRunner(Runner):
         Raises:
             InputError: a class, an argument or a value in it doesn't exist.
         """
-        with explained_model_errors(self.cfg.filename):
+        with config_errors(self.cfg.filename):
             return super().build_model(model)
 
     def wrap_model(self, model_wrapper_cfg: dict | None, model: nn.Module) -> nn.Module:
@@ -86,7 +86,7 @@ class CenterMaskRunner(Runner):
         return super().wrap_model(model_wrapper_cfg, model)
 
     def build_train_loop(self, loop: BaseLoop | dict) -> BaseLoop:
-        with explained_model_errors(self.cfg.filename, 'train_dataloader or train_cfg'):
+        with config_errors(self.cfg.filename, 'train_dataloader or train_cfg'):
             if isinstance(loop, dict):
                 counts = given(loop, 'max_iters', 'max_epochs', 'val_interval')
                 whole = {key: int(count) if str(count).endswith('.0') else count for key, count in counts.items()}
@@ -98,23 +98,23 @@ class CenterMaskRunner(Runner):
             return self._checked(super().build_train_loop(loop), 'train')
 
     def build_val_loop(self, loop: BaseLoop | dict) -> BaseLoop:
-        with explained_model_errors(self.cfg.filename, 'val_dataloader, val_evaluator or val_cfg'):
+        with config_errors(self.cfg.filename, 'val_dataloader, val_evaluator or val_cfg'):
             return self._with_rle(self._checked(super().build_val_loop(loop), 'val'))
 
     def build_test_loop(self, loop: BaseLoop | dict) -> BaseLoop:
-        with explained_model_errors(self.cfg.filename, 'test_dataloader, test_evaluator or test_cfg'):
+        with config_errors(self.cfg.filename, 'test_dataloader, test_evaluator or test_cfg'):
             return self._with_rle(self._checked(super().build_test_loop(loop), 'test'))
 
     def build_optim_wrapper(self, optim_wrapper: Any) -> Any:
-        with explained_model_errors(self.cfg.filename, 'optim_wrapper'):
+        with config_errors(self.cfg.filename, 'optim_wrapper'):
             return super().build_optim_wrapper(optim_wrapper)
 
     def build_param_scheduler(self, scheduler: Any) -> Any:
-        with explained_model_errors(self.cfg.filename, 'param_scheduler'):
+        with config_errors(self.cfg.filename, 'param_scheduler'):
             return super().build_param_scheduler(scheduler)
 
     def scale_lr(self, *args: Any) -> None:
-        with explained_model_errors(self.cfg.filename, 'auto_scale_lr'):
+        with config_errors(self.cfg.filename, 'auto_scale_lr'):
             super().scale_lr(*args)
 
     def _with_rle(self, loop: BaseLoop) -> BaseLoop:
@@ -158,7 +158,7 @@ class CenterMaskRunner(Runner):
 
     def call_hook(self, fn_name: str, **kwargs: Any) -> None:
         """Call all hooks. Before a run some, as an EMA's, build what their arguments are of."""
-        with explained_model_errors(self.cfg.filename, 'hooks') if fn_name == 'before_run' else nullcontext():
+        with config_errors(self.cfg.filename, 'hooks') if fn_name == 'before_run' else nullcontext():
             super().call_hook(fn_name, **kwargs)
 
     def train(self) -> nn.Module:
@@ -193,7 +193,7 @@ class CenterMaskRunner(Runner):
     def _init_model_weights(self) -> None:
         """Initialise weights, but for a training that resumes: it needs no pre-trained backbone any more."""
         if not self._resume:
-            with explained_model_errors(self.cfg.filename):
+            with config_errors(self.cfg.filename):
                 super()._init_model_weights()
 
     def resume(self, filename: str, *args: Any, **kwargs: Any) -> None:

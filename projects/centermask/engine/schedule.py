@@ -10,7 +10,7 @@ from typing import Any
 from mmengine.config import Config
 
 from centermask.datasets.coco import innermost
-from centermask.datasets.coco_folder import OwnData, find_data
+from centermask.datasets.coco_folder import CocoFolder, find_data
 from centermask.engine.distributed import count_processes, is_first_process
 from centermask.utils.errors import InputError
 
@@ -50,7 +50,7 @@ def fit_config(cfg: Config, folder: Path, work_dir: Path, options: Mapping[str, 
         print('\n'.join(lines), flush=True)
 
 
-def _use_data(cfg: Config, data: OwnData) -> None:
+def _use_data(cfg: Config, data: CocoFolder) -> None:
     splits = {'train': data.train or data.val, 'val': data.val, 'test': data.val}
     for mode, split in splits.items():
         dataset = innermost(cfg.get(f'{mode}_dataloader', {}))

@@ -25,7 +25,7 @@ from torch.nn.utils import clip_grad_norm_
 
 from centermask.checkpoints.loading import load_weights, read_checkpoint, require_fit, start_from
 from centermask.checkpoints.training_state import explained_resumption, require_same_optimizer, require_training
-from centermask.engine.configs import explained_model_errors
+from centermask.engine.configs import config_errors
 from centermask.engine.distributed import join_processes
 from centermask.engine.first_image import check_pipeline
 from centermask.engine.nonfinite import NotFinite
@@ -92,9 +92,9 @@ class ShardedStrategy(FSDPStrategy):
         Raises:
             InputError: a class, an argument or a value in it doesn't exist.
         """
-        with explained_model_errors(self.config):
+        with config_errors(self.config):
             built: Any = super().build_model(model)
-        built.fold = False  # a twin for validation would be made of shards
+        built.fuse_conv_bn = False  # a twin for validation would be made of shards
         return built
 
     def _init_model_weights(self, model: nn.Module) -> nn.Module:
@@ -152,7 +152,7 @@ class ShardedStrategy(FSDPStrategy):
         """
         if optim_wrapper.get('type') == 'MixedPrecisionOptimWrapper' and is_cuda_available():
             optim_wrapper.setdefault('use_fsdp', True)
-        with explained_model_errors(self.config, 'optim_wrapper'):
+        with config_errors(self.config, 'optim_wrapper'):
             built: Any = super().build_optim_wrapper(optim_wrapper, model)
         if built.clip_grad_kwargs and built.clip_func is clip_grad_norm_:
             built.clip_func = partial(_clip_gradients, model)

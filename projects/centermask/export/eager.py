@@ -34,7 +34,7 @@ def run_eagerly(model: CenterMask, images: Tensor, sizes: np.ndarray) -> list[Ea
         images: normalised and padded, (N, 3, H, W).
         sizes: height and width without padding, (N, 2).
     """
-    fast = model.for_testing()
+    fast = model.fused()
     samples = [
         DetDataSample(metainfo={'img_shape': tuple(size), 'ori_shape': tuple(size), 'scale_factor': (1.0, 1.0)})
         for size in sizes.tolist()
@@ -56,9 +56,9 @@ def run_eagerly(model: CenterMask, images: Tensor, sizes: np.ndarray) -> list[Ea
         all_boxes = boxes[i]
         full = len(detected) >= model.test_cfg['max_per_img']
         last_score = float(detected.scores.min()) if full else -1.0
-        limits = all_boxes.new_tensor([size[1], size[0]] * 2) - (1 if head.plus_one else 0)
+        limits = all_boxes.new_tensor([size[1], size[0]] * 2) - (1 if head.legacy_boxes else 0)
         clipped = torch.minimum(all_boxes.clamp(min=0), limits)
-        if head.plus_one:  # clipped before NMS
+        if head.legacy_boxes:  # clipped before NMS
             all_boxes = clipped
         else:
             detected = clip_to_image(detected, tuple(size))[0]

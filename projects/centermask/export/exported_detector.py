@@ -19,10 +19,10 @@ from torch import Tensor
 
 from centermask.export.metadata import Metadata
 from centermask.export.runtime import Detections, ExportedModel
-from centermask.fast.malloc import kept_memory
+from centermask.fast.malloc import large_buffers_kept
 from centermask.mask_pasting import encode, paste
 from centermask.roi_head import clip_to_image, scale_of
-from centermask.structures.rle_masks import EncodedMasks
+from centermask.structures.rle_masks import RLEMasks
 from centermask.utils.errors import InputError
 
 
@@ -45,8 +45,8 @@ def warn_of_another_config(cfg: Config, metadata: Metadata, file: str) -> None:
     resizes = [(step.type, sorted(step.scale)) for step in data.get('pipeline', []) if step.get('scale') is not None]
     pairs = {
         'classes': (_named(metadata.classes), _named(classes)),
-        'recipe': (metadata.recipe, 'paper' if heads[0].get('plus_one') else 'star'),
-        'pasting': (metadata.pasting, heads[1].get('pasting', 'exact')),
+        'recipe': (metadata.recipe, 'paper' if heads[0].get('legacy_boxes') else 'star'),
+        'pasting': (metadata.pasting, heads[1].get('pasting', 'sampled')),
         'resizing': ((metadata.resize, sorted(metadata.scale)), resizes[0] if len(resizes) == 1 else resizes),
     }
     different = [
@@ -100,7 +100,7 @@ class ExportedCenterMask(BaseDetector):
         self.num_classes = len(metadata.classes)
         self.dataset_meta = {'classes': tuple(metadata.classes), 'palette': 'random'}
 
-    @kept_memory()
+    @large_buffers_kept()
     def test_step(self, data: dict | tuple | list) -> list:
         """As every model, with torch in one thread.
 
@@ -138,7 +138,7 @@ class ExportedCenterMask(BaseDetector):
             mask_scores=torch.from_numpy(found.mask_scores),
         )
         metadata, masks = self.exported.metadata, found.masks
-        if metadata.pasting == 'exact':
+        if metadata.pasting == 'sampled':
             detected, kept = clip_to_image(detected, size)
             masks = masks[kept.numpy()]
         as_rle = self.test_cfg.get('mask_format') == 'rle'
@@ -147,7 +147,7 @@ class ExportedCenterMask(BaseDetector):
             whole = [cv2.resize(mask[:height, :width], size[::-1], interpolation=cv2.INTER_NEAREST) for mask in masks]
             pixels = np.array(whole, bool).reshape(-1, *size)
             rles = [coco_mask.encode(np.asfortranarray(mask.view(np.uint8))) for mask in pixels]
-            detected.masks = EncodedMasks(rles, size) if as_rle else torch.from_numpy(pixels)
+            detected.masks = RLEMasks(rles, size) if as_rle else torch.from_numpy(pixels)
         else:
             how = (masks, detected.bboxes.numpy(), size, metadata.mask_threshold, metadata.pasting)
             detected.masks = encode(*how) if as_rle else torch.from_numpy(paste(*how))

@@ -9,7 +9,7 @@ from typing import Any
 from centermask.export import quantise
 from centermask.export.metadata import Metadata
 from centermask.export.runtime import require
-from centermask.utils.atomic_io import write_aside
+from centermask.utils.atomic_io import atomic_write
 
 
 def stamp(exported: Any, metadata: Metadata) -> None:
@@ -25,7 +25,7 @@ def save_onnx(exported: Any, out: Path) -> None:
     Raises:
         RunError: it can't be written to its end.
     """
-    write_aside(out, lambda path: path.write_bytes(exported.SerializeToString()))
+    atomic_write(out, lambda path: path.write_bytes(exported.SerializeToString()))
 
 
 def convert(source: Path, out: Path, metadata: Metadata, inputs: quantise.Inputs = ()) -> None:
@@ -67,4 +67,4 @@ def _save_openvino(model: Any, out: Path, half: bool) -> None:
         openvino.save_model(model, aside, compress_to_fp16=half)
         os.replace(aside.with_suffix('.bin'), out.with_suffix('.bin'))
 
-    write_aside(out, write)
+    atomic_write(out, write)

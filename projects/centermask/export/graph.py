@@ -156,7 +156,7 @@ class ExportGraph(nn.Module):
 
     def clipped(self, boxes: Tensor, sizes: Tensor, image: Tensor) -> tuple[Tensor, Tensor]:
         """Boxes clipped to their images, and which (D,) remain; the paper recipe's are clipped already and all do."""
-        if self.model.bbox_head.plus_one:
+        if self.model.bbox_head.legacy_boxes:
             return boxes, torch.ones_like(image, dtype=torch.bool)
         limits = sizes[image].flip(1).repeat(1, 2).to(boxes.dtype)
         boxes = torch.minimum(boxes.clamp(min=0), limits)
@@ -192,7 +192,7 @@ class ExportGraph(nn.Module):
 
         Both ways of :mod:`centermask.mask_pasting` are bilinear: a matrix of weights for the rows, one for the columns.
         """
-        rounded = self.model.roi_head.pasting == 'rounded'
+        rounded = self.model.roi_head.pasting == 'resized'
         cells = masks.shape[1]
         if rounded:  # with a margin of one cell
             margin = (cells + 2) / cells

@@ -26,7 +26,7 @@ class Metadata:
         preprocess: whether images come as pixels, (N, H, W, 3) and uint8, instead of normalised and padded.
         full_masks: whether masks come in the images' pixels instead of in their boxes.
         detections: the fixed number of detections of an image, 0 where it is as many as there are.
-        pasting: how a mask goes from its box to the image, ``'exact'`` or ``'rounded'``.
+        pasting: how a mask goes from its box to the image, ``'sampled'`` or ``'resized'``.
         mask_threshold: from which probability on a pixel belongs to the object.
         precision: ``'float32'``, ``'half'`` or ``'int8'``.
     """
@@ -103,7 +103,7 @@ _RULES: dict[str, tuple[str, Callable[[Any], bool]]] = {
     'preprocess': _FLAG,
     'full_masks': _FLAG,
     'detections': ('a number from 0 on', lambda value: value == 0 or _side(value)),
-    'pasting': ('exact or rounded', lambda value: value in ('exact', 'rounded')),
+    'pasting': ('sampled or resized', lambda value: value in ('sampled', 'resized')),
     'mask_threshold': ('a number from 0 to 1', lambda value: _number(value) and 0 <= value <= 1),
     'precision': ('float32, half or int8', lambda value: value in ('float32', 'half', 'int8')),
 }

@@ -50,7 +50,7 @@ def describe(
         raise InputError(f"The config {cfg.filename} doesn't resize its test images once: give its pipeline one scale.")
     preprocessor = model.data_preprocessor
     return Metadata(
-        recipe='paper' if model.bbox_head.plus_one else 'star',
+        recipe='paper' if model.bbox_head.legacy_boxes else 'star',
         version=version('centermask'),
         classes=list(model.dataset_meta['classes']),
         mean=[round(value, 4) for value in preprocessor.mean.flatten().tolist()],

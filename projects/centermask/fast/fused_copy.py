@@ -13,7 +13,7 @@ from centermask.fast.fused_layers import half_type, prepare
 Network = TypeVar('Network', bound=nn.Module)
 
 
-class TestingTwin:
+class FusedCopy:
     """Makes and keeps the twin of a detector, which tests in its place.
 
     The twin is made at the first image and again whenever weights have changed. It is not a module, so the detector's
@@ -23,11 +23,11 @@ class TestingTwin:
     def __init__(self) -> None:
         self.forget()
 
-    def __deepcopy__(self, memo: dict) -> TestingTwin:
-        return TestingTwin()
+    def __deepcopy__(self, memo: dict) -> FusedCopy:
+        return FusedCopy()
 
     def __reduce__(self) -> tuple:
-        return TestingTwin, ()
+        return FusedCopy, ()
 
     def forget(self) -> None:
         """Make the twin anew at the next image."""

@@ -15,7 +15,7 @@ KEPT = 2**29  # bytes of free memory that the process keeps at most
 
 
 @contextmanager
-def kept_memory() -> Iterator[None]:
+def large_buffers_kept() -> Iterator[None]:
     """Within, large tensors get memory that the process has already, and afterwards it is kept for the next image.
 
     By itself glibc takes pieces of 32 MB and more from the system each time and gives free memory back from 64 MB on.

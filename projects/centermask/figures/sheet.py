@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from centermask.engine.inferencer import CenterMaskInferencer
 from centermask.report.drawing import Shown, class_colours, draw_objects, read_image
-from centermask.utils.atomic_io import write_aside
+from centermask.utils.atomic_io import atomic_write
 
 WIDTH = 1800
 GAP = 8
@@ -58,7 +58,7 @@ def draw_sheet(
         rows += [row, np.full((GAP, WIDTH, 3), 255, np.uint8)]
     progress.close()
     sheet = np.concatenate(rows[:-1])
-    write_aside(path, lambda aside: cv2.imwrite(str(aside), sheet[..., ::-1]))
+    atomic_write(path, lambda aside: cv2.imwrite(str(aside), sheet[..., ::-1]))
     return counts
 
 

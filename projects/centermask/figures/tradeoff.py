@@ -17,7 +17,7 @@ from matplotlib.transforms import Bbox
 from centermask.benchmark.models import SHIPPED
 from centermask.report.drawing import plain
 from centermask.tables.index import Row
-from centermask.utils.atomic_io import write_aside
+from centermask.utils.atomic_io import atomic_write
 from centermask.utils.errors import InputError
 
 DPI = 150
@@ -195,7 +195,7 @@ def draw_tradeoff(rows: Sequence[Row], path: Path, benchmark: Path | None = None
         labels = _draw(axes[2], own.points, title)
         figure.draw_without_rendering()  # lays out the panels
         _spread(axes[2], labels)
-    write_aside(path, partial(figure.savefig, dpi=DPI))
+    atomic_write(path, partial(figure.savefig, dpi=DPI))
     left_out = own.left_out if own else []
     return f'not in the plot, since their mask AP is not known: {", ".join(left_out)}' if left_out else ''
 

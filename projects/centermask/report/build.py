@@ -20,7 +20,7 @@ from centermask.report import page, pictures, plots
 from centermask.report.drawing import Shown, class_colours, read_image
 from centermask.report.evaluation import Evaluation, evaluate, read_results
 from centermask.report.history import History, read_history
-from centermask.utils.atomic_io import replaced_when_done
+from centermask.utils.atomic_io import atomic_folder
 from centermask.utils.errors import InputError
 
 PAGE_NAME = 'report.html'
@@ -71,7 +71,7 @@ def build_report(work_dir: Path, predictions: str, out: Path, command: str) -> R
     box = evaluate(data.truth, data.boxes, 'bbox', data.category_ids)
     mask = None if data.masks is None else evaluate(data.truth, data.masks, 'segm', data.category_ids)
     kinds = {'box': box} if mask is None else {'mask': mask, 'box': box}
-    with replaced_when_done(out, lambda folder: (folder / PAGE_NAME).exists()) as folder:
+    with atomic_folder(out, lambda folder: (folder / PAGE_NAME).exists()) as folder:
         sections = {
             '': _headline(data, history, kinds, command),
             'Ground truth beside predictions': _shown_images(data, folder),

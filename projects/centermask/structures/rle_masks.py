@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 
-class Rle(dict):
+class RLE(dict):
     """A mask as COCO's ``size`` and ``counts`` that gives pixels where it is indexed as an array is."""
 
     def decode(self) -> np.ndarray:
@@ -22,7 +22,7 @@ class Rle(dict):
         return super().__getitem__(key) if isinstance(key, str) else self.decode()[key]
 
 
-class EncodedMasks(Sequence):
+class RLEMasks(Sequence):
     """The masks of one image: a sequence of RLEs that MMDetection's code takes for its array of masks as well.
 
     ``CocoMetric`` reads it as a list of RLEs. ``DumpDetResults`` and ``DetInferencer``, which encode masks themselves,
@@ -34,32 +34,32 @@ class EncodedMasks(Sequence):
     """
 
     def __init__(self, rles: Iterable[dict], image_size: tuple[int, int]) -> None:
-        self.rles = [Rle(rle) for rle in rles]
+        self.rles = [RLE(rle) for rle in rles]
         self.image_size = image_size
 
     def __len__(self) -> int:
         return len(self.rles)
 
     @overload
-    def __getitem__(self, index: int) -> Rle: ...
+    def __getitem__(self, index: int) -> RLE: ...
 
     @overload
-    def __getitem__(self, index: slice) -> EncodedMasks: ...
+    def __getitem__(self, index: slice) -> RLEMasks: ...
 
-    def __getitem__(self, index: int | slice) -> Rle | EncodedMasks:
+    def __getitem__(self, index: int | slice) -> RLE | RLEMasks:
         chosen = self.rles[index]
-        return EncodedMasks(chosen, self.image_size) if isinstance(chosen, list) else chosen
+        return RLEMasks(chosen, self.image_size) if isinstance(chosen, list) else chosen
 
     @staticmethod
-    def cat(parts: Sequence[EncodedMasks]) -> EncodedMasks:
+    def cat(parts: Sequence[RLEMasks]) -> RLEMasks:
         """Join masks of one image, as ``InstanceData`` does it."""
-        return EncodedMasks([rle for part in parts for rle in part], parts[0].image_size)
+        return RLEMasks([rle for part in parts for rle in part], parts[0].image_size)
 
     @property
     def shape(self) -> tuple[int, int, int]:
         return len(self), *self.image_size
 
-    def numpy(self) -> EncodedMasks:
+    def numpy(self) -> RLEMasks:
         return self
 
     def astype(self, dtype: Any) -> np.ndarray:

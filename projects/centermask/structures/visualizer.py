@@ -8,19 +8,19 @@ from mmdet.structures.mask import bitmap_to_polygon
 from mmdet.visualization import DetLocalVisualizer, get_palette, jitter_color
 from mmengine.structures import InstanceData
 
-from centermask.structures.rle_masks import EncodedMasks
+from centermask.structures.rle_masks import RLEMasks
 
 
 @VISUALIZERS.register_module()
 class CenterMaskVisualizer(DetLocalVisualizer):
-    """MMDetection's visualiser that decodes :class:`EncodedMasks` one at a time. Other masks are drawn as ever."""
+    """MMDetection's visualiser that decodes :class:`RLEMasks` one at a time. Other masks are drawn as ever."""
 
     def _draw_instances(
         self, image: np.ndarray, instances: InstanceData, classes: list[str] | None, palette: list[tuple] | None
     ) -> np.ndarray:
         """Return the RGB image with the instances on it."""
         masks = instances.get('masks')
-        if not isinstance(masks, EncodedMasks):
+        if not isinstance(masks, RLEMasks):
             return super()._draw_instances(image, instances, classes, palette)
         others = InstanceData(**{key: value for key, value in instances.items() if key != 'masks'})
         super()._draw_instances(image, others, classes, palette)

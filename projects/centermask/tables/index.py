@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from centermask.utils.atomic_io import write_text_aside
+from centermask.utils.atomic_io import atomic_write_text
 from centermask.utils.errors import InputError
 
 METAFILE = 'metafile.yml'
@@ -121,4 +121,4 @@ def write_figures(configs: Path, name: str, figures: Mapping[str, str]) -> None:
             raise InputError(f'{path}: the metadata of {name} has no {key}: add the line "{key}: {NOT_MEASURED}".')
         changed = line.sub(lambda match, new=f'      {key}: {value}': new, changed)  # type: ignore[misc]
     new_text = text[: entry.start()] + changed + text[entry.end() :]
-    write_text_aside(path, new_text)
+    atomic_write_text(path, new_text)

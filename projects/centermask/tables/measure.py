@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.flop_counter import FlopCounterMode
 
-from centermask.engine.configs import explained_model_errors
+from centermask.engine.configs import config_errors
 from centermask.roi_head import CenterMaskRoIHead
 
 
@@ -27,7 +27,7 @@ def build(config: Config, device: str = 'meta') -> nn.Module:
         InputError: a class, an argument or a value in the config doesn't exist.
     """
     model = dict(config.model, backbone=dict(config.model.backbone, init_cfg=None))
-    with explained_model_errors(config.filename), torch.device(device), DefaultScope.overwrite_default_scope('mmdet'):
+    with config_errors(config.filename), torch.device(device), DefaultScope.overwrite_default_scope('mmdet'):
         return MODELS.build(model).eval()
 
 

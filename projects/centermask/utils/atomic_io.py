@@ -12,7 +12,7 @@ from centermask.utils.errors import InputError, RunError
 
 
 @contextmanager
-def replaced_when_done(out: Path, is_ours: Callable[[Path], bool]) -> Iterator[Path]:
+def atomic_folder(out: Path, is_ours: Callable[[Path], bool]) -> Iterator[Path]:
     """A new, empty folder beside ``out`` that takes its place when the block ends without an error.
 
     Args:
@@ -38,12 +38,12 @@ def replaced_when_done(out: Path, is_ours: Callable[[Path], bool]) -> Iterator[P
         raise InputError(f'{out} can not be written ({error.strerror or error}): name a folder that can.') from error
 
 
-PART = '.part-'
+TMP_PREFIX = '.part-'
 """How the names of files begin that aren't complete."""
 
 
 def write_synced(path: Path, write: Callable[[Path], object]) -> None:
-    """:func:`write_aside` for what must outlast a power failure: the file is on the disk before it is renamed.
+    """:func:`atomic_write` for what must outlast a power failure: the file is on the disk before it is renamed.
 
     Raises:
         RunError: it can't be written to its end.
@@ -53,7 +53,7 @@ def write_synced(path: Path, write: Callable[[Path], object]) -> None:
         write(aside)
         _sync(aside)
 
-    write_aside(path, write_and_sync)
+    atomic_write(path, write_and_sync)
     with suppress(OSError):  # not every file system can do that with a folder
         _sync(path.parent)
 
@@ -66,13 +66,13 @@ def _sync(path: Path) -> None:
         os.close(handle)
 
 
-def write_aside(path: Path, write: Callable[[Path], object]) -> None:
+def atomic_write(path: Path, write: Callable[[Path], object]) -> None:
     """Write a file under another name, which tells its format too, and rename it when it is complete.
 
     Raises:
         RunError: it can't be written to its end.
     """
-    aside = path.with_name(f'{PART}{path.name}')
+    aside = path.with_name(f'{TMP_PREFIX}{path.name}')
     try:
         write(aside)
         os.replace(aside, path)
@@ -83,10 +83,10 @@ def write_aside(path: Path, write: Callable[[Path], object]) -> None:
         aside.unlink(missing_ok=True)
 
 
-def write_text_aside(path: Path, text: str) -> None:
-    """:func:`write_aside` of a text, in UTF-8.
+def atomic_write_text(path: Path, text: str) -> None:
+    """:func:`atomic_write` of a text, in UTF-8.
 
     Raises:
         RunError: it can't be written to its end.
     """
-    write_aside(path, lambda aside: aside.write_text(text, encoding='utf-8'))
+    atomic_write(path, lambda aside: aside.write_text(text, encoding='utf-8'))

@@ -32,7 +32,7 @@ class RunError(Exception):
     exit_code = 1
 
 
-def sentence(error: Exception) -> str:
+def one_line(error: Exception) -> str:
     """The one sentence of an error, also of one raised in a data loader's worker.
 
     torch raises that error again with the worker's traceback as its message; the sentence ends it.
@@ -43,7 +43,7 @@ def sentence(error: Exception) -> str:
     return message
 
 
-def find_known(error: BaseException | None) -> InputError | RunError | None:
+def find_user_error(error: BaseException | None) -> InputError | RunError | None:
     """The package's own error among an error and those that led to it."""
     while error is not None and not isinstance(error, InputError | RunError):
         error = error.__cause__ or error.__context__

@@ -18,7 +18,7 @@ from centermask.arguments import whole_numbers
 from centermask.datasets.coco import innermost
 from centermask.datasets.images import MAX_PIXELS, valid_max_pixels
 from centermask.datasets.transforms import ShorterSideResize
-from centermask.engine.configs import explained_model_errors
+from centermask.engine.configs import config_errors
 from centermask.utils.errors import InputError
 
 Size = tuple[int, int]
@@ -46,7 +46,7 @@ class Assignment:
         if not isinstance(cfg.get('train_dataloader'), dict):
             raise InputError(f'The config {cfg.filename} has no train_dataloader: give one of CenterMask.')
         init_default_scope('mmdet')
-        with explained_model_errors(cfg.filename):
+        with config_errors(cfg.filename):
             self._head = MODELS.build(dict(head, num_classes=1, train_cfg=None, test_cfg=None))
             extractor = (cfg.model.get('roi_head') or {}).get('mask_roi_extractor')
             self._extractor = MODELS.build(extractor) if extractor else None
@@ -54,7 +54,7 @@ class Assignment:
             whole_numbers(cfg.model.type, {'data_preprocessor.pad_size_divisor': self._divisor})
         self.strides: Sequence[int] = extractor.featmap_strides if extractor else ()
         dataset = innermost(cfg.train_dataloader)
-        with explained_model_errors(cfg.filename, 'train_dataloader'):
+        with config_errors(cfg.filename, 'train_dataloader'):
             self.max_pixels = valid_max_pixels(dataset.get('max_pixels', MAX_PIXELS))
             self._pipeline = dataset['pipeline']
             for transform in self._pipeline:
@@ -102,7 +102,7 @@ class Assignment:
         scaled = torch.from_numpy(boxes).float() * torch.tensor([size[0] / original[0], size[1] / original[1]] * 2)
         scaled[:, 0::2] = scaled[:, 0::2].clamp(0, size[0])
         scaled[:, 1::2] = scaled[:, 1::2].clamp(0, size[1])
-        if any(transform['type'] == 'InclusiveBoxes' for transform in self._pipeline):
+        if any(transform['type'] == 'LegacyBoxes' for transform in self._pipeline):
             scaled[:, 2:] = torch.maximum(scaled[:, 2:] - 1, scaled[:, :2])
         return scaled
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from centermask.datasets.checking import findings as kinds
 from centermask.datasets.checking.check import Check
-from centermask.utils.atomic_io import write_text_aside
+from centermask.utils.atomic_io import atomic_write_text
 from centermask.utils.errors import InputError, RunError
 
 OF_FILE = {kinds.FIELDS, kinds.IDS, kinds.NAMES}
@@ -64,7 +64,7 @@ def write_repaired(check: Check, out: Path) -> tuple[list[str], list[str]]:
         raise RunError(f'--fix {out} is not written: no object would be left to train on, see above what is wrong.')
     categories = {entry['id']: entry for entry in check.content['categories'] if _is_kept(entry, check.categories)}
     content = {**check.content, 'images': images, 'annotations': annotations, 'categories': [*categories.values()]}
-    write_text_aside(out, json.dumps(content))
+    atomic_write_text(out, json.dumps(content))
     left = [f'{f.what}: {f.kind}' for f in check.findings if f.kind in kinds.BEYOND_REPAIR and f.image in kept]
     return changes, left
 

@@ -13,7 +13,7 @@ from centermask.datasets.annotations import usable_segmentation
 from centermask.datasets.checking.check import Check
 from centermask.datasets.checking.findings import UNUSABLE, Finding, Level, level_of
 from centermask.report.drawing import Shown, draw_objects, read_image
-from centermask.utils.atomic_io import write_aside
+from centermask.utils.atomic_io import atomic_write
 
 SIDE = 420
 COLUMNS = 4
@@ -49,7 +49,7 @@ def draw_worst(check: Check, path: Path) -> int:
         panel = _panel(check, check.shown[image_id], grouped[image_id])[:SIDE, :SIDE]
         top, left = i // COLUMNS * (SIDE + GAP), i % COLUMNS * (SIDE + GAP)
         sheet[top : top + panel.shape[0], left : left + panel.shape[1]] = panel
-    write_aside(path, lambda aside: cv2.imwrite(str(aside), sheet[..., ::-1]))
+    atomic_write(path, lambda aside: cv2.imwrite(str(aside), sheet[..., ::-1]))
     return len(worst)
 
 
