@@ -14,7 +14,7 @@ from centermask.utils.errors import InputError
 RESNET = dict(type='ResNet', depth=18, num_stages=1, strides=(1,), dilations=(1,), out_indices=(0,))
 VOVNET = dict(type='VoVNet', arch='19-slim')
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
-HRNET = {**Config.fromfile(CONFIGS / 'centermask_hrnetv2-w18_fpn_1x_coco.py').model.backbone, 'init_cfg': None}
+HRNET = {**Config.fromfile(CONFIGS / 'paper/centermask_hrnetv2-w18_fpn_1x_coco.py').model.backbone, 'init_cfg': None}
 
 
 def _build(config: dict, checkpoint: Path | str) -> nn.Module:
