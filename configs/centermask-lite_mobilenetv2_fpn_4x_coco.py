@@ -7,7 +7,7 @@ model = dict(
         norm_cfg=dict(type='BN', requires_grad=False, eps=0),
         norm_eval=True,
         init_cfg=dict(
-            type='Pretrained', checkpoint='https://dl.dropbox.com/s/yduxbc13s3ip6qn/mobilenet_v2_detectron2.pth'
+            type='StrictPretrained', checkpoint='https://dl.dropbox.com/s/yduxbc13s3ip6qn/mobilenet_v2_detectron2.pth'
         ),
     ),
     neck=dict(in_channels=[32, 96, 320]),

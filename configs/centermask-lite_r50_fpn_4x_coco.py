@@ -10,7 +10,7 @@ model = dict(
         norm_cfg=dict(type='BN', requires_grad=False, eps=0),
         norm_eval=True,
         style='caffe',
-        init_cfg=dict(type='Pretrained', checkpoint='open-mmlab://detectron2/resnet50_caffe'),
+        init_cfg=dict(type='StrictPretrained', checkpoint='open-mmlab://detectron2/resnet50_caffe'),
     ),
     neck=dict(in_channels=[512, 1024, 2048]),
 )

@@ -20,7 +20,7 @@ model = dict(
         depth=101,
         norm_cfg=dict(requires_grad=False, eps=0),
         style='caffe',
-        init_cfg=dict(checkpoint='open-mmlab://detectron2/resnet101_caffe'),
+        init_cfg=dict(type='StrictPretrained', checkpoint='open-mmlab://detectron2/resnet101_caffe'),
     ),
     rpn_head=dict(
         anchor_generator=dict(type='LegacyAnchorGenerator', center_offset=0.5),  # centred on pixels

@@ -14,7 +14,7 @@ model = dict(
         arch='39',
         norm_cfg=dict(type='BN', requires_grad=False, eps=0),
         init_cfg=dict(
-            type='Pretrained', checkpoint='https://dl.dropbox.com/s/8rhfcw53hc49k5x/vovnet39_ese_state_dict.pth'
+            type='StrictPretrained', checkpoint='https://dl.dropbox.com/s/8rhfcw53hc49k5x/vovnet39_ese_state_dict.pth'
         ),
     ),
     neck=dict(
