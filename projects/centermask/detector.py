@@ -15,10 +15,10 @@ from mmengine.structures import InstanceData
 from torch import Tensor
 
 from .arguments import dicts, flags, given, refuse, whole_numbers
+from .boxes import clip_to_image
 from .fast.fused_copy import FusedCopy
 from .fast.malloc import large_buffers_kept
 from .fitting_parts import check_parts
-from .roi_head import clip_to_image
 
 
 @MODELS.register_module()

@@ -46,7 +46,6 @@ def _pairs(
     yield 'train_cfg.mask_size', train_cfg.get('mask_size'), f'{scale} times {pooled}', scale and scale * size
     if scoring is not None:
         yield 'roi_head.mask_iou_head.in_channels', scoring.in_channels, 'neck.out_channels', channels
-        yield 'roi_head.mask_iou_head.roi_feat_size', scoring.roi_feat_size, pooled, size
         yield 'roi_head.mask_head.upsample_cfg.scale_factor', scale, 'roi_head.mask_iou_head, which halves masks', 2
 
 

@@ -17,9 +17,10 @@ from mmengine.structures import InstanceData
 from torch import Tensor
 
 from .arguments import dicts, flags, given, one_of, shares, whole_numbers
+from .boxes import clip_boxes, scale_factors
+from .losses import weight_of_local_mean
 from .mask_pasting import PASTINGS, encode, paste
 from .mask_targets import rasterise_in_rois
-from .normalizers import weight_among_processes
 
 
 class Masks(NamedTuple):
@@ -34,24 +35,6 @@ def _image_areas(img_metas: Sequence[dict], like: Tensor) -> Tensor:
     return torch.tensor(
         [meta['img_shape'][0] * meta['img_shape'][1] for meta in img_metas], dtype=torch.float32, device=like.device
     )
-
-
-def clip(boxes: Tensor, image_size: tuple[int, int]) -> Tensor:
-    """Clip boxes (N, 4) to an image of this height and width."""
-    height, width = image_size
-    return torch.minimum(boxes.clamp(min=0), boxes.new_tensor([width, height, width, height]))
-
-
-def scale_of(boxes: Tensor, meta: dict) -> Tensor:
-    """How many pixels of the resized image a pixel of the original one is, in x, y, x and y as a box has them."""
-    return boxes.new_tensor(meta['scale_factor']).repeat(2)
-
-
-def clip_to_image(detected: InstanceData, image_size: tuple[int, int]) -> tuple[InstanceData, Tensor]:
-    """Clip boxes to an image of this height and width; return those that aren't empty then, and which they are."""
-    detected.bboxes = clip(detected.bboxes, image_size)
-    kept = (detected.bboxes[:, 2:] > detected.bboxes[:, :2]).all(1).nonzero().squeeze(1)
-    return detected[kept], kept
 
 
 @MODELS.register_module()
@@ -144,7 +127,7 @@ class CenterMaskRoIHead(StandardRoIHead):
                 area_ratios.append(self.mask_iou_head.area_ratios(objects, rois, meta['img_shape'][:2]))
         mask_targets = torch.from_numpy(np.concatenate(targets)).to(masks.logits.device)  # (R, 28, 28)
 
-        weight = weight_among_processes(len(labels), masks.logits) if self.sync_avg_factor else 1
+        weight = weight_of_local_mean(len(labels), masks.logits) if self.sync_avg_factor else 1
         if len(labels):
             # FCNMaskHead's loss picks a class's channel, of which one is left here, and has a dimension too many.
             loss_mask = self.mask_head.loss_mask(masks.logits[:, None], mask_targets, torch.zeros_like(labels))[0]
@@ -181,7 +164,7 @@ class CenterMaskRoIHead(StandardRoIHead):
         for detected, probability, iou, sample in zip(detections, probabilities, ious, data_samples, strict=True):
             meta = sample.metainfo
             if rescale:
-                detected.bboxes = detected.bboxes / scale_of(detected.bboxes, meta)
+                detected.bboxes = detected.bboxes / scale_factors(detected.bboxes, meta)
             results.append(self.finish(detected, probability, iou, meta['ori_shape' if rescale else 'img_shape'][:2]))
         return results
 
@@ -199,7 +182,7 @@ class CenterMaskRoIHead(StandardRoIHead):
         if ious is not None:
             detected.mask_scores = detected.scores * ious
         if self.pasting == 'sampled':
-            detected.bboxes = clip(detected.bboxes, image_size)
+            detected.bboxes = clip_boxes(detected.bboxes, image_size)
         # All that pasting needs, and which boxes are empty, in one transfer to the host.
         needed = torch.cat([detected.bboxes, probabilities.flatten(1)], dim=1).detach().cpu().numpy()
         if self.pasting == 'sampled':

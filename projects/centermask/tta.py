@@ -10,10 +10,9 @@ from mmdet.structures.bbox import bbox2roi
 from mmengine.structures import InstanceData
 from torch import Tensor
 
+from .boxes import nms_by_class, scale_factors
 from .detector import CenterMask
 from .fast.malloc import large_buffers_kept
-from .fcos_head import nms_by_class
-from .roi_head import scale_of
 
 
 def _flip_boxes(boxes: Tensor, meta: dict) -> Tensor:
@@ -68,7 +67,7 @@ class CenterMaskTTA(DetTTAModel):
 
     def _merge(self, found: list[tuple[dict, InstanceData]]) -> InstanceData:
         """Merge one image's detections, each view's with its metainfo, in pixels of the original image."""
-        boxes = torch.cat([_flip_boxes(view.bboxes, meta) / scale_of(view.bboxes, meta) for meta, view in found])
+        boxes = torch.cat([_flip_boxes(view.bboxes, meta) / scale_factors(view.bboxes, meta) for meta, view in found])
         scores, labels = (torch.cat([view[name] for _, view in found]) for name in ('scores', 'labels'))
         cfg = self.module.test_cfg
         kept = nms_by_class(boxes, scores, labels, self.module.bbox_head.num_classes, cfg['nms'])[: cfg['max_per_img']]
@@ -83,7 +82,7 @@ class CenterMaskTTA(DetTTAModel):
         for features, samples, _ in views:
             metas = [sample.metainfo for sample in samples]
             boxes = [
-                _flip_boxes(detected.bboxes * scale_of(detected.bboxes, meta), meta)
+                _flip_boxes(detected.bboxes * scale_factors(detected.bboxes, meta), meta)
                 for detected, meta in zip(merged, metas, strict=True)
             ]
             masks = module.roi_head.mask_forward(features, bbox2roi(boxes), labels, metas)

@@ -9,9 +9,9 @@ import torch
 from mmdet.structures import DetDataSample
 from torch import Tensor
 
+from centermask.boxes import clip_to_image
 from centermask.detector import CenterMask
 from centermask.export.runtime import Detections
-from centermask.roi_head import clip_to_image
 
 
 @dataclass
