@@ -133,7 +133,7 @@ class CenterMask(SingleStageDetector):
         return super().train(mode)
 
     def finish_boxes(self, detected: InstanceData, image_size: tuple[int, int]) -> InstanceData:
-        """Return an image's result of FCOS alone: detections, clipped as :meth:`CenterMaskRoIHead.finish` clips them.
+        """Return an image's result of FCOS alone: detections, clipped as :meth:`CenterMaskRoIHead.postprocess` clips them.
 
         Args:
             detected: ``bboxes`` (N, 4) in pixels of the result, ``scores``, ``labels``.
@@ -148,5 +148,7 @@ class CenterMask(SingleStageDetector):
             return super()._forward(batch_inputs, batch_data_samples)
         x = self.extract_feat(batch_inputs)
         maps = self.bbox_head(x)
-        detections = self.bbox_head.predict_by_feat(*maps, batch_img_metas=[s.metainfo for s in batch_data_samples])
-        return (*maps, *self.roi_head(x, detections, batch_data_samples))
+        metas = [sample.metainfo for sample in batch_data_samples]
+        detections = self.bbox_head.predict_by_feat(*maps, batch_img_metas=metas)
+        boxes, labels = [image.bboxes for image in detections], [image.labels for image in detections]
+        return (*maps, *self.roi_head(x, boxes, labels, metas))

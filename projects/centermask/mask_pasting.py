@@ -18,7 +18,7 @@ from .structures.rle_masks import RLEMasks
 STRIPE = 1 << 20  # pixels computed at once
 SERIAL = 1 << 18  # most multiplications of a product for which OpenBLAS (NumPy's) starts no threads
 Grid = tuple[int, np.ndarray]
-"""First pixel along an axis, and the positions (P,) in the mask of it and the next ones, in cells from the first one."""
+"""First pixel along an axis, and the positions (P,) of it and the next ones in the mask, in cells."""
 
 
 def _sampled(low: np.float32, high: np.float32, pixels: int, cells: int) -> Grid:

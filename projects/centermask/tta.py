@@ -6,7 +6,6 @@ import torch
 from mmdet.models.test_time_augs import DetTTAModel
 from mmdet.registry import MODELS
 from mmdet.structures import DetDataSample, SampleList
-from mmdet.structures.bbox import bbox2roi
 from mmengine.structures import InstanceData
 from torch import Tensor
 
@@ -57,7 +56,7 @@ class CenterMaskTTA(DetTTAModel):
         else:
             probabilities, ious = self._masks(module, views, merged)
             found = [
-                module.roi_head.finish(merged[i], probabilities[i], None if ious is None else ious[i], sizes[i])
+                module.roi_head.postprocess(merged[i], probabilities[i], None if ious is None else ious[i], sizes[i])
                 for i in range(len(merged))
             ]
         return [
@@ -77,7 +76,7 @@ class CenterMaskTTA(DetTTAModel):
         self, module: CenterMask, views: list[tuple], merged: list[InstanceData]
     ) -> tuple[list[Tensor], list[Tensor] | None]:
         """Return each image's masks (N, 28, 28) and mask IoU (N,) on the merged boxes, averaged over the views."""
-        labels = torch.cat([detected.labels for detected in merged])
+        labels = [detected.labels for detected in merged]
         probabilities, ious = [], []
         for features, samples, _ in views:
             metas = [sample.metainfo for sample in samples]
@@ -85,9 +84,9 @@ class CenterMaskTTA(DetTTAModel):
                 _flip_boxes(detected.bboxes * scale_factors(detected.bboxes, meta), meta)
                 for detected, meta in zip(merged, metas, strict=True)
             ]
-            masks = module.roi_head.mask_forward(features, bbox2roi(boxes), labels, metas)
+            masks = module.roi_head(features, boxes, labels, metas)
             flipped = torch.cat(
-                [labels.new_full((len(b),), meta['flip']) for b, meta in zip(boxes, metas, strict=True)]
+                [image.new_full((len(image),), meta['flip']) for image, meta in zip(labels, metas, strict=True)]
             ).bool()
             probability = masks.logits.sigmoid()
             probabilities.append(torch.where(flipped[:, None, None], probability.flip(2), probability))

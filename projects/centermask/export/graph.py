@@ -185,7 +185,7 @@ class ExportGraph(nn.Module):
                 layer.aligned,
             )
             pooled = of_level if pooled is None else torch.where(here[:, None, None, None], of_level, pooled)
-        return head.forward_heads(pooled, labels)
+        return head.heads(pooled, labels)
 
     def pasted(self, masks: Tensor, boxes: Tensor, height: int, width: int) -> Tensor:
         """Masks (D, H, W) of 0 and 1, uint8, of probabilities (D, 28, 28) in boxes (D, 4).
