@@ -73,9 +73,7 @@ class CenterMask(FusedInference, SingleStageDetector):
             pooled = self.roi_head.mask_roi_extractor.featmap_strides
             strides = [stride for stride, _ in self.bbox_head.prior_generator.strides]
             if pooled != strides[: len(pooled)]:
-                raise ValueError(
-                    f"mask_roi_extractor.featmap_strides {pooled} aren't the first of bbox_head's {strides}"
-                )
+                raise ValueError(f'featmap_strides {pooled} must be the first strides of the box head, {strides}')
         if channels_last:
             if any(isinstance(module, ModulatedDeformConv2d) for module in self.modules()):
                 raise ValueError("deformable convs don't run in channels-last memory: leave channels_last=False")

@@ -18,8 +18,9 @@ class ScaleAdaptiveRoIExtractor(BaseRoIExtractor):
     Args:
         roi_layer: MMCV's config of the RoI operator.
         out_channels: channels of the features.
-        featmap_strides: strides of the levels, consecutive powers of two; (8, 16, 32) is P3 to P5.
-        assignment: ``'scale_adaptive'`` (Eq. 2) or ``'fpn'`` (Eq. 1); compared in Table 2.
+        featmap_strides: strides of the levels, consecutive powers of two; (8, 16, 32) is P3 to P5
+            (other ranges in Table 2).
+        assignment: ``'scale_adaptive'`` (Eq. 2) or ``'fpn'`` (Eq. 1); compared in Table 1.
         legacy_boxes: whether an RoI's area is (w + 1)(h + 1) (paper recipe) or w h.
 
     Raises:

@@ -73,7 +73,8 @@ class SqueezeExcitation(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return features (N, C, H, W), each channel weighed by its attention."""
         squeezed = self.fc1(x.mean((2, 3), keepdim=True)).relu()  # (N, C / 4, 1, 1)
-        return x * F.hardsigmoid(self.fc2(squeezed))  # Eq. 5
+        attention = F.hardsigmoid(self.fc2(squeezed))  # Eq. 5: (N, C, 1, 1)
+        return x * attention
 
 
 ATTENTIONS: dict[str, type[nn.Module]] = {'none': nn.Identity, 'se': SqueezeExcitation, 'ese': EffectiveSE}
@@ -164,7 +165,7 @@ class OSAStage(nn.Module):
 
 @MODELS.register_module()
 class VoVNet(BaseModule):
-    """VoVNetV2, and VoVNet (V1) with ``attention='none', residual=False``.
+    """VoVNetV2 (compared with other backbones in Table 3), and VoVNet (V1) with ``attention='none', residual=False``.
 
     Args:
         arch: a key of :data:`VARIANTS`, such as ``'19-slim'`` or ``'39'``. ``--cfg-options`` turns 39 into a number.
