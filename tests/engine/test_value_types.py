@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers.read_configs import find_config
 from mmengine.config import Config
 
 from centermask.engine.value_types import check_values
@@ -24,7 +25,7 @@ CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
     ],
 )
 def test_accepts_the_configs(name: str) -> None:
-    check_values(Config.fromfile(CONFIGS / f'{name}.py'))
+    check_values(Config.fromfile(find_config(name)))
 
 
 @pytest.mark.parametrize(

@@ -88,14 +88,15 @@ def _count_classes(translation: Translation) -> int:
 def _find_config(translation: Translation, source: str, configs: Path) -> _Candidate:
     """Return the first config that the file fits, else the one that it differs least from.
 
-    The config that the metafile names for a file of this name is tried first, then those of released models, then the
-    others, long schedules before short ones.
+    The config that the metafile names for a file of this name is tried first, then those of released models, long
+    schedules before short ones. Subfolders have models that were never released.
     """
     star = translation.layout != 'paper' and 'backbone.body.' not in translation.prefix
     of_recipe = [
         model
-        for model in load(configs / 'metafile.yml')['Models']
+        for model in _load_index(configs / 'metafile.yml')['Models']
         if model['In Collection'] == ('CenterMask2' if star else 'CenterMask')
+        and (configs.parent / model['Config']).parent == configs
     ]
 
     def priority(model: dict) -> tuple[bool, bool, int]:
@@ -117,6 +118,9 @@ def _find_config(translation: Translation, source: str, configs: Path) -> _Candi
             break
     assert nearest is not None, 'the metafile has models of either recipe'
     return nearest
+
+
+_load_index = cache(load)
 
 
 @cache
