@@ -18,7 +18,7 @@ from mmengine.utils import track_iter_progress
 from mmengine.visualization import Visualizer
 from torch import nn
 
-from centermask.checkpoints.loading import count_classes, load_weights, read_checkpoint, require_fit
+from centermask.checkpoints.loading import check_match, count_classes, load_weights, read_checkpoint
 from centermask.engine.configs import config_errors
 from centermask.export.exported_detector import ExportedCenterMask, warn_of_another_config
 from centermask.export.runtime import is_exported
@@ -57,7 +57,7 @@ class CenterMaskInferencer(DetInferencer):
         checkpoint = read_checkpoint(source)
         with config_errors(cfg.filename):
             model = MODELS.build(cfg.model)
-        require_fit(load_weights(model, checkpoint['state_dict']), source, model)
+        check_match(load_weights(model, checkpoint['state_dict']), source, model)
         meta, count = checkpoint.get('meta', {}), count_classes(model)
         data = cfg.test_dataloader.dataset
         of_config = {**DATASETS.get(data.type).METAINFO, **data.get('metainfo', {})}
