@@ -108,7 +108,7 @@ def test_another_type_has_other_arguments(config: Config) -> None:
 
 def test_an_entry_can_be_replaced(config: Config) -> None:
     place = 'model.backbone.init_cfg'
-    options = {f'{place}._delete_': True, f'{place}.type': 'Pretrained', f'{place}.checkpoint': 'a.pth'}
+    options = {f'{place}._delete_': True, f'{place}.type': 'StrictPretrained', f'{place}.checkpoint': 'a.pth'}
     check_options(config, options)
     with pytest.raises(InputError, match=r'did you mean model\.backbone\.init_cfg\.checkpoint\?'):
         check_options(config, {**options, f'{place}.chekpoint': 'a.pth'})
