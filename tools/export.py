@@ -95,7 +95,7 @@ def calibration_images(args: argparse.Namespace, cfg: Config) -> list[Tensor]:
 def print_comparison(args: argparse.Namespace, cfg: Config, model: CenterMask, file: Path) -> None:
     """Print how the detections of a file agree with the checkpoint's; raise a :class:`RunError` if they don't."""
     files = find_images(args.images) if args.images else paths_of_dataset(cfg.test_dataloader.dataset, 4)
-    images = read_images(cfg, files) if files else synthetic_images(cfg)
+    images = read_images(cfg, files) if files else synthetic_images()
     for runtime, comparison in compare_file(model, file, images):
         if isinstance(comparison, InputError):
             print(f'not compared in {runtime}: {comparison}')

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from mmcv.transforms import Compose
 from mmdet.registry import DATASETS
 from mmdet.utils import get_test_pipeline_cfg
 from mmengine.config import Config, ConfigDict
 from torch import Tensor
 
-from centermask.datasets.shapes import make_dataset
+from centermask.datasets.shapes import draw_image
 from centermask.utils.errors import InputError
 
 
@@ -42,11 +42,11 @@ def read_images(cfg: Config, files: Sequence[str | Path]) -> list[Tensor]:
     return [pipeline({'img_path': str(path), 'img_id': i})['inputs'] for i, path in enumerate(files)]
 
 
-def synthetic_images(cfg: Config, count: int = 3) -> list[Tensor]:
-    """Return generated images of shapes, as :func:`read_images` returns them."""
-    with tempfile.TemporaryDirectory() as folder:
-        make_dataset(Path(folder) / 'shapes', count, seed=0)
-        return read_images(cfg, sorted(Path(folder).glob('shapes/images/*')))
+def synthetic_images() -> list[Tensor]:
+    """Return generated images of three sizes, each bytes (3, H, W)."""
+    sizes = ((256, 320), (288, 224), (320, 320))
+    images = [draw_image(seed=0, index=i, size=size)[0] for i, size in enumerate(sizes)]
+    return [torch.from_numpy(np.ascontiguousarray(image[:, :, ::-1].transpose(2, 0, 1))) for image in images]
 
 
 def paths_of_dataset(settings: ConfigDict, count: int) -> list[str]:

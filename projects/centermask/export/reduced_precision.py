@@ -60,18 +60,26 @@ def half_onnx(exported: Any) -> Any:
     return exported
 
 
+class _CalibrationReader:
+    """ONNX Runtime's interface to calibration inputs (``CalibrationDataReader``)."""
+
+    def __init__(self, inputs: Inputs) -> None:
+        self._inputs = iter(inputs)
+
+    def get_next(self) -> dict[str, np.ndarray] | None:
+        return next(self._inputs, None)
+
+
 def int8_onnx(source: Path, inputs: Inputs) -> Any:
     """Return an ONNX file's model with its convs quantised by ONNX Runtime, calibrated on ``inputs``."""
     onnx, quantization = require('onnx'), require('onnxruntime.quantization')
     nodes = onnx.load(source).graph.node
-    reader = quantization.CalibrationDataReader()
-    reader.get_next = iter([*inputs, None]).__next__
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / 'int8.onnx'
         quantization.quantize_static(
             source,
             out,
-            reader,
+            _CalibrationReader(inputs),
             quant_format=quantization.QuantFormat.QDQ,
             op_types_to_quantize=['Conv'],
             nodes_to_exclude=[node.name for node in nodes if _is_predictor(node.input)],
