@@ -17,11 +17,11 @@ from mmengine.config import Config, ConfigDict
 from mmengine.structures import InstanceData
 from torch import Tensor
 
+from centermask.boxes import clip_to_image, scale_factors
 from centermask.export.metadata import Metadata
 from centermask.export.runtime import Detections, ExportedModel
 from centermask.fast.malloc import large_buffers_kept
 from centermask.mask_pasting import encode, paste
-from centermask.roi_head import clip_to_image, scale_of
 from centermask.structures.rle_masks import RLEMasks
 from centermask.utils.errors import InputError
 
@@ -124,7 +124,7 @@ class ExportedCenterMask(BaseDetector):
         instances = InstanceData(**dict(zip(names, map(torch.from_numpy, found[:4]), strict=True)))
         masks = found.masks
         if rescale:
-            instances.bboxes = instances.bboxes / scale_of(instances.bboxes, meta)
+            instances.bboxes = instances.bboxes / scale_factors(instances.bboxes, meta)
         if metadata.pasting == 'sampled':
             instances, kept = clip_to_image(instances, size)
             masks = masks[kept.numpy()]
