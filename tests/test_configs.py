@@ -20,7 +20,7 @@ from mmengine.config import Config
 from torch import nn
 
 from centermask import CenterMask
-from centermask.checkpoints.layouts import to_released
+from centermask.checkpoints.layouts import to_release
 from centermask.sag_mask_head import SpatialAttention
 from centermask.vovnet import EffectiveSE
 
@@ -158,7 +158,7 @@ def _keys_file(name: str) -> str:
 def test_has_the_tensors_of_the_release(shared: Path, name: str) -> None:
     """Translated back: the same names and shapes, none missing and none too many."""
     expected = json.loads((shared / 'parity' / _keys_file(name)).read_text())
-    released = to_released(_model(name).state_dict(), 'paper' if name in PAPER else 'star')
+    released = to_release(_model(name).state_dict(), 'paper' if name in PAPER else 'star')
     assert {key: list(tensor.shape) for key, tensor in released.items()} == expected
 
 
