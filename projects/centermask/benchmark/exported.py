@@ -17,10 +17,10 @@ from mmengine.registry import DefaultScope
 from centermask.benchmark.models import Settings, TimedModel, is_centermask
 from centermask.benchmark.predictions import draw_objects
 from centermask.export.exported_detector import ExportedCenterMask
-from centermask.export.files import convert, save_onnx
+from centermask.export.files import convert
+from centermask.export.inputs import make_inputs
 from centermask.export.onnx import describe, to_onnx
-from centermask.export.pictures import make_inputs
-from centermask.export.runtime import Detections
+from centermask.export.runtime import Detections, require
 
 RUNTIMES = ('onnxruntime', 'openvino')
 
@@ -44,7 +44,7 @@ def exported_variants(first: TimedModel, config: Config, settings: Settings) -> 
     metadata = describe(model, config, padded=True)
     with tempfile.TemporaryDirectory() as folder:
         onnx_file = Path(folder) / 'model.onnx'
-        save_onnx(to_onnx(model, metadata), onnx_file)
+        require('onnx').save(to_onnx(model, metadata), onnx_file)
         files = [(runtime, onnx_file, 'float32') for runtime in settings.runtimes]
         inputs = make_inputs(model, first.batches[0]['inputs'], metadata.preprocess)
         reduced = [('openvino', 'half.xml', 'bfloat16')] if settings.amp else []

@@ -64,7 +64,8 @@ TRAINING: Columns = {
 def _table(columns: Columns, rows: Sequence[Mapping]) -> str:
     if not rows:
         return ''
-    lines = [list(columns), ['---', *['---:'] * (len(columns) - 1)], *([cell(row) for cell in columns.values()] for row in rows)]
+    lines = [[*columns], ['---', *['---:'] * (len(columns) - 1)]]
+    lines += [[cell(row) for cell in columns.values()] for row in rows]
     return '\n'.join(f'| {" | ".join(line)} |' for line in lines) + '\n'
 
 

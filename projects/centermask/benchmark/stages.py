@@ -39,7 +39,7 @@ METHODS = dict(
     rpn_head=dict(predict_by_feat='selection and NMS'),
     bbox_head=dict(predict_by_feat='selection and NMS', _mask_predict_by_feat_single='mask branch'),
     mask_head=dict(predict_by_feat='pasting'),
-    roi_head=dict(mask_forward='mask branch', finish='pasting'),
+    roi_head=dict(forward='mask branch', postprocess='pasting'),
 )
 FUNCTIONS = (
     (mmdet.structures.mask, 'encode_mask_results', 'encoding'),
