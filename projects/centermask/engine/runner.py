@@ -19,14 +19,13 @@ from torch.utils.data import DataLoader
 from centermask.arguments import given, whole_numbers
 from centermask.checkpoints.loading import count_classes, load_weights, read_checkpoint, require_fit, start_from
 from centermask.checkpoints.training_state import explained_resumption, require_same_optimizer, require_training
+from centermask.engine.config_check import check_config, check_pipeline
 from centermask.engine.configs import config_errors
 from centermask.engine.distributed import join_processes
-from centermask.engine.first_image import check_pipeline
 from centermask.engine.preemption import Interruption, find_checkpoint_hook
 from centermask.engine.replay import NotFiniteHook
 from centermask.engine.resumable_loader import TrainingLoader, end_workers, leave_signals_to_the_run
 from centermask.engine.resumption import choose_start, go_on, register_hooks_of_a_training, with_draws
-from centermask.engine.value_types import check_config
 from centermask.roi_head import CenterMaskRoIHead
 from centermask.utils.atomic_io import write_synced
 from centermask.utils.errors import ClassCountError

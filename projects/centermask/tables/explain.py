@@ -13,7 +13,7 @@ from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
 
 from centermask.engine.configs import load_config
-from centermask.engine.options import REGISTRIES
+from centermask.engine.config_check import REGISTRIES
 from centermask.tables.index import TABLES, Row
 
 # What a run reads of a config; the other variables are parts that files use to put these together.
