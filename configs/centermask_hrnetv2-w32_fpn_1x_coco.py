@@ -20,7 +20,7 @@ model = dict(
         ),
         norm_cfg=_base_.model.backbone.norm_cfg,
         norm_eval=True,
-        init_cfg=dict(type='Pretrained', checkpoint='open-mmlab://msra/hrnetv2_w32'),
+        init_cfg=dict(type='StrictPretrained', checkpoint='open-mmlab://msra/hrnetv2_w32'),
     ),
     # The finest branch has stride 4: convs of stride 2 make P3 of it, and P4 to P7 of what is pooled from it.
     neck=dict(_delete_=True, type='HRFPN', in_channels=[32, 64, 128, 256], out_channels=256, num_outs=5, stride=2),

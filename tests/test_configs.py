@@ -374,7 +374,7 @@ def _start(name: str) -> str:
     + [('centermask-star_x101_fpn_3x_coco', 'open-mmlab://detectron2/resnext101_32x8d')],
 )
 def test_start_of_the_backbone(name: str, checkpoint: str) -> None:
-    assert read_config(name).model.backbone.init_cfg == dict(type='Pretrained', checkpoint=checkpoint)
+    assert read_config(name).model.backbone.init_cfg == dict(type='StrictPretrained', checkpoint=checkpoint)
 
 
 @pytest.mark.parametrize('name', [n for n in PAPER + STAR if _backbone(n)[0] in 'mv' and 'timm' not in n])
@@ -388,7 +388,7 @@ def test_start_from_a_release(shared: Path, name: str) -> None:
     backbone = re.sub(r'-(dcn|residual|se)', '', _backbone(name)).replace('v1', 'v2').replace('-', '')
     of_star = listed['star', backbone]
     expected = listed.get(('paper', backbone), of_star) if name in PAPER else of_star
-    assert read_config(name).model.backbone.init_cfg == dict(type='Pretrained', checkpoint=expected)
+    assert read_config(name).model.backbone.init_cfg == dict(type='StrictPretrained', checkpoint=expected)
 
 
 # Test-time augmentation

@@ -38,7 +38,7 @@ def _augmented(model: CenterMask, *views: View | list[View]) -> list[InstanceDat
 def _plain(model: CenterMask, *views: View) -> list[InstanceData]:
     images, samples = zip(*views, strict=True)
     with torch.no_grad():
-        return [s.pred_instances for s in model.predict(*batch(model, list(images), list(samples)), rescale=True)]
+        return [s.pred_instances for s in model(*batch(model, list(images), list(samples)), mode='predict')]
 
 
 def _assert_close(result: InstanceData, expected: InstanceData, pixels: int = 0) -> None:

@@ -349,7 +349,7 @@ def test_loads_the_released_layout(arch: str, prefix: str, tmp_path: Path) -> No
     assert set(names) == set(weights)
     released = {prefix + names[key]: tensor for key, tensor in weights.items() if 'num_batches' not in key}
     torch.save({**released, f'{prefix}classifier.weight': torch.zeros(1000, 512)}, tmp_path / 'released.pth')
-    model = VoVNet(arch, init_cfg=dict(type='Pretrained', checkpoint=str(tmp_path / 'released.pth')))
+    model = VoVNet(arch, init_cfg=dict(type='StrictPretrained', checkpoint=str(tmp_path / 'released.pth')))
     model.init_weights()
     loaded = model.state_dict()
     assert all(torch.equal(loaded[key], weights[key]) for key in weights if 'num_batches' not in key)

@@ -11,7 +11,7 @@ import sys
 import time
 from pathlib import Path
 
-from centermask.datasets.shapes import is_there, make_dataset
+from centermask.datasets.shapes import dataset_exists, make_dataset
 from centermask.engine.cli import run, terminate_as_interrupt
 from centermask.report import build_report
 from centermask.utils.errors import RunError
@@ -27,7 +27,7 @@ def make_data(folder: Path) -> None:
     """Draw the splits that aren't there as they should be."""
     for split, (images, seed) in SPLITS.items():
         out = folder / split
-        if is_there(out, images, seed):
+        if dataset_exists(out, images, seed):
             print(f'    {out} is there')
         else:
             make_dataset(out, images, seed)

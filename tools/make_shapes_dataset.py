@@ -1,21 +1,22 @@
-"""Make a data set of textured shapes in COCO format: OUT/images/*.jpg and OUT/annotations.json."""
+"""Draw a data set of textured shapes in COCO format: OUT/images/*.jpg and OUT/annotations.json."""
 
 from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from centermask.datasets.shapes import CLASSES, make_dataset
 from centermask.engine.cli import run
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('out', type=Path, help='folder to write')
-    parser.add_argument('--images', type=int, required=True, help='how many pictures')
-    parser.add_argument('--seed', type=int, default=0, help='another seed gives other pictures (default 0)')
-    args = parser.parse_args()
+    parser.add_argument('--images', type=int, required=True, help='number of images')
+    parser.add_argument('--seed', type=int, default=0, help='another seed gives other images (default 0)')
+    args = parser.parse_args(argv)
     coco = make_dataset(args.out, args.images, args.seed)
     crowds = sum(annotation['iscrowd'] for annotation in coco['annotations'])
     objects = len(coco['annotations']) - crowds

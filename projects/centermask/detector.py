@@ -15,14 +15,13 @@ from mmengine.structures import InstanceData
 from torch import Tensor
 
 from .arguments import dicts, flags, given, refuse, whole_numbers
-from .fast.fused_copy import FusedCopy
-from .fast.malloc import large_buffers_kept
+from .fast.fused_inference import FusedInference
 from .fitting_parts import check_parts
 from .roi_head import clip_to_image
 
 
 @MODELS.register_module()
-class CenterMask(SingleStageDetector):
+class CenterMask(FusedInference, SingleStageDetector):
     """image → backbone → neck → box head → RoI head → result.
 
     Args:
@@ -30,17 +29,16 @@ class CenterMask(SingleStageDetector):
             finds boxes without masks.
         num_classes: classes of objects, given to every head.
         channels_last: whether training's convs run on features whose channels lie next to each other in memory: the
-            same numbers, faster on CPUs. Testing's always do.
-        fuse_conv_bn: whether testing runs on a copy of the weights with BN folded into the convs (see :mod:`.inference`).
-        half_precision: whether that copy is in half precision: bfloat16 on a CPU, float16 on a GPU.
+            same numbers, faster on CPUs.
+        fuse_conv_bn, half_precision: see :class:`FusedInference`.
         train_cfg: ``max_per_img``, the detections an image that training takes as RoIs, and what the RoI head reads.
         test_cfg: ``score_thr``, ``nms_pre``, ``nms``, ``max_per_img`` (box head) and ``mask_thr_binary`` (RoI head).
         data_preprocessor, init_cfg: as every detector of MMDetection takes them.
 
     Raises:
-        ValueError: for a ``channels_last``, ``fuse_conv_bn`` or ``half_precision`` that is neither True nor False, for parts
-            that don't fit each other, and for ``channels_last`` with deformable convs, which MMCV computes wrongly in
-            that memory order.
+        ValueError: for a ``channels_last``, ``fuse_conv_bn`` or ``half_precision`` that is neither True nor False, for
+            parts that don't fit each other, and for ``channels_last`` with deformable convs, which MMCV computes
+            wrongly in that memory order.
     """
 
     def __init__(
@@ -79,9 +77,9 @@ class CenterMask(SingleStageDetector):
             test_cfg,
             data_preprocessor,
             init_cfg,
+            fuse_conv_bn=fuse_conv_bn,
+            half_precision=half_precision,
         )
-        self.fuse_conv_bn, self.half_precision = fuse_conv_bn, half_precision
-        self.fused_copy = FusedCopy()
         self.roi_head: Any = None
         if roi_head is not None:
             heads = {
@@ -106,31 +104,17 @@ class CenterMask(SingleStageDetector):
         losses.update(self.roi_head.loss(x, detections, batch_data_samples))
         return losses
 
-    @large_buffers_kept()
     def predict(self, batch_inputs: Tensor, batch_data_samples: SampleList, rescale: bool = True) -> SampleList:
         """Return the samples with ``pred_instances``: bboxes, scores, labels, masks and mask_scores."""
-        fast = self.fused()
-        x = fast.extract_feat(batch_inputs)
+        x = self.extract_feat(batch_inputs)
         if self.roi_head is None:
-            detections = fast.bbox_head.predict(x, batch_data_samples, rescale=rescale)
+            detections = self.bbox_head.predict(x, batch_data_samples, rescale=rescale)
             sizes = [sample.metainfo['ori_shape' if rescale else 'img_shape'][:2] for sample in batch_data_samples]
             results = [self.finish_boxes(*pair) for pair in zip(detections, sizes, strict=True)]
-            return self.add_pred_to_datasample(batch_data_samples, results)
-        detections = fast.bbox_head.predict(x, batch_data_samples, rescale=False)
-        results = fast.roi_head.predict(x, detections, batch_data_samples, rescale=rescale)
+        else:
+            detections = self.bbox_head.predict(x, batch_data_samples, rescale=False)
+            results = self.roi_head.predict(x, detections, batch_data_samples, rescale=rescale)
         return self.add_pred_to_datasample(batch_data_samples, results)
-
-    def fused(self) -> CenterMask:
-        """Return the detector whose parts compute the same faster; itself in training and where gradients are wanted.
-
-        Its weights are this detector's as they are now: ask for it anew at each image.
-        """
-        return self.fused_copy.of(self, self.half_precision) if self.fuse_conv_bn else self
-
-    def train(self, mode: bool = True) -> CenterMask:
-        """Set training or testing; the next image is tested with the weights that are there then."""
-        self.fused_copy.forget()
-        return super().train(mode)
 
     def finish_boxes(self, detected: InstanceData, image_size: tuple[int, int]) -> InstanceData:
         """Return an image's result of FCOS alone: detections, clipped as :meth:`CenterMaskRoIHead.finish` clips them.

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import pairwise
 
-import numpy as np
 import torch
 from mmcv import ops
 from mmdet.models.roi_heads.roi_extractors import BaseRoIExtractor
@@ -13,7 +12,6 @@ from mmdet.registry import MODELS
 from torch import Tensor
 
 from .arguments import flags, given, initialisation, is_whole, one_of, refuse, whole_numbers
-from .fast import roi_align
 
 
 @MODELS.register_module()
@@ -84,21 +82,11 @@ class ScaleAdaptiveRoIExtractor(BaseRoIExtractor):
             rois, image_areas: as :meth:`map_roi_levels` takes them. Any number of RoIs, also none.
         """
         rois = rois.float()  # half precision would move boxes by pixels, and RoIAlign has no bfloat16
-        level_of = self.map_roi_levels(rois, image_areas)
-        on_cpu = rois.device.type == 'cpu' and getattr(self.roi_layers[0], 'pool_mode', None) == 'avg'
-        if on_cpu and len(rois) and not torch.is_grad_enabled() and not torch.jit.is_tracing():
-            return roi_align.pool(feats, rois, level_of, self.roi_layers)
-        levels = level_of.cpu().numpy()  # the only time that the host waits here
-        order = np.argsort(levels, kind='stable')
-        counts = np.bincount(levels, minlength=len(feats)).tolist()
-        # MMCV's RoIAlign takes any memory for rows of one channel after the other.
-        pooled = [
-            layer(feat.float().contiguous(), of_level)
-            for feat, of_level, layer in zip(
-                feats, rois[torch.from_numpy(order).to(rois.device)].split(counts), self.roi_layers, strict=True
-            )
-            if len(of_level)
-        ]
-        if not pooled:
-            return rois.new_zeros(0, self.out_channels, *self.roi_layers[0].output_size)
-        return torch.cat(pooled)[torch.from_numpy(np.argsort(order)).to(rois.device)]
+        levels = self.map_roi_levels(rois, image_areas)
+        pooled = rois.new_zeros(len(rois), self.out_channels, *self.roi_layers[0].output_size)
+        for level, (feat, layer) in enumerate(zip(feats, self.roi_layers, strict=True)):
+            indices = (levels == level).nonzero().squeeze(1)
+            if indices.numel():
+                # MMCV's RoIAlign takes any memory for rows of one channel after the other.
+                pooled[indices] = layer(feat.float().contiguous(), rois[indices])
+        return pooled

@@ -11,7 +11,6 @@ from mmengine.structures import InstanceData
 from torch import Tensor
 
 from .detector import CenterMask
-from .fast.malloc import large_buffers_kept
 from .fcos_head import nms_by_class
 from .roi_head import scale_of
 
@@ -35,14 +34,16 @@ class CenterMaskTTA(DetTTAModel):
         module: the detector, or its config. Its ``test_cfg`` says how the boxes of all views are merged.
     """
 
-    @large_buffers_kept()
     def test_step(self, data: dict) -> SampleList:
         """Return one sample an image, with ``pred_instances`` in pixels of the original image.
 
         Args:
             data: ``inputs`` and ``data_samples``, a list of views each, a view being the list of a batch's images.
         """
-        module = self.module.fused()
+        with self.module.fast_inference() as module:
+            return self._predict(module, data)
+
+    def _predict(self, module: CenterMask, data: dict) -> SampleList:
         views = []
         for inputs, samples in zip(data['inputs'], data['data_samples'], strict=True):
             batch = module.data_preprocessor(dict(inputs=inputs, data_samples=samples), False)

@@ -330,7 +330,7 @@ def test_any_content_converted(
     out = tmp_path / 'out'
     main = tools('convert_checkpoint')
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(reading, 'load_from_local', lambda *args: content)
+        patch.setattr(torch, 'load', lambda *_, **__: content)
         patch.setattr(reading, '_read_arrays', lambda *args: content)
         (tmp_path / name).touch()
         patch.setitem(main.__globals__, 'CONFIGS', configs)

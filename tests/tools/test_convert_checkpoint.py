@@ -204,7 +204,7 @@ def test_usage_of_a_backbone(convert: Callable[..., Result], tmp_path: Path) -> 
 @pytest.mark.parametrize('form', ['original', 'converted'])
 @pytest.mark.parametrize('layout', ['VoVNet', 'MobileNetV2', 'Detectron2', 'Caffe2', 'timm', 'timm, depthwise'])
 def test_backbones_start_from_it(layout: str, form: str, convert: Callable[..., Result], tmp_path: Path) -> None:
-    """``init_cfg=dict(type='Pretrained')`` takes the original and what it is converted to, and all of it."""
+    """``init_cfg=dict(type='StrictPretrained')`` takes the original and what it is converted to, and all of it."""
     name, entry, shapes, _ = LAYOUTS[layout]
     source, destination = tmp_path / name, tmp_path / 'b.pth'
     weights = released.filled(shapes)
@@ -216,7 +216,7 @@ def test_backbones_start_from_it(layout: str, form: str, convert: Callable[..., 
     converted = torch.load(destination)
     config = released._read(REPOSITORY / f'configs/{converted["meta"]["config"]}.py').model.backbone
     checkpoint = str(source if form == 'original' else destination)
-    backbone = MODELS.build({**config, 'init_cfg': dict(type='Pretrained', checkpoint=checkpoint)})
+    backbone = MODELS.build({**config, 'init_cfg': dict(type='StrictPretrained', checkpoint=checkpoint)})
     backbone.init_weights()
     for key, tensor in backbone.state_dict().items():
         if not key.endswith('num_batches_tracked'):
@@ -226,7 +226,7 @@ def test_backbones_start_from_it(layout: str, form: str, convert: Callable[..., 
 def test_a_backbone_starts_from_a_whole_model(tmp_path: Path) -> None:
     weights = released.filled(released.lite_star())
     torch.save({'model': weights}, tmp_path / 'a.pth')
-    init_cfg = dict(type='Pretrained', checkpoint=str(tmp_path / 'a.pth'), prefix='backbone.')
+    init_cfg = dict(type='StrictPretrained', checkpoint=str(tmp_path / 'a.pth'), prefix='backbone.')
     backbone = MODELS.build(dict(type='VoVNet', arch='19-slim', init_cfg=init_cfg))
     backbone.init_weights()
     theirs = 'backbone.bottom_up.stage5.OSA5_1.concat.OSA5_1_concat/norm.running_var'

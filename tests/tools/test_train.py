@@ -64,7 +64,7 @@ def test_resumes_from_a_named_checkpoint(tiny_run: Path, train: Callable, tmp_pa
 
 def test_resuming_needs_no_backbone(tiny_run: Path, train: Callable) -> None:
     backbone = 'model.backbone.init_cfg'
-    init_cfg = (f'{backbone}._delete_=True', f'{backbone}.type=Pretrained', f'{backbone}.checkpoint=no.pth')
+    init_cfg = (f'{backbone}._delete_=True', f'{backbone}.type=StrictPretrained', f'{backbone}.checkpoint=no.pth')
     assert train('--resume', str(tiny_run / 'iter_1.pth'), '--cfg-options', *init_cfg)[0] == 0
     assert train('--cfg-options', *init_cfg)[0] == 2
 
@@ -181,7 +181,7 @@ BAD = [
         "can't be built: VovNet is not in the mmdet::model",
     ),
     (
-        '--cfg-options model.backbone.init_cfg._delete_=True model.backbone.init_cfg.type=Pretrained '
+        '--cfg-options model.backbone.init_cfg._delete_=True model.backbone.init_cfg.type=StrictPretrained '
         'model.backbone.init_cfg.checkpoint=http://127.0.0.1:9/vovnet.pth',
         "The checkpoint http://127.0.0.1:9/vovnet.pth can't be fetched (<urlopen error [Errno 111] Connection "
         'refused>): name a local file by --cfg-options model.backbone.init_cfg.checkpoint=FILE.',

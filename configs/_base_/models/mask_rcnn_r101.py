@@ -17,7 +17,7 @@ model = dict(
         'depth': 101,
         'out_indices': (0, 1, 2, 3),
         'norm_cfg': dict(type='BN', requires_grad=False, eps=0),
-        'init_cfg': dict(type='Pretrained', checkpoint='open-mmlab://detectron2/resnet101_caffe'),
+        'init_cfg': dict(type='StrictPretrained', checkpoint='open-mmlab://detectron2/resnet101_caffe'),
     },
     rpn_head=dict(
         anchor_generator=dict(type='LegacyAnchorGenerator', center_offset=0.5),  # centred on pixels

@@ -7,5 +7,5 @@ resnet50 = dict(
     frozen_stages=1,
     norm_eval=True,
     style='caffe',
-    init_cfg=dict(type='Pretrained', checkpoint='open-mmlab://detectron2/resnet50_caffe'),
+    init_cfg=dict(type='StrictPretrained', checkpoint='open-mmlab://detectron2/resnet50_caffe'),
 )

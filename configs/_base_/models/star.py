@@ -14,7 +14,7 @@ model = dict(
         arch='39',
         norm_cfg=dict(type='BN', requires_grad=False),
         init_cfg=dict(
-            type='Pretrained', checkpoint='https://dl.dropbox.com/s/q98pypf96rhtd8y/vovnet39_ese_detectron2.pth'
+            type='StrictPretrained', checkpoint='https://dl.dropbox.com/s/q98pypf96rhtd8y/vovnet39_ese_detectron2.pth'
         ),
     ),
     neck=dict(

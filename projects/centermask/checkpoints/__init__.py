@@ -1,5 +1,5 @@
-"""Checkpoints: read without running their code, fitted strictly, refused with a sentence."""
+"""Checkpoints: read without running their code, loaded strictly, refused with a sentence."""
 
-from centermask.checkpoints import pretrained, safe_globals
+from centermask.checkpoints import pretrained, released_layouts, safe_globals
 
-__all__ = ['pretrained', 'safe_globals']
+__all__ = ['pretrained', 'released_layouts', 'safe_globals']

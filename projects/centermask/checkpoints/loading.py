@@ -9,12 +9,11 @@ from typing import Any, NamedTuple
 import torch
 from mmdet.models.dense_heads import RPNHead
 from mmengine.logging import print_log
-from mmengine.runner.checkpoint import CheckpointLoader, load_from_local
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from centermask.checkpoints.layouts import to_ours
-from centermask.checkpoints.reading import read, weights_of
+from centermask.checkpoints.reading import read
 from centermask.utils.errors import ClassCountError, InputError
 
 
@@ -45,15 +44,6 @@ def read_checkpoint(source: str, map_location: Any = 'cpu', remedy: str = 'give 
         'current',
     )
     return {'state_dict': {**translation.weights, **translation.unknown}}
-
-
-@CheckpointLoader.register_scheme(prefixes='', force=True)
-def load_local(filename: str, map_location: Any = None) -> Any:
-    """Load a file for MMEngine's own loaders (``init_detector``), which this replaces: releases come in our names."""
-    content = load_from_local(filename, map_location)
-    contents = weights_of(content) if isinstance(content, Mapping) else None
-    translation = to_ours(contents.weights) if contents else None
-    return {'state_dict': {**translation.weights, **translation.unknown}} if translation else content
 
 
 def shortened(words: str, names: list[str]) -> str:

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from mmengine.dist import barrier, get_rank
 from mmengine.logging import print_log
-from mmengine.runner.checkpoint import CheckpointLoader, load_from_local
+from mmengine.runner.checkpoint import CheckpointLoader
 from torch import Tensor
 
 from centermask.utils.errors import InputError
@@ -57,7 +57,7 @@ def read(source: str, map_location: Any = 'cpu', remedy: str = 'give the path of
         elif '://' in path:
             content = CheckpointLoader.load_checkpoint(path, map_location, logger='silent')
         else:
-            content = load_from_local(path, map_location)
+            content = torch.load(path, map_location, weights_only=True)
     except Exception as error:  # a damaged file raises whatever its first wrong byte leads to
         if '://' in path:
             raise InputError(f"The checkpoint {source} can't be fetched ({_reason(error)}): {remedy}") from error

@@ -1,47 +1,56 @@
-"""The demo's data set: textured shapes that overlap on textured backgrounds, annotated in COCO format.
+"""Synthetic data: textured shapes that overlap on textured backgrounds, annotated in COCO format.
 
-Everything is drawn from ``(seed, index)`` alone, so the first pictures stay the same however many are asked for.
-Coordinates are pixels with the origin at the outer corner of the first pixel, as in COCO's polygons.
+The demo trains on it; tests, benchmarks and exports use it where no images are given. An image depends on its seed and
+index alone, so the first images stay the same however many are drawn. Coordinates are pixels with the origin at the
+outer corner of the first pixel, as in COCO's polygons.
 """
 
 from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
 import cv2
 import numpy as np
+import pycocotools.mask as mask_utils
 import shapely
 from numpy.random import Generator
 from shapely import Polygon
 from shapely.geometry.base import BaseGeometry
 from tqdm import tqdm
 
+from centermask.datasets.rle import run_lengths
 from centermask.utils.atomic_io import atomic_folder
 from centermask.utils.errors import InputError
 
-MAX_OBJECTS = 5
-CROWD_RADIUS = (4.0, 7.0)
-EMPTY_SHARE = 0.05
-CROWD_SHARE = 0.05
+Size = tuple[int, int]
 
-# An object that the ones in front leave less of can't be told by a person, so such a placement is drawn again.
-MIN_VISIBLE_SHARE = 1 / 3
+# The demo's image size (H, W), and the range of the circumscribed circle's radius, in pixels.
+SIZE: Size = (160, 160)
+RADIUS = (9.0, 36.0)
+CROWD_RADIUS = (4.0, 7.0)
+MAX_OBJECTS = 5
+EMPTY_RATIO = 0.05
+CROWD_RATIO = 0.05
+
+# An object of which less is visible is hard to recognise, so such a placement is drawn again.
+MIN_VISIBLE_RATIO = 1 / 3
 MIN_VISIBLE_AREA = 60.0
-# Least distance in RGB between any colour of an object and any colour behind it.
+# Least distance in RGB between a colour of an object and a colour behind it.
 MIN_CONTRAST = 70.0
-# Slivers below this many pixels are no part of a visible outline.
+# Smaller pieces of a visible outline are left out of its annotation, in pixels.
 MIN_PIECE_AREA = 2.0
 
 SUPERSAMPLING = 4
-MADE_BY = 'centermask shapes'
+DESCRIPTION = 'Textured shapes'
 
 
 def _ring(points: int, *radii: float) -> np.ndarray:
-    """Corners at equal angles, their radii repeating ``radii``: array (points, 2)."""
+    """Return corners (N, 2) at equal angles whose radii repeat ``radii``."""
     angles = np.arange(points) * (2 * math.pi / points)
     radius = np.resize(np.array(radii), points)
     return np.stack([radius * np.cos(angles), radius * np.sin(angles)], axis=1)
@@ -54,7 +63,7 @@ def _cross() -> np.ndarray:
     return np.concatenate([arm @ np.linalg.matrix_power(quarter_turn, i) for i in range(4)])
 
 
-# Outlines (N, 2) within the unit circle; the order is that of the category ids, which start at 1.
+# Outlines (N, 2) within the unit circle, in the order of the category ids, which start at 1.
 OUTLINES = {
     'circle': _ring(48, 1.0),
     'triangle': _ring(3, 1.0),
@@ -65,74 +74,49 @@ OUTLINES = {
 CLASSES = tuple(OUTLINES)
 
 
-class Layout(NamedTuple):
-    """Sides of the pictures, and least and greatest radius of the circle around an object, in pixels."""
-
-    size: int
-    radius: tuple[float, float]
-
-
-DEMO = Layout(160, (9.0, 36.0))
-
-
 @dataclass
-class Thing:
+class Shape:
     """One object, or one crowd of small ones.
 
     Attributes:
-        label: index into ``CLASSES``.
-        shape: its whole outline.
-        visible: what the things in front of it leave of the outline.
-        colours: (5, 3) RGB samples of the colours that its texture is made of.
-        texture: (S, S, 3) RGB, of which the outline shows a part.
-        crowd: whether it is annotated as a crowd.
+        label: Index into ``CLASSES``.
+        outline: The complete outline.
+        visible: The part of the outline that no other shape covers.
+        colours: RGB samples (5, 3) of the texture.
+        texture: RGB pixels (H, W, 3), of which the outline shows a part.
+        crowd: Whether it is annotated as a crowd.
     """
 
     label: int
-    shape: BaseGeometry
+    outline: BaseGeometry
     visible: BaseGeometry
     colours: np.ndarray
     texture: np.ndarray
     crowd: bool = False
 
 
-@dataclass
-class Scene:
-    """A background (S, S, 3), S being the layout's size, and the things on it, from back to front."""
-
-    background: np.ndarray
-    things: list[Thing]
-
-
-def _pattern(rng: Generator, size: int) -> np.ndarray:
-    """One of five families of texture: (S, S) in [-1, 1]."""
+def _pattern(rng: Generator, size: Size) -> np.ndarray:
+    """Return one of five kinds of texture, (H, W) in [-1, 1]."""
+    height, width = size
     angle, phase = rng.uniform(0, 2 * math.pi, 2)
-    y, x = np.mgrid[:size, :size].astype(np.float32)
+    y, x = np.mgrid[:height, :width].astype(np.float32)
     across = x * np.float32(math.cos(angle)) + y * np.float32(math.sin(angle))
     along = y * np.float32(math.cos(angle)) - x * np.float32(math.sin(angle))
-    family = rng.integers(5)
-    if family == 0:  # gradient
+    kind = rng.integers(5)
+    if kind == 0:  # gradient
         return (across - across.min()) * (2 / np.ptp(across)) - 1
-    if family in (1, 2):  # stripes, checks
+    if kind in (1, 2):  # stripes, checks
         frequency = np.float32(2 * math.pi / rng.uniform(7, 24))
-        # Amplified sines have sharp edges, yet no jagged ones.
+        # Clipped sines have sharp but antialiased edges.
         stripes = np.clip(3 * np.sin(frequency * across + np.float32(phase)), -1, 1)
-        return stripes if family == 1 else stripes * np.clip(3 * np.sin(frequency * along), -1, 1)
-    cell = rng.uniform(1, 3) if family == 3 else rng.uniform(8, 24)  # noise, blobs
-    coarse = rng.standard_normal((math.ceil(size / cell),) * 2, dtype=np.float32)
-    return np.clip(cv2.resize(coarse, (size, size), interpolation=cv2.INTER_CUBIC), -1, 1)
+        return stripes if kind == 1 else stripes * np.clip(3 * np.sin(frequency * along), -1, 1)
+    cell = rng.uniform(1, 3) if kind == 3 else rng.uniform(8, 24)  # noise, blobs
+    coarse = rng.standard_normal((math.ceil(height / cell), math.ceil(width / cell)), dtype=np.float32)
+    return np.clip(cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC), -1, 1)
 
 
-def _texture(rng: Generator, behind: list[np.ndarray], size: int) -> tuple[np.ndarray, np.ndarray]:
-    """A texture that stands out from what is behind it.
-
-    Args:
-        behind: colour samples (5, 3) of each thing it will cover.
-        size: S, of the picture.
-
-    Returns:
-        Its colour samples (5, 3) and its pixels (S, S, 3).
-    """
+def _texture(rng: Generator, behind: list[np.ndarray], size: Size) -> tuple[np.ndarray, np.ndarray]:
+    """Return colour samples (5, 3) and pixels (H, W, 3) of a texture that contrasts with the samples behind it."""
     candidates = 32
     base = rng.uniform(30, 225, (candidates, 3))
     direction = rng.standard_normal((candidates, 3))
@@ -141,8 +125,7 @@ def _texture(rng: Generator, behind: list[np.ndarray], size: int) -> tuple[np.nd
     colours = base[:, None] + np.linspace(-1, 1, 5)[:, None] * swing[:, None]
     chosen = 0
     if behind:
-        others = np.concatenate(behind)
-        contrast = np.linalg.norm(colours[:, :, None] - others, axis=-1).min(axis=(1, 2))
+        contrast = np.linalg.norm(colours[:, :, None] - np.concatenate(behind), axis=-1).min(axis=(1, 2))
         enough = contrast >= MIN_CONTRAST
         chosen = int(enough.argmax() if enough.any() else contrast.argmax())
     pixels = _pattern(rng, size)[..., None] * swing[chosen].astype(np.float32) + base[chosen].astype(np.float32)
@@ -155,52 +138,57 @@ def _outline(rng: Generator, label: int, radius: float, centre: np.ndarray) -> P
     return Polygon(OUTLINES[CLASSES[label]] @ rotation * radius + centre)
 
 
-def _crowd(rng: Generator, background: np.ndarray, size: int) -> Thing:
-    """A cluster of small shapes of one class, anywhere in the picture."""
+def _crowd(rng: Generator, background: np.ndarray, size: Size) -> Shape:
+    """Draw a cluster of small shapes of one class."""
     label = int(rng.integers(len(CLASSES)))
     members = int(rng.integers(8, 15))
-    middle = rng.uniform(40, size - 40, 2)
+    corner = np.array(size[::-1])
+    middle = rng.uniform(40, corner - 40)
     radii = rng.uniform(*CROWD_RADIUS, members)
-    centres = np.clip(middle + rng.normal(0, 14, (members, 2)), CROWD_RADIUS[1], size - CROWD_RADIUS[1])
-    pairs = zip(radii, centres, strict=True)
-    shape = shapely.union_all([_outline(rng, label, radius, centre) for radius, centre in pairs])
-    return Thing(label, shape, shape, *_texture(rng, [background], size), crowd=True)
+    centres = np.clip(middle + rng.normal(0, 14, (members, 2)), CROWD_RADIUS[1], corner - CROWD_RADIUS[1])
+    outlines = [_outline(rng, label, radius, centre) for radius, centre in zip(radii, centres, strict=True)]
+    outline = shapely.union_all(outlines)
+    return Shape(label, outline, outline, *_texture(rng, [background], size), crowd=True)
 
 
-def _put_in_front(rng: Generator, things: list[Thing], background: np.ndarray, layout: Layout) -> None:
-    """Add one object to ``things`` where it leaves enough of those behind it; give up after some tries."""
+def _add_on_top(
+    rng: Generator, shapes: list[Shape], background: np.ndarray, size: Size, radii: tuple[float, float]
+) -> None:
+    """Add an object that leaves enough of those below visible; add none if 20 placements fail."""
     label = int(rng.integers(len(CLASSES)))
     for _ in range(20):
-        radius = rng.uniform(*layout.radius)
-        shape = _outline(rng, label, radius, rng.uniform(radius, layout.size - radius, 2))
-        remains = [thing.visible.difference(shape) for thing in things]
+        radius = rng.uniform(*radii)
+        outline = _outline(rng, label, radius, rng.uniform(radius, np.array(size[::-1]) - radius))
+        remains = [shape.visible.difference(outline) for shape in shapes]
         if all(
-            rest.area >= max(MIN_VISIBLE_AREA, MIN_VISIBLE_SHARE * thing.shape.area)
-            for thing, rest in zip(things, remains, strict=True)
+            rest.area >= max(MIN_VISIBLE_AREA, MIN_VISIBLE_RATIO * shape.outline.area)
+            for shape, rest in zip(shapes, remains, strict=True)
         ):
-            behind = [thing.colours for thing in things if thing.shape.intersects(shape)]
-            for thing, rest in zip(things, remains, strict=True):
-                thing.visible = rest
-            things.append(Thing(label, shape, shape, *_texture(rng, [background, *behind], layout.size)))
+            behind = [background, *(shape.colours for shape in shapes if shape.outline.intersects(outline))]
+            for shape, rest in zip(shapes, remains, strict=True):
+                shape.visible = rest
+            shapes.append(Shape(label, outline, outline, *_texture(rng, behind, size)))
             return
 
 
-def make_scene(seed: int, index: int, layout: Layout = DEMO) -> Scene:
-    """Picture number ``index`` of the data set ``seed``, not yet drawn."""
+def make_scene(
+    seed: int, index: int, size: Size = SIZE, radii: tuple[float, float] = RADIUS
+) -> tuple[np.ndarray, list[Shape]]:
+    """Return the background (H, W, 3) of an image and the shapes on it, from back to front; see :func:`draw_image`."""
     rng = np.random.default_rng((seed, index))
-    colours, background = _texture(rng, [], layout.size)
-    things: list[Thing] = []
+    colours, background = _texture(rng, [], size)
+    shapes: list[Shape] = []
     kind = rng.random()
-    if kind >= EMPTY_SHARE:
-        if kind < EMPTY_SHARE + CROWD_SHARE:
-            things.append(_crowd(rng, colours, layout.size))
+    if kind >= EMPTY_RATIO:
+        if kind < EMPTY_RATIO + CROWD_RATIO:
+            shapes.append(_crowd(rng, colours, size))
         for _ in range(rng.integers(1, MAX_OBJECTS + 1)):
-            _put_in_front(rng, things, colours, layout)
-    return Scene(background, things)
+            _add_on_top(rng, shapes, colours, size, radii)
+    return background, shapes
 
 
 def solid_pieces(shape: BaseGeometry) -> list[Polygon]:
-    """Polygons without holes that together cover a shape: COCO's polygons can't say what isn't inside."""
+    """Return polygons without holes that together cover a shape, since COCO's polygons can't express holes."""
     pieces = []
     for part in getattr(shape, 'geoms', [shape]):
         if not isinstance(part, Polygon) or part.is_empty:
@@ -215,55 +203,46 @@ def solid_pieces(shape: BaseGeometry) -> list[Polygon]:
     return pieces
 
 
-def _coverage(shape: BaseGeometry, size: int) -> np.ndarray:
-    """Share of each pixel that lies inside an outline: (S, S) in [0, 1]."""
-    canvas = np.zeros((size * SUPERSAMPLING,) * 2, np.uint8)
+def _coverage(shape: BaseGeometry, size: Size) -> np.ndarray:
+    """Return the part of each pixel that lies inside an outline, (H, W) in [0, 1]."""
+    height, width = size
+    canvas = np.zeros((height * SUPERSAMPLING, width * SUPERSAMPLING), np.uint8)
     fraction_bits = 4
     # fillPoly also fills the pixels under the outline itself, which is half a pixel too much all round.
     for polygon in solid_pieces(shape.buffer(-0.5 / SUPERSAMPLING, join_style='mitre')):
-        # It counts from the middle of the first pixel.
+        # fillPoly puts the origin at the centre of the first pixel.
         corners = np.array(polygon.exterior.coords) * SUPERSAMPLING - 0.5
         cv2.fillPoly(canvas, [np.round(corners * 2**fraction_bits).astype(np.int32)], 255, shift=fraction_bits)
-    return cv2.resize(canvas, (size, size), interpolation=cv2.INTER_AREA).astype(np.float32) / 255
+    return cv2.resize(canvas, (width, height), interpolation=cv2.INTER_AREA).astype(np.float32) / 255
 
 
-def paint(scene: Scene) -> np.ndarray:
-    """Draw a scene from back to front: (S, S, 3) RGB, 8 bits."""
-    canvas = scene.background.copy()
-    for thing in scene.things:
-        canvas += _coverage(thing.shape, len(canvas))[..., None] * (thing.texture - canvas)
+def paint(background: np.ndarray, shapes: Sequence[Shape]) -> np.ndarray:
+    """Draw shapes from back to front: (H, W, 3) RGB, uint8."""
+    canvas = background.copy()
+    for shape in shapes:
+        canvas += _coverage(shape.outline, canvas.shape[:2])[..., None] * (shape.texture - canvas)
     return np.clip(np.round(canvas), 0, 255).astype(np.uint8)
 
 
-def _run_lengths(mask: np.ndarray) -> list[int]:
-    """COCO's uncompressed run lengths of a mask: column by column, zeros first."""
-    flat = np.concatenate([[False], mask.ravel(order='F').astype(bool)])
-    changes = np.flatnonzero(flat[1:] != flat[:-1])
-    return np.diff(np.concatenate([[0], changes, [mask.size]])).tolist()
-
-
-def annotate(thing: Thing) -> dict:
-    """COCO annotation of the visible part of a thing, without its ids."""
-    category = thing.label + 1
-    if thing.crowd:
-        size = len(thing.texture)
-        mask = _coverage(thing.visible, size) >= 0.5
-        ys, xs = np.nonzero(mask)
-        box = [xs.min(), ys.min(), np.ptp(xs) + 1, np.ptp(ys) + 1]
+def annotate(shape: Shape) -> dict:
+    """Return the COCO annotation of a shape's visible part, without ids."""
+    if shape.crowd:
+        mask = _coverage(shape.visible, shape.texture.shape[:2]) >= 0.5
+        encoded = mask_utils.encode(np.asfortranarray(mask))
         return dict(
-            category_id=category,
-            segmentation=dict(size=[size, size], counts=_run_lengths(mask)),
+            category_id=shape.label + 1,
+            segmentation=dict(size=list(mask.shape), counts=run_lengths(encoded)),
             area=int(mask.sum()),
-            bbox=[int(value) for value in box],
+            bbox=[int(value) for value in mask_utils.toBbox(encoded)],
             iscrowd=1,
         )
-    pieces = [piece for piece in solid_pieces(thing.visible) if piece.area >= MIN_PIECE_AREA]
-    # What is rounded is what counts: box and area are those of the polygons in the file.
+    pieces = [piece for piece in solid_pieces(shape.visible) if piece.area >= MIN_PIECE_AREA]
+    # Box and area are those of the rounded polygons in the file.
     corners = [np.round(np.array(piece.exterior.coords)[:-1], 2) for piece in pieces]
     low = np.min([piece.min(axis=0) for piece in corners], axis=0)
     high = np.max([piece.max(axis=0) for piece in corners], axis=0)
     return dict(
-        category_id=category,
+        category_id=shape.label + 1,
         segmentation=[piece.ravel().tolist() for piece in corners],
         area=round(sum(Polygon(piece).area for piece in corners), 2),
         bbox=np.round(np.concatenate([low, high - low]), 2).tolist(),
@@ -271,66 +250,85 @@ def annotate(thing: Thing) -> dict:
     )
 
 
-def _made_here(folder: Path) -> bool:
-    try:
-        return json.loads((folder / 'annotations.json').read_text())['info']['made_by'] == MADE_BY
-    except (OSError, ValueError, LookupError, TypeError):
-        return False
-
-
-def is_there(out: Path, images: int, seed: int, layout: Layout = DEMO) -> bool:
-    """Whether :func:`make_dataset` has written just this data set; arguments as it takes them."""
-    try:
-        made = json.loads((out / 'annotations.json').read_text())
-        wanted = json.loads(json.dumps(layout._asdict()))  # tuples become lists
-        return (made['info']['seed'], made['info']['layout'], len(made['images'])) == (seed, wanted, images)
-    except (OSError, ValueError, LookupError, TypeError):
-        return False
-
-
-def make_dataset(out: Path, images: int, seed: int, layout: Layout = DEMO) -> dict:
-    """Write ``images/*.jpg`` and ``annotations.json`` (COCO instances with polygons) into ``out``.
-
-    The folder appears when it is complete. One that this function made earlier is replaced.
+def draw_image(
+    seed: int, index: int, size: Size = SIZE, radii: tuple[float, float] = RADIUS
+) -> tuple[np.ndarray, list[dict]]:
+    """Draw one image.
 
     Args:
-        out: folder to write.
-        images: how many pictures.
-        seed: not negative; another seed gives other pictures.
-        layout: sizes of the pictures and of what is on them.
+        seed, index: Non-negative numbers that choose the image.
+        size: Height and width in pixels, at least 80 and twice the greatest radius.
+        radii: Least and greatest radius of an object's circumscribed circle, in pixels.
 
     Returns:
-        What was written into ``annotations.json``.
+        The image (H, W, 3) in RGB, uint8, and the COCO annotations of its objects without ids.
+    """
+    background, shapes = make_scene(seed, index, size, radii)
+    return paint(background, shapes), [annotate(shape) for shape in shapes]
+
+
+def _info(seed: int, size: Size, radii: tuple[float, float]) -> dict:
+    return dict(description=DESCRIPTION, seed=seed, size=list(size), radii=list(radii))
+
+
+def _read(folder: Path) -> dict:
+    """Return the annotations of a folder, {} if it holds none of ours."""
+    try:
+        coco = json.loads((folder / 'annotations.json').read_text())
+        return coco if coco['info']['description'] == DESCRIPTION else {}
+    except (OSError, ValueError, LookupError, TypeError):
+        return {}
+
+
+def dataset_exists(out: Path, images: int, seed: int) -> bool:
+    """Return whether ``make_dataset(out, images, seed)`` has written this folder before."""
+    coco = _read(out)
+    return bool(coco) and (coco['info'], len(coco['images'])) == (_info(seed, SIZE, RADIUS), images)
+
+
+def make_dataset(
+    out: Path,
+    images: int,
+    seed: int,
+    size: Size = SIZE,
+    radii: tuple[float, float] = RADIUS,
+    classes: Sequence[str] = CLASSES,
+) -> dict:
+    """Write ``images/*.jpg`` and ``annotations.json`` (COCO instances with polygons) into ``out``.
+
+    The folder appears when it is complete. One that this function wrote earlier is replaced.
+
+    Args:
+        out: Folder to write.
+        images: Number of images.
+        seed: Non-negative; another seed gives other images.
+        size, radii: As for :func:`draw_image`.
+        classes: Names of the categories, at least five; the shapes are of the first five.
+
+    Returns:
+        The content of ``annotations.json``.
 
     Raises:
-        InputError: a number out of range, or a folder that can't be written or holds something else.
+        InputError: A number is out of range, or the folder can't be written or holds something else.
     """
     if images < 1:
-        raise InputError(f'--images {images}: ask for at least one picture.')
+        raise InputError(f'--images {images}: give a number of images, at least 1.')
     if seed < 0:
-        raise InputError(f'--seed {seed}: use zero or a positive number.')
-    with atomic_folder(out, _made_here) as folder:
-        return _write(folder, images, seed, layout)
-
-
-def _write(folder: Path, images: int, seed: int, layout: Layout) -> dict:
-    (folder / 'images').mkdir()
-    coco: dict = dict(
-        info=dict(description='Textured shapes', made_by=MADE_BY, seed=seed, layout=layout._asdict()),
-        images=[],
-        annotations=[],
-        categories=[dict(id=i, name=name, supercategory='shape') for i, name in enumerate(CLASSES, 1)],
-    )
+        raise InputError(f'--seed {seed}: give zero or a positive number.')
+    coco: dict[str, Any] = dict(info=_info(seed, size, radii), images=[], annotations=[])
+    coco['categories'] = [dict(id=i, name=name, supercategory='shape') for i, name in enumerate(classes, 1)]
     # Halved chroma would smear the edges between colours.
     quality = [cv2.IMWRITE_JPEG_QUALITY, 92, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
-    for index in tqdm(range(images), desc=f'Drawing {folder.name}', unit='image', disable=None):
-        scene = make_scene(seed, index, layout)
-        name = f'{index:06d}.jpg'
-        _, data = cv2.imencode('.jpg', paint(scene)[..., ::-1], quality)
-        (folder / 'images' / name).write_bytes(data.tobytes())
-        coco['images'].append(dict(id=index + 1, file_name=name, width=layout.size, height=layout.size))
-        for thing in scene.things:
-            number = len(coco['annotations']) + 1
-            coco['annotations'].append(dict(id=number, image_id=index + 1, **annotate(thing)))
-    (folder / 'annotations.json').write_text(json.dumps(coco))
+    with atomic_folder(out, lambda folder: bool(_read(folder))) as folder:
+        (folder / 'images').mkdir()
+        for index in tqdm(range(images), desc=f'Drawing {folder.name}', unit='image', disable=None):
+            pixels, annotations = draw_image(seed, index, size, radii)
+            name = f'{index:06d}.jpg'
+            _, data = cv2.imencode('.jpg', pixels[..., ::-1], quality)
+            (folder / 'images' / name).write_bytes(data.tobytes())
+            coco['images'].append(dict(id=index + 1, file_name=name, width=size[1], height=size[0]))
+            for annotation in annotations:
+                number = len(coco['annotations']) + 1
+                coco['annotations'].append(dict(id=number, image_id=index + 1, **annotation))
+        (folder / 'annotations.json').write_text(json.dumps(coco))
     return coco

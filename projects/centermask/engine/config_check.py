@@ -14,7 +14,8 @@ import traceback
 from collections.abc import Callable, Collection, Iterator
 from difflib import get_close_matches
 from functools import cache
-from typing import Any, Literal, Optional, get_args, get_origin, get_type_hints
+from types import NoneType, UnionType
+from typing import Any, Literal, Optional, Union, get_args, get_origin, get_type_hints
 
 import mmcv.ops
 import mmdet.registry
@@ -75,45 +76,50 @@ def check_options(cfg: Config, options: Collection[str]) -> None:
     Raises:
         InputError: one is misspelt, or is a variable that the config file has used already.
     """
-    settings = {*_parameters(Runner), *_RUNNER_KEYS}
     for option in options:
-        node, place = cfg._cfg_dict, ''
-        for key in option.split('.'):
-            if isinstance(node, list | tuple):
-                if not key.isdigit() or int(key) >= len(node):
-                    raise InputError(f'--cfg-options {option}: {place} is a list of {place}.0 to {len(node) - 1}.')
-                node = node[int(key)]
-            elif isinstance(node, dict):
-                if key not in node:
-                    hint = _nearest(key, {*node} if place else settings, 0.85)
-                    if 'type' not in node and (hint or not (place or key in settings)):
-                        hint = hint or 'give the dotted key of an entry.'
-                        raise InputError(f'--cfg-options {option}: {place or "the config"} has no {key!r}; {hint}')
-                    break
-                if not place and key not in settings:
-                    _check_variable(option, key, cfg, settings)
-                node = node[key]
-            elif f'{place}._delete_' in options:
-                break
-            else:
-                raise InputError(
-                    f'--cfg-options {option}: {place} is {node!r} and has no entries; '
-                    f'add {place}._delete_=True to replace it.'
-                )
-            place = f'{place}.{key}'.lstrip('.')
+        if fault := _option_fault(option, cfg._cfg_dict, options):
+            raise InputError(f'--cfg-options {option}: {fault}')
 
 
-def _check_variable(option: str, key: str, cfg: Config, settings: set[str]) -> None:
-    """Refuse a variable of the config file if entries were made from it, which precedes the merge of options."""
-    value = cfg[key]
-    entries = _entries({name: node for name, node in cfg._cfg_dict.items() if name in settings})
-    equal = [place for place, other in entries if other == value]
-    same = equal if isinstance(value, dict | list) else [place for place in equal if place.endswith(f'.{key}')]
-    if same:
-        raise InputError(
-            f'--cfg-options {option}: {key} is a variable that the config file has used already, so that setting it '
-            f'would change nothing; set {" and ".join(same[:4])}.'
-        )
+def _option_fault(option: str, node: Any, options: Collection[str]) -> str:
+    """Follow an option from the top of the config; return a sentence if it would change nothing, else ''."""
+    place, top = '', _runner_entries(node)
+    for key in option.split('.'):
+        if isinstance(node, list | tuple):
+            if not key.isdigit() or int(key) >= len(node):
+                return f'{place} is a list of {place}.0 to {len(node) - 1}.'
+            node = node[int(key)]
+        elif not isinstance(node, dict):
+            new = f'{place}._delete_'
+            return '' if new in options else f'{place} is {node!r} and has no entries; add {new}=True to replace it.'
+        elif key not in node:
+            if 'type' in node or (not place and key in _runner_keys()):
+                return ''
+            hint = _nearest(key, node if place else _runner_keys(), 0.85)
+            hint = hint or ('' if place else 'give the dotted key of an entry.')
+            return f'{place or "the config"} has no {key!r}; {hint}' if hint else ''
+        else:
+            node = node[key]
+            if not place and key not in top and (same := _uses(key, node, top)):
+                return f'{key} is a variable that the config file has used already; set {" and ".join(same[:4])}.'
+        place = f'{place}.{key}'.lstrip('.')
+    return ''
+
+
+def _uses(name: str, value: Any, config: dict) -> list[str]:
+    """Return the places of entries that were probably made from a variable of the config file."""
+    equal = [place for place, other in _entries(config) if other == value]
+    return equal if isinstance(value, dict | list) else [place for place in equal if place.endswith(f'.{name}')]
+
+
+@cache
+def _runner_keys() -> frozenset[str]:
+    return frozenset({*_parameters(Runner), *_RUNNER_KEYS})
+
+
+def _runner_entries(config: dict) -> dict:
+    """Return the config without the variables of its file."""
+    return {key: value for key, value in config.items() if key in _runner_keys()}
 
 
 def check_config(cfg: Config) -> None:
@@ -124,8 +130,7 @@ def check_config(cfg: Config) -> None:
     Raises:
         InputError: one can't be used. The sentence names its dotted place.
     """
-    settings = {*_parameters(Runner), *_RUNNER_KEYS}  # other entries are variables of the config file
-    top = {key: value for key, value in cfg._cfg_dict.items() if key in settings}
+    top = _runner_entries(cfg._cfg_dict)
     for place, node in [('', top), *_entries(top)]:
         if isinstance(node, dict):
             for fault in _faults(place, node):
@@ -247,9 +252,12 @@ def _convert(value: Any, sequence: type) -> Any:
 
 
 def _describe(hint: Any) -> str:
+    """Return an annotation in words, the same in all versions of Python."""
+    if get_origin(hint) in (Union, UnionType):
+        return ' or '.join(map(_describe, get_args(hint)))
     if get_origin(hint) is Literal:
         return ' or '.join(map(repr, get_args(hint)))
-    return re.sub(r'[\w.]+\.(?=\w)', '', inspect.formatannotation(hint))
+    return 'None' if hint is NoneType else re.sub(r'[\w.]+\.(?=\w)', '', inspect.formatannotation(hint))
 
 
 def check_pipeline(dataset: Any, place: str, source: str | None) -> None:

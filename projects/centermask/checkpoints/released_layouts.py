@@ -1,0 +1,39 @@
+"""Released files in MMDetection's own loaders: ``init_detector`` and ``DetInferencer``.
+
+These hand what a file holds to the model's ``_load_from_state_dict``, so the model renames the tensors there. They read
+with ``torch.load``, which runs no code of a file; where tensors don't fit they only warn.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from centermask.checkpoints.layouts import to_ours
+from centermask.checkpoints.reading import weights_of
+from centermask.detector import CenterMask
+
+
+def rename_released(model: CenterMask, state_dict: dict[str, Any]) -> None:
+    """Rename the tensors of a released file to the model's, in place; other state dicts stay as they are.
+
+    Args:
+        model: what they are loaded into.
+        state_dict: tensors by name, or what else a released file holds, with the tensors under ``model``.
+    """
+    if state_dict.keys() & dict(model.named_parameters()).keys():
+        return  # MMDetection's layout
+    contents = weights_of(state_dict)
+    translation = to_ours(contents.weights) if contents else None
+    if translation:
+        state_dict.clear()
+        state_dict.update({**translation.weights, **translation.unknown})
+
+
+def _load_from_state_dict(self: CenterMask, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+    if not prefix:
+        rename_released(self, state_dict)
+    super(CenterMask, self)._load_from_state_dict(state_dict, prefix, *args)
+
+
+# Set here, so that the model's own file knows nothing of released layouts.
+CenterMask._load_from_state_dict = _load_from_state_dict  # type: ignore[method-assign]
