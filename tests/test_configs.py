@@ -98,7 +98,7 @@ def _part(config: Config, kind: str) -> dict[str, Any]:
 
 def test_every_config_is_tested() -> None:
     """But for the baselines of Table 5, which have tests of their own."""
-    ours = {path.stem for path in CONFIGS.glob('*.py') if path.stem.startswith(('centermask', 'fcos'))}
+    ours = {path.stem for path in CONFIGS.rglob('*.py') if path.stem.startswith(('centermask', 'fcos'))}
     assert ours == set(PAPER + STAR + OTHERS)
 
 

@@ -73,7 +73,7 @@ def test_gradients_reach_every_parameter(recipe: str) -> None:
 
 
 def test_gradients_reach_every_parameter_of_the_star_config() -> None:
-    config = read_config('_base_/models/star').model
+    config = read_config('_base_/models/centermask_star').model
     config.backbone.init_cfg = None
     torch.manual_seed(0)
     model = MODELS.build(config).train()

@@ -78,10 +78,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.keep_classes:
         checkpoint = keep_classes(checkpoint, args.source, args.keep_classes)
         name = str(checkpoint['meta']['config'])
-        if name not in {path.stem for path in CONFIGS.glob('*.py')}:  # nor another's, as a config is a program
+        if name not in {path.stem for path in CONFIGS.rglob('*.py')}:  # nor another's, as a config is a program
             raise InputError(f'--keep-classes: {args.source} is of a config {name!r}, which configs/ has not.')
         config = args.destination.with_suffix('.py')
-        _write_config(config, CONFIGS / f'{name}.py', args.keep_classes)
+        _write_config(config, next(CONFIGS.rglob(f'{name}.py')), args.keep_classes)
     else:
         config = _from_here(CONFIGS / f'{checkpoint["meta"]["config"]}.py')
     atomic_write(args.destination, lambda path: torch.save(checkpoint, path))

@@ -8,6 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from helpers import released_files as released
+from helpers.read_configs import find_config
 from helpers.small_model import batch, picture, sample, small_model, small_model_config
 from mmdet.datasets import CocoDataset
 from mmdet.registry import MODELS
@@ -248,7 +249,7 @@ def test_backbones(name: str) -> None:
     conversion = _convert(released.empty(shapes))
     assert conversion.config.stem == config
     assert 'dataset_meta' not in conversion.checkpoint['meta']
-    backbone = MODELS.build({**released._read(CONFIGS / f'{config}.py').model.backbone, 'init_cfg': None})
+    backbone = MODELS.build({**released._read(find_config(config)).model.backbone, 'init_cfg': None})
     misfits = load_weights(backbone, conversion.checkpoint['state_dict'])
     assert misfits == []
     if conversion.translation.layout in ('vovnet', 'mobilenetv2', 'detectron2'):

@@ -299,7 +299,7 @@ def _find_config(translation: Translation, configs: Path, source: str) -> tuple[
     in_file = _shapes(translation.weights)
     modules: dict[str, nn.Module] = {}
     ranked = []
-    for path in sorted(configs.glob('centermask*_coco.py')):
+    for path in sorted(configs.rglob('centermask*_coco.py')):
         if ('-star' in path.stem) != star:
             continue
         model = Config.fromfile(path).model

@@ -1,5 +1,6 @@
-# What makes a CenterMask-Lite (paper, section 2.6), for either recipe: half the width, half the convs.
-lite_model = dict(
+# CenterMask-Lite (paper, section 2.6) in the CenterMask* recipe: half the width, half the convs.
+_base_ = './centermask_star.py'
+model = dict(
     neck=dict(out_channels=128),
     bbox_head=dict(in_channels=128, feat_channels=128, stacked_convs=2),
     roi_head=dict(

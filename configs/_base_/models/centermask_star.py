@@ -1,4 +1,4 @@
-# CenterMask* (second release): VoVNetV2-39, 80 classes. What differs in the paper recipe is in paper.py.
+# The CenterMask* recipe (second release): VoVNetV2-39, 80 classes.
 model = dict(
     type='CenterMask',
     num_classes=80,

@@ -1,10 +1,5 @@
 # HRNetV2-W32 with all four branches. Its ImageNet weights are of RGB pixels divided by their standard deviation.
-_base_ = [
-    './_base_/models/paper.py',
-    './_base_/datasets/coco_paper.py',
-    './_base_/schedules/paper_1x.py',
-    './_base_/default_runtime.py',
-]
+_base_ = './centermask_v2-39_fpn_1x_coco.py'
 model = dict(
     data_preprocessor=dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], bgr_to_rgb=True),
     backbone=dict(
@@ -18,7 +13,7 @@ model = dict(
                 num_modules=3, num_branches=4, block='BASIC', num_blocks=(4, 4, 4, 4), num_channels=(32, 64, 128, 256)
             ),
         ),
-        norm_cfg=_base_.model.backbone.norm_cfg,
+        norm_cfg=dict(type='BN', requires_grad=False, eps=0),
         norm_eval=True,
         init_cfg=dict(type='StrictPretrained', checkpoint='open-mmlab://msra/hrnetv2_w32'),
     ),

@@ -1,5 +1,5 @@
-# The demo: CenterMask-Lite with VoVNetV2-19-slim on made shapes of 160×160 pixels, from random weights (BN trains).
-_base_ = ['./_base_/models/star_lite.py', './_base_/default_runtime.py']
+# The demo: CenterMask-Lite V2-19-slim on synthetic shapes of 160×160 pixels, from random weights, so BN trains.
+_base_ = ['../_base_/models/centermask_star_lite.py', '../_base_/default_runtime.py']
 
 classes = ('circle', 'triangle', 'square', 'star', 'cross')
 data_root = 'data/shapes/'
@@ -9,7 +9,7 @@ model = dict(
     channels_last=True,
     backbone=dict(arch='19-slim', norm_cfg=dict(requires_grad=True), norm_eval=False, init_cfg=None),
     neck=dict(in_channels=[256, 384, 512]),
-    # Pictures hold 5 objects at most: few RoIs and detections do, and cost less.
+    # Images hold at most 5 objects, so few RoIs and detections are enough.
     train_cfg=dict(sampler=dict(num=8)),
     test_cfg=dict(max_per_img=20),
 )
@@ -29,7 +29,7 @@ train_dataloader = dict(
         pipeline=[
             dict(type='LoadImageFromFile'),
             dict(type='LoadAnnotations', with_bbox=True, with_mask=True, poly2mask=False),
-            dict(type='RoundResize', scale=(160, 160)),  # data of one's own (--data); the shapes have this size
+            dict(type='RoundResize', scale=(160, 160)),  # for --data; the demo's images have this size already
             dict(type='RandomFlip', prob=0.5),
             dict(type='PackDetInputs'),
         ],

@@ -3,12 +3,7 @@
 # RetinaNet of maskrcnn-benchmark: P6 from C5, the scale of the deltas (target_stds), NMS at 0.4. MMDetection's parts
 # differ from that code: deltas count w, not w + 1; boxes are clipped to [0, W]; anchors of ratios 1/2 and 2 aren't
 # rounded before they are scaled; an anchor that is some object's best learns that object.
-_base_ = [
-    './_base_/models/paper_r101.py',
-    './_base_/datasets/coco_paper.py',
-    './_base_/schedules/paper_2x.py',
-    './_base_/default_runtime.py',
-]
+_base_ = '../centermask_r101_fpn_2x_coco.py'
 model = dict(
     neck=dict(add_extra_convs='on_input'),
     bbox_head=dict(

@@ -3,7 +3,12 @@
 # [0, W]; anchors of ratios 1/2 and 2 aren't rounded before they are scaled; an anchor that is some object's best learns
 # that object; 1000 proposals for each image in training, where the code takes 2000 for the two images of a GPU; masks
 # have no channel for the background and are pasted by a bilinear sample.
-_base_ = ['mmdet::_base_/models/mask-rcnn_r50_fpn.py', './resnet50.py']
+_base_ = [
+    'mmdet::_base_/models/mask-rcnn_r50_fpn.py',
+    '../_base_/datasets/coco_paper.py',
+    '../_base_/schedules/paper_3x.py',
+    '../_base_/default_runtime.py',
+]
 
 nms = dict(offset=1)
 overlaps = dict(type='LegacyBboxOverlaps2D')
@@ -11,14 +16,12 @@ roi_align = dict(sampling_ratio=2, aligned=False)
 
 model = dict(
     data_preprocessor=dict(mean=[102.9801, 115.9465, 122.7717], std=[1.0, 1.0, 1.0], bgr_to_rgb=False),
-    backbone={
-        **_base_.resnet50,
-        '_delete_': True,
-        'depth': 101,
-        'out_indices': (0, 1, 2, 3),
-        'norm_cfg': dict(type='BN', requires_grad=False, eps=0),
-        'init_cfg': dict(type='StrictPretrained', checkpoint='open-mmlab://detectron2/resnet101_caffe'),
-    },
+    backbone=dict(
+        depth=101,
+        norm_cfg=dict(requires_grad=False, eps=0),
+        style='caffe',
+        init_cfg=dict(type='StrictPretrained', checkpoint='open-mmlab://detectron2/resnet101_caffe'),
+    ),
     rpn_head=dict(
         anchor_generator=dict(type='LegacyAnchorGenerator', center_offset=0.5),  # centred on pixels
         loss_bbox=dict(type='SmoothL1Loss', beta=1 / 9),
@@ -36,3 +39,7 @@ model = dict(
     ),
     test_cfg=dict(rpn=dict(nms=nms), rcnn=dict(nms=nms)),
 )
+optim_wrapper = dict(optimizer=dict(lr=0.02))  # what the shared base code trains its Mask R-CNN with; FCOS halves it
+train_cfg = dict(max_iters=180000)
+param_scheduler = [_base_.warm_up, dict(type='MultiStepLR', by_epoch=False, milestones=[120000, 160000], gamma=0.1)]
+tta_model = None  # CenterMaskTTA is for CenterMask alone

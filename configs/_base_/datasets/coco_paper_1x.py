@@ -1,11 +1,11 @@
-# Paper recipe, 2x and longer: the shorter side is any length from 640 to 800 in training.
+# The paper recipe's 1x: the shorter side is 800 in training too.
 _base_ = './coco_paper.py'
 
 train_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='LoadAnnotations', with_bbox=True, with_mask=True, poly2mask=False),
     dict(type='LegacyBoxes'),
-    dict(type='RandomResize', scale=[(1333, 640), (1333, 800)], resize_type='FloorResize'),
+    dict(type='FloorResize', scale=(1333, 800)),
     dict(type='LegacyFlip', prob=0.5),
     dict(type='PackDetInputs'),
 ]
