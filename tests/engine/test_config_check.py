@@ -1,12 +1,12 @@
 """Configs are checked before anything is built: names of options, types and arguments, and values by annotation."""
 
 import random
-from pathlib import Path
 from typing import Any, get_type_hints
 
 import numpy as np
 import pytest
 import torch
+from helpers.read_configs import read_config
 from mmcv.transforms import BaseTransform
 from mmengine.config import Config
 from mmengine.dataset import BaseDataset
@@ -15,12 +15,10 @@ from mmengine.hub import get_config
 from centermask.engine.config_check import REGISTRIES, check_config, check_options, check_pipeline
 from centermask.utils.errors import InputError
 
-CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
-
 
 @pytest.fixture(scope='module')
 def config() -> Config:
-    return Config.fromfile(CONFIGS / 'centermask-lite-star_v2-19-slim_shapes.py')
+    return read_config('centermask-lite-star_v2-19-slim_shapes')
 
 
 @pytest.mark.parametrize(
@@ -83,7 +81,7 @@ def test_options_that_change_nothing(config: Config, option: str, words: str) ->
 )
 def test_configs_pass(name: str) -> None:
     """Values of which MMDetection's annotations aren't true pass, too."""
-    check_config(get_config(f'{name}.py') if name.startswith('mmdet::') else Config.fromfile(CONFIGS / f'{name}.py'))
+    check_config(get_config(f'{name}.py') if name.startswith('mmdet::') else read_config(name))
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ import traceback
 from collections.abc import Callable, Collection, Iterator
 from difflib import get_close_matches
 from functools import cache
-from types import NoneType, UnionType
+from types import FunctionType, NoneType, UnionType
 from typing import Any, Literal, Optional, Union, get_args, get_origin, get_type_hints
 
 import mmcv.ops
@@ -40,6 +40,7 @@ RENAMED = {
     'fold': 'fuse_conv_bn',
     'plus_one': 'legacy_boxes',
     'share': 'area_ratio',
+    'MixedPrecisionOptimWrapper': 'NonFiniteSafeAmpOptimWrapper',
     'InclusiveBoxes': 'LegacyBoxes',
     'InclusiveFlip': 'LegacyFlip',
     'InclusiveOverlaps2D': 'LegacyBboxOverlaps2D',
@@ -152,7 +153,7 @@ def _faults(place: str, node: dict) -> Iterator[str]:
     owner = _UNTYPED.get(place) if kind is None else _find(kind) if isinstance(kind, str) else kind
     if owner is None and isinstance(kind, str) and (hint := _nearest(kind, _registered(), 0.82)):
         yield f'{place}.type is {kind}, which is in no registry; {hint}'
-    if not callable(owner):
+    if not isinstance(owner, type | FunctionType):
         return
     parameters = _parameters(owner)
     ours = owner.__module__.startswith('centermask.')
@@ -177,7 +178,6 @@ def _nearest(name: str, known: Collection[str], cutoff: float) -> str:
     return f'did you mean {near[0]}?' if near else ''
 
 
-@cache
 def _find(kind: str) -> Callable | None:
     """Return what is registered under a name, or one of MMCV's operators."""
     found = (registry.get(kind) for registry in REGISTRIES)
