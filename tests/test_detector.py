@@ -216,10 +216,10 @@ def test_channels_last_is_refused_for_deformable_convs() -> None:
     assert len(_predict(small_model(changes=deformable), (64, 80))[0]) > 0
 
 
-@pytest.mark.parametrize('argument', ['channels_last', 'fuse_conv_bn', 'half_precision'])
-def test_switches_are_true_or_false(argument: str) -> None:
-    with pytest.raises(ValueError, match=f"CenterMask's {argument} is True or False, not 'no'"):
-        small_model(changes={argument: 'no'})
+def test_strides_of_the_extractor_are_the_box_heads_first() -> None:
+    """Else RoIs would be pooled from other levels than their strides name, without an error."""
+    with pytest.raises(ValueError, match=r'featmap_strides \[16, 32, 64\] must be the first strides of the box head'):
+        small_model(changes={'roi_head.mask_roi_extractor.featmap_strides': [16, 32, 64]})
 
 
 @RECIPES
