@@ -99,7 +99,7 @@ def test_configs_pass(name: str) -> None:
     ],
 )
 def test_values_that_fit(place: str, value: object) -> None:
-    check_config(Config(_nested(place, value)))
+    check_config(_nested(place, value))
 
 
 @pytest.mark.parametrize(

@@ -118,12 +118,12 @@ def _runner_keys() -> frozenset[str]:
     return frozenset({*_parameters(Runner), *_RUNNER_KEYS})
 
 
-def _runner_entries(config: dict) -> dict:
+def _runner_entries(config: Config | dict) -> dict:
     """Return the config without the variables of its file."""
     return {key: value for key, value in config.items() if key in _runner_keys()}
 
 
-def check_config(cfg: Config) -> None:
+def check_config(cfg: Config | dict) -> None:
     """Check the types that a config names, the arguments of each and their values.
 
     An unknown name is refused here if it is nearly a known one; the others MMEngine refuses where it builds.
@@ -131,11 +131,11 @@ def check_config(cfg: Config) -> None:
     Raises:
         InputError: one can't be used. The sentence names its dotted place.
     """
-    top = _runner_entries(cfg._cfg_dict)
+    top = _runner_entries(cfg)
     for place, node in [('', top), *_entries(top)]:
         if isinstance(node, dict):
             for fault in _faults(place, node):
-                raise InputError(f'In the config {cfg.filename} {fault}')
+                raise InputError(f'In the config {getattr(cfg, "filename", None)} {fault}')
 
 
 def _entries(node: Any, place: str = '') -> Iterator[tuple[str, Any]]:
