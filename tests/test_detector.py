@@ -19,7 +19,7 @@ from mmengine.config import Config
 from mmengine.structures import InstanceData
 
 from centermask import CenterMask
-from centermask.checkpoints.layouts import to_ours
+from centermask.checkpoints.layouts import from_release
 
 LOSSES = ['loss_cls', 'loss_bbox', 'loss_centerness', 'loss_mask', 'loss_mask_iou']
 OBJECTS = [square(0, 4, 6, 40, 50), square(2, 30, 20, 70, 44)]
@@ -265,7 +265,7 @@ def test_mmdetection_api_takes_released_files(
     weights = released.filled(released.with_prefix(prefix, shapes))
     torch.save({entry: weights, 'iteration': 90000} if entry else weights, tmp_path / 'a.pth')
     state = init_detector(MODELS_FOLDER.parents[1] / f'{config}.py', str(tmp_path / 'a.pth'), device='cpu').state_dict()
-    translation = to_ours(weights)
+    translation = from_release(weights)
     assert translation is not None
     for name, tensor in state.items():
         assert name.endswith('num_batches_tracked') or torch.equal(tensor, translation.weights[name]), name

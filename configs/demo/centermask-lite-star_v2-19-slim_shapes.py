@@ -76,7 +76,7 @@ val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 # A short memory of squared gradients: those of the first steps are many times larger and would slow all the others.
 optim_wrapper = dict(
-    type='OptimWrapper',
+    type='NonFiniteSafeOptimWrapper',
     optimizer=dict(type='AdamW', lr=2e-3, betas=(0.9, 0.95), weight_decay=0.05, fused=True),
     clip_grad=dict(max_norm=2, norm_type=2),
 )

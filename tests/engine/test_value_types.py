@@ -18,7 +18,6 @@ CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
     [
         'centermask-lite-star_v2-19-slim_shapes',
         'centermask_v1-39-residual-se_fpn_1x_coco',
-        'centermask-star_v2-99_fpn_3x_coco_fsdp',
         'mask-rcnn_x101_fpn_3x_coco',
         'retinamask_r101_fpn_2x_coco',
         'yolact-550_r50_coco',

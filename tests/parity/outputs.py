@@ -14,7 +14,7 @@ from mmengine.structures import InstanceData
 from mmengine.utils import ProgressBar
 from torch import Tensor, nn
 
-from centermask.checkpoints.layouts import to_released
+from centermask.checkpoints.layouts import to_release
 from centermask.detector import CenterMask
 from parity.inputs import Inputs, Picture
 
@@ -166,6 +166,6 @@ def _training(model: CenterMask, picture: Picture, recipe: str) -> Arrays:
     gradients = model.state_dict()
     for name, parameter in model.named_parameters():
         gradients[name] = torch.full_like(parameter, torch.nan) if parameter.grad is None else parameter.grad
-    for key, gradient in to_released(gradients, recipe).items():
+    for key, gradient in to_release(gradients, recipe).items():
         arrays[f'grad.{key}'] = gradient.double().norm().numpy()
     return arrays

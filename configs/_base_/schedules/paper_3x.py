@@ -1,7 +1,7 @@
 # The paper recipe, 270 000 iterations of 16 images. Biases have twice the learning rate and no weight decay.
 # custom_keys selects them by name, because bias_lr_mult leaves out the biases of norms.
 optim_wrapper = dict(
-    type='OptimWrapper',
+    type='NonFiniteSafeOptimWrapper',
     optimizer=dict(type='SGD', lr=0.01, momentum=0.9, weight_decay=0.0001),
     paramwise_cfg=dict(custom_keys={'.bias': dict(lr_mult=2.0, decay_mult=0.0)}),
 )

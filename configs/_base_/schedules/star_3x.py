@@ -1,6 +1,6 @@
 # The CenterMask* recipe, 270 000 iterations of 16 images. Norms have no weight decay.
 optim_wrapper = dict(
-    type='OptimWrapper',
+    type='NonFiniteSafeOptimWrapper',
     optimizer=dict(type='SGD', lr=0.01, momentum=0.9, weight_decay=0.0001),
     paramwise_cfg=dict(norm_decay_mult=0.0),
 )
