@@ -1,5 +1,7 @@
 """tools/compare_with_reference.py: what it prints and with which code it ends."""
 
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
