@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 from centermask.datasets.shapes import dataset_exists, make_dataset
-from centermask.engine.cli import ends_like_ctrl_c, run
+from centermask.engine.cli import run, terminate_as_interrupt
 from centermask.report import build_report
 from centermask.utils.errors import RunError
 
@@ -113,7 +113,7 @@ def main() -> None:
     parser.add_argument('--work-dir', type=Path, default='work_dirs/demo', help='checkpoints, logs and report')
     parser.add_argument('--data', type=Path, default=DATA, help=f'where the shapes are or go (default {DATA})')
     args = parser.parse_args()
-    with ends_like_ctrl_c('Interrupted: the same command goes on from the last checkpoint'):
+    with terminate_as_interrupt('Interrupted: the same command goes on from the last checkpoint'):
         demo(args.work_dir, args.data)
 
 
