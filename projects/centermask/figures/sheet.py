@@ -40,7 +40,7 @@ def draw_sheet(
             raise InputError(f'{image} is missing or no image: name images that can be read.')
     drawn, counts = [], []
     for image in track_iter_progress(list(images)):
-        results = inferencer([image], return_vis=True, pred_score_thr=score_thr)
+        results = inferencer(str(image), return_vis=True, pred_score_thr=score_thr)
         drawn.append(results['visualization'][0])
         counts.append(sum(score > score_thr for score in results['predictions'][0]['scores']))
     rows = [drawn[start : start + columns] for start in range(0, len(drawn), columns)]
