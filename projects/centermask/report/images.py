@@ -41,7 +41,7 @@ def draw_pairs(dataset: BaseDetDataset, results: Sequence[dict], number: int, ou
     visualizer = CenterMaskVisualizer(name='report')
     visualizer.dataset_meta = dataset.metainfo
     with_objects = [i for i in range(len(dataset)) if dataset.get_data_info(i)['instances']]
-    drawn = []
+    drawn: list[Path] = []
     for index in with_objects[:: max(1, -(-len(with_objects) // number))]:
         data = dataset[index]
         image, sample = data['inputs'].permute(1, 2, 0).numpy()[..., ::-1], data['data_samples']
