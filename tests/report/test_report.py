@@ -15,7 +15,7 @@ import pytest
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
-from centermask.datasets.annotations import CocoAnnotations
+from centermask.datasets.coco_annotations import CocoAnnotations
 from centermask.datasets.shapes import make_dataset
 from centermask.report import build_report, pictures
 from centermask.report.drawing import TITLE_HEIGHT, Shown

@@ -42,7 +42,7 @@ def fit_config(cfg: Config, folder: Path, work_dir: Path, options: Mapping[str, 
     if options.get('load_from') and cfg.model.get('backbone', {}).get('init_cfg'):
         cfg.model.backbone.init_cfg = None  # not to be fetched, since it would be replaced
     if training and data.train:
-        absent = [name for name in data.classes if name not in data.train.present]
+        absent = [name for name in data.classes if name not in data.train.objects]
         if absent:
             lines.append(f'No object to learn from: {", ".join(absent)}.')
         lines += _scale_schedule(cfg, len(data.train.image_ids), options)

@@ -13,7 +13,7 @@ import numpy as np
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
-from centermask.datasets.annotations import CocoAnnotations
+from centermask.datasets.coco_annotations import CocoAnnotations
 from centermask.datasets.coco import innermost
 from centermask.engine.configs import load_config
 from centermask.report import page, pictures, plots

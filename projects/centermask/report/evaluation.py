@@ -15,7 +15,7 @@ import numpy as np
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from centermask.datasets.annotations import LARGEST, is_number
+from centermask.datasets.coco_annotations import LARGEST, is_number
 from centermask.datasets.rle import run_lengths
 from centermask.utils.errors import InputError
 
