@@ -44,9 +44,9 @@ def test_counts_of_an_image(name: str) -> None:
             model.bbox_head.test_cfg['max_per_img'] = most
             with torch.no_grad():
                 batch = model.data_preprocessor(dict(inputs=[picture(*SIZE)], data_samples=[sample(*SIZE)]), False)
-                model.predict(batch['inputs'], batch['data_samples'], rescale=False)  # the twin is made
+                model(**batch, mode='predict')  # the fused copy is built
                 with count() as cost:
-                    (result,) = model.predict(batch['inputs'], batch['data_samples'], rescale=False)
+                    (result,) = model(**batch, mode='predict')
             assert 0 < len(result.pred_instances) <= most
             found[mask_format, most] = cost
     for cost in found.values():
@@ -66,7 +66,7 @@ def test_waits_from_the_picture_to_its_result(name: str) -> None:
             torch.nn.init.constant_(boxes, reach)
             with torch.no_grad():
                 data = dict(inputs=[picture(*size)], data_samples=[sample(*size)])
-                model.test_step(copy.deepcopy(data))  # the twin is made
+                model.test_step(copy.deepcopy(data))  # the fused copy is built
                 with count() as cost:
                     model.test_step(data)
             waits = Counter(WAITS) + Counter(padding)

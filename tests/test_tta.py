@@ -38,7 +38,7 @@ def _augmented(model: CenterMask, *views: View | list[View]) -> list[InstanceDat
 def _plain(model: CenterMask, *views: View) -> list[InstanceData]:
     images, samples = zip(*views, strict=True)
     with torch.no_grad():
-        return [s.pred_instances for s in model.predict(*batch(model, list(images), list(samples)), rescale=True)]
+        return [s.pred_instances for s in model(*batch(model, list(images), list(samples)), mode='predict')]
 
 
 def _assert_close(result: InstanceData, expected: InstanceData, pixels: int = 0) -> None:
@@ -111,11 +111,12 @@ def _answer(model: CenterMask, monkeypatch: pytest.MonkeyPatch, *views: tuple[Te
     """Make the mask branch give these masks' probabilities and IoU for every RoI, view by view."""
     answers = iter(views)
 
-    def forward(x: Any, rois: Tensor, labels: Tensor, metas: Any) -> Masks:
+    def forward(x: Any, boxes: list[Tensor], labels: list[Tensor], metas: Any) -> Masks:
         probability, iou = next(answers)
-        return Masks(probability.logit().expand(len(rois), 28, 28), torch.full((len(rois),), iou))
+        rois = sum(map(len, boxes))
+        return Masks(probability.logit().expand(rois, 28, 28), torch.full((rois,), iou))
 
-    monkeypatch.setattr(model.roi_head, 'mask_forward', forward)
+    monkeypatch.setattr(model.roi_head, 'forward', forward)
 
 
 @pytest.mark.parametrize('probability, covered', [(0.7, True), (0.5, False)])

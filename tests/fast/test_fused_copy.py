@@ -15,7 +15,7 @@ from centermask import CenterMask
 
 def _found(model: CenterMask, plain: bool = False, size: tuple[int, int] = (64, 80)) -> InstanceData:
     with torch.set_grad_enabled(plain):
-        return model.predict(*batch(model, [picture(*size)], [sample(*size)]))[0].pred_instances
+        return model(*batch(model, [picture(*size)], [sample(*size)]), mode='predict')[0].pred_instances
 
 
 def _assert_close(found: InstanceData, expected: InstanceData) -> None:
@@ -125,9 +125,8 @@ def test_plain_where_the_twin_would_differ() -> None:
 def test_inference_mode() -> None:
     model = small_model()
     with torch.inference_mode():
-        _assert_close(
-            model.predict(*batch(model, [picture(64, 80)], [sample(64, 80)]))[0].pred_instances, _found(model)
-        )
+        found = model(*batch(model, [picture(64, 80)], [sample(64, 80)]), mode='predict')[0].pred_instances
+        _assert_close(found, _found(model))
 
 
 def test_half_precision_is_close() -> None:

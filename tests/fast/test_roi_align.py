@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from centermask import ScaleAdaptiveRoIExtractor
 from centermask.fast import roi_align
+from centermask.fast.roi_align import FusedRoIExtractor
 
 SIZES = ((24, 32), (12, 16))
 
@@ -51,13 +52,14 @@ def test_coordinates_that_are_no_numbers(odd: float) -> None:
 
 
 @pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16])
-def test_extractor_has_the_same_with_and_without_gradients(dtype: torch.dtype) -> None:
-    layer = dict(type='RoIAlign', output_size=7, sampling_ratio=0, aligned=True)
-    extractor = ScaleAdaptiveRoIExtractor(layer, out_channels=5, featmap_strides=(8, 16))
+@pytest.mark.parametrize('pool_mode', ['avg', 'max'])
+def test_fused_extractor_gives_the_same(pool_mode: str, dtype: torch.dtype) -> None:
+    """By the faster RoIAlign, or by MMCV's operator level by level."""
+    layer = dict(type='RoIAlign', output_size=7, sampling_ratio=0, pool_mode=pool_mode)
+    plain = ScaleAdaptiveRoIExtractor(layer, out_channels=5, featmap_strides=(8, 16))
     areas = torch.full((2,), 192.0 * 256)
     for rois in (_rois(), _rois()[:0]):
-        with torch.no_grad():
-            testing = extractor(_feats(dtype), rois, areas)
-        training = extractor(_feats(dtype), rois, areas)
-        assert testing.dtype == torch.float32
-        torch.testing.assert_close(testing, training, rtol=1e-4, atol=1e-5)
+        expected = plain(_feats(dtype), rois, areas)
+        found = FusedRoIExtractor(plain)(_feats(dtype), rois, areas)
+        assert found.dtype == torch.float32
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)

@@ -111,7 +111,7 @@ def translations() -> dict[Callable, Callable]:
         return op.Mod(x, other)
 
     return {
-        torch.ops.centermask.fast.roi_align.default: roi_align_to_onnx,
+        torch.ops.centermask.roi_align.default: roi_align_to_onnx,
         torch.ops.centermask.nms.default: nms_to_onnx,
         torch.ops.centermask.deform_conv.default: deform_conv_to_onnx,
         torch.ops.aten.remainder.Scalar: remainder_to_onnx,

@@ -18,6 +18,9 @@ from mmcv.ops import DeformConv2d, ModulatedDeformConv2d, RoIAlign, RoIPool
 from mmdet.models.backbones.resnet import BasicBlock, Bottleneck, ResNet
 from torch import Tensor, nn
 
+from centermask.fast.roi_align import FusedRoIExtractor
+from centermask.scale_adaptive_roi_extractor import ScaleAdaptiveRoIExtractor
+
 # MMCV's operators that take any memory for rows of one channel after the other.
 CONTIGUOUS_ONLY = (DeformConv2d, ModulatedDeformConv2d, RoIAlign, RoIPool)
 
@@ -53,6 +56,8 @@ def half_type(device: torch.device) -> torch.dtype:
 
 def _replace(module: Any, half: bool) -> Any:
     """Return what computes the same as a module in a network of channels-last memory, in half precision or not."""
+    if type(module) is ScaleAdaptiveRoIExtractor:
+        return FusedRoIExtractor(module)
     if isinstance(module, CONTIGUOUS_ONLY):
         return _Contiguous(module, single_precision=half)
     if type(module) in (nn.Conv2d, Conv2d) and _suits_onednn(module):

@@ -12,7 +12,45 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
+
+from centermask.scale_adaptive_roi_extractor import ScaleAdaptiveRoIExtractor
+
+
+class FusedRoIExtractor(ScaleAdaptiveRoIExtractor):
+    """A :class:`ScaleAdaptiveRoIExtractor` whose host waits once, and whose RoIAlign is faster on a CPU.
+
+    Args:
+        extractor: whose settings it takes; any operator of MMCV is its ``roi_layer``.
+    """
+
+    def __init__(self, extractor: ScaleAdaptiveRoIExtractor) -> None:
+        nn.Module.__init__(self)
+        self.__dict__.update(vars(extractor))
+
+    def forward(self, feats: Sequence[Tensor], rois: Tensor, image_areas: Tensor) -> Tensor:
+        """Return features of the RoIs, shape (R, C, 14, 14) for a 14×14 ``roi_layer``, on a CPU channels-last.
+
+        Args:
+            feats, rois, image_areas: as the plain extractor takes them.
+        """
+        if not len(rois):
+            return rois.new_zeros(0, self.out_channels, *self.roi_layers[0].output_size, dtype=torch.float32)
+        rois = rois.float()
+        levels = self.map_roi_levels(rois, image_areas)
+        if rois.device.type == 'cpu' and getattr(self.roi_layers[0], 'pool_mode', None) == 'avg':
+            return pool(feats, rois, levels, self.roi_layers)
+        levels_on_host = levels.cpu().numpy()  # the one wait
+        order = np.argsort(levels_on_host, kind='stable')
+        groups = rois[torch.from_numpy(order).to(rois.device)].split(
+            np.bincount(levels_on_host, minlength=len(feats)).tolist()
+        )
+        pooled = [
+            layer(feat.float().contiguous(), group)
+            for feat, group, layer in zip(feats, groups, self.roi_layers, strict=True)
+            if len(group)
+        ]
+        return torch.cat(pooled)[torch.from_numpy(np.argsort(order)).to(rois.device)]
 
 
 def pool(feats: Sequence[Tensor], rois: Tensor, levels: Tensor, roi_layers: Sequence[Any]) -> Tensor:

@@ -13,8 +13,8 @@ import numpy as np
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
-from centermask.datasets.coco_annotations import CocoAnnotations
 from centermask.datasets.coco import innermost
+from centermask.datasets.coco_annotations import CocoAnnotations
 from centermask.engine.configs import load_config
 from centermask.report import page, pictures, plots
 from centermask.report.drawing import Shown, class_colours, read_image
