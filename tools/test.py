@@ -19,7 +19,7 @@ from mmengine.fileio import dump
 from centermask.engine.amp import use_half_precision
 from centermask.engine.cli import add_run_arguments, load_run_config, require_file, require_writable, run
 from centermask.engine.configs import build_runner
-from centermask.export.exported_detector import put_in_place, require_no_model_options
+from centermask.export.exported_detector import require_no_model_options, use_exported_file
 from centermask.export.runtime import is_exported
 from centermask.utils.atomic_io import atomic_write
 from centermask.utils.errors import ClassCountError, InputError
@@ -86,7 +86,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         if args.tta:
             raise InputError('--tta: an exported file looks at an image as it is; test the checkpoint.')
         require_no_model_options(args.cfg_options)
-        put_in_place(cfg, args.checkpoint)
+        use_exported_file(cfg, args.checkpoint)
     if args.show or args.show_dir:
         if not cfg.default_hooks.get('visualization'):
             raise InputError(f'--show: the config {args.config} has no default_hooks.visualization.')

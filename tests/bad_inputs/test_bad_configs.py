@@ -54,10 +54,6 @@ CASES: dict[str, tuple[Callable[[str], str], str]] = {  # the file by the proper
     'negative batch': (lambda proper: proper.replace('batch_size=1', 'batch_size=-1'), 'batch_size'),
     'negative workers': (lambda proper: proper.replace('num_workers=0', 'num_workers=-1'), 'num_workers'),
     'negative learning rate': (lambda proper: proper.replace('lr=0.1', 'lr=-1'), 'Invalid learning rate: -1'),
-    'negative max_pixels': (
-        lambda proper: proper.replace('data_root=', 'max_pixels=-1, data_root='),
-        'max_pixels is a',
-    ),
     'no iterations': (lambda proper: proper.replace('max_iters=1', 'max_iters=0'), "train_cfg's max_iters is a whole"),
     'no interval': (lambda proper: proper.replace('max_iters=1', 'max_iters=1, val_interval=0'), 'val_interval is a'),
     'loader of a wrong type': (lambda proper: proper + 'train_dataloader = 7\n', 'train_dataloader is a dict, not 7'),

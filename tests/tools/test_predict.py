@@ -155,7 +155,7 @@ def test_pictures_never_replace_images(predict: Callable, images: Path, link: st
         source.mkdir()
         (source / 'b.png').symlink_to(vis / 'b.png')
     code, _, err = predict('--out-dir', str(tmp_path / 'any' / '..'), source=source)
-    assert code == 2 and ': pictures go to its folder vis, where ' in err
+    assert code == 2 and ': drawn images go to its folder vis, where ' in err
     assert {path: path.read_bytes() for path in vis.iterdir()} == before and not (tmp_path / 'any').exists()
 
 

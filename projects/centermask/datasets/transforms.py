@@ -28,9 +28,14 @@ class ShorterSideResize(Resize):
         scale: Two lengths in pixels: the greatest longer side and the shorter side, in any order. ``RandomResize`` and
             ``RandomChoiceResize`` pass 0 and set each image's scale later.
         backend: ``'pillow'`` for PIL's antialiased bilinear filter, which both recipes use, or ``'cv2'``.
+
+    Raises:
+        ValueError: A length is under two pixels.
     """
 
     def __init__(self, scale: tuple[int, int] | Literal[0], backend: Literal['pillow', 'cv2'] = 'pillow') -> None:
+        if scale and min(scale) < 2:
+            raise ValueError(f"{type(self).__name__}'s scale is two lengths from 2 pixels up, not {scale}")
         super().__init__(scale, keep_ratio=True, backend=backend)
 
     @staticmethod

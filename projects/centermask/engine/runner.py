@@ -16,8 +16,8 @@ from mmengine.runner import BaseLoop, Runner
 from torch import nn
 from torch.utils.data import DataLoader
 
-from centermask.checkpoints.loading import count_classes, load_weights, read_checkpoint, require_fit, start_from
-from centermask.checkpoints.training_state import explained_resumption, require_same_optimizer, require_training
+from centermask.checkpoints.loading import check_match, count_classes, load_pretrained, load_weights, read_checkpoint
+from centermask.checkpoints.training_state import check_same_optimizer, check_training_state, resumption_errors
 from centermask.engine.configs import config_errors
 from centermask.engine.distributed import join_processes
 from centermask.engine.first_image import check_pipeline
@@ -199,9 +199,9 @@ class CenterMaskRunner(Runner):
         Raises:
             InputError: it can't be read, doesn't fit, or lacks a part of a training's state.
         """
-        with explained_resumption(filename):
+        with resumption_errors(filename):
             super().resume(filename, *args, **kwargs)
-            require_same_optimizer(self.optim_wrapper, filename)
+            check_same_optimizer(self.optim_wrapper, filename)
             fast_forward(self)
 
     def load_checkpoint(
@@ -225,14 +225,14 @@ class CenterMaskRunner(Runner):
         model = self._detector()
         training = isinstance(self._train_loop, BaseLoop)
         if training and not self._resume:
-            start_from(model, checkpoint, filename)
+            load_pretrained(model, checkpoint, filename)
         else:
-            require_fit(load_weights(model, checkpoint['state_dict']), filename, model)
+            check_match(load_weights(model, checkpoint['state_dict']), filename, model)
         if training and self._resume:
             hook = find_checkpoint_hook(self)  # a config may have it save less
             optimizer = hook is None or hook.save_optimizer
             schedulers = bool(self.param_schedulers) and (hook is None or hook.save_param_scheduler)
-            require_training(checkpoint, filename, optimizer, schedulers)
+            check_training_state(checkpoint, filename, optimizer, schedulers)
         self.call_hook('after_load_checkpoint', checkpoint=checkpoint)
         load_weights(model, checkpoint['state_dict'])  # an EMA hook may have swapped them for its own
         self._has_loaded = True

@@ -64,7 +64,7 @@ def draw_sheet(
 
 def _detect(inferencer: CenterMaskInferencer, image: Path, score_thr: float) -> list[Shown]:
     """What is drawn: detections by their mask score, each in a colour of its own."""
-    found = inferencer([image], no_save_vis=True)['predictions'][0]
+    found = inferencer(str(image))['predictions'][0]
     classes = inferencer.model.dataset_meta['classes']
     scores = found.get('mask_scores', found['scores'])
     shown: list[Shown] = []
