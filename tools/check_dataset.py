@@ -11,7 +11,7 @@ from pathlib import Path
 from centermask.datasets.assignment import Assignment
 from centermask.datasets.dataset_check import check_dataset, describe, describe_findings, write_repaired
 from centermask.engine.cli import require_writable, run
-from centermask.engine.configs import config_errors, load_config
+from centermask.engine.configs import load_config
 from centermask.utils.errors import InputError, RunError
 
 CONFIG = Path(__file__).resolve().parents[1] / 'configs' / 'centermask-lite-star_v2-19_fpn_4x_coco.py'
@@ -33,10 +33,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             raise InputError(f'--fix {args.fix} is among the images that are checked: name another file.')
         require_writable(args.fix.parent, '--fix')
 
-    config = load_config(args.config)
-    with config_errors(args.config):
-        assignment = Assignment(config)
-    check = check_dataset(args.annotations, args.images, assignment)
+    check = check_dataset(args.annotations, args.images, Assignment(load_config(args.config)))
     print(f'{describe(check)}\n\n{describe_findings(check.findings)}')
     trains, remedy = check.trains, '--fix OUT.json corrects what it can'
     if args.fix:

@@ -8,8 +8,8 @@ import sys
 from collections.abc import Sequence
 
 from centermask.datasets.dataset_check import check_training_data
-from centermask.engine.cli import add_run_arguments, load_run_config, named, require_file, run
-from centermask.engine.configs import build_runner, config_errors
+from centermask.engine.cli import add_run_arguments, load_run_config, non_empty, require_file, run
+from centermask.engine.configs import build_runner
 from centermask.engine.distributed import is_first_process
 from centermask.report.after_training import report_training
 from centermask.utils.errors import InputError
@@ -24,7 +24,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument(
         '--resume',
-        type=named,
+        type=non_empty,
         nargs='?',
         const='auto',
         metavar='CHECKPOINT',
@@ -50,11 +50,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         cfg.load_from = None if args.resume == 'auto' else args.resume
     if cfg.get('load_from'):
         require_file(cfg.load_from, 'checkpoint')
-    if is_first_process():
-        with config_errors(cfg.filename):
-            found = check_training_data(cfg, with_tables=bool(args.data))
-        if found:
-            print(found, flush=True)
+    if is_first_process() and (found := check_training_data(cfg, with_tables=bool(args.data))):
+        print(found, flush=True)
     build_runner(cfg).train()
     if args.data:
         report_training(cfg, shlex.join(sys.argv))

@@ -17,7 +17,7 @@ from torch import Tensor
 from centermask.datasets.coco import innermost
 from centermask.datasets.images import MAX_PIXELS
 from centermask.datasets.transforms import ShorterSideResize
-from centermask.utils.errors import InputError
+from centermask.utils.errors import InputError, config_errors
 
 Size = tuple[int, int]
 
@@ -49,9 +49,10 @@ class Assignment:
                 f'The config {cfg.filename} has no FCOS box head or no train_dataloader: give one of CenterMask.'
             )
         init_default_scope('mmdet')
-        self._head = MODELS.build(dict(cfg.model.bbox_head, num_classes=1, train_cfg=None, test_cfg=None))
         extractor = (cfg.model.get('roi_head') or {}).get('mask_roi_extractor')
-        self._extractor = MODELS.build(extractor) if extractor else None
+        with config_errors(cfg.filename):
+            self._head = MODELS.build(dict(cfg.model.bbox_head, num_classes=1, train_cfg=None, test_cfg=None))
+            self._extractor = MODELS.build(extractor) if extractor else None
         self._divisor = cfg.model.get('data_preprocessor', {}).get('pad_size_divisor', 1)
         self.strides: Sequence[int] = extractor.featmap_strides if extractor else ()
         dataset = innermost(cfg.train_dataloader)

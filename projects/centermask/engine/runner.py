@@ -18,18 +18,16 @@ from torch.utils.data import DataLoader
 
 from centermask.checkpoints.loading import check_match, count_classes, load_pretrained, load_weights, read_checkpoint
 from centermask.checkpoints.training_state import check_same_optimizer, check_training_state, resumption_errors
-from centermask.engine.configs import config_errors
+from centermask.engine.config_check import check_config, check_pipeline
 from centermask.engine.distributed import join_processes
-from centermask.engine.first_image import check_pipeline
 from centermask.engine.nonfinite import NonFiniteHook
 from centermask.engine.preemption import Interruption, InterruptionHook, find_checkpoint_hook
 from centermask.engine.randomness import IterationSeedHook
 from centermask.engine.resumable_loader import ResumableLoader, end_workers, shield_workers
 from centermask.engine.resumption import fast_forward, find_resume_checkpoint
-from centermask.engine.value_types import check_config
 from centermask.roi_head import CenterMaskRoIHead
 from centermask.utils.atomic_io import write_synced
-from centermask.utils.errors import ClassCountError
+from centermask.utils.errors import ClassCountError, config_errors
 
 
 def _explained(part: str) -> Callable[[Callable], Callable]:

@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import linecache
+import re
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class InputError(Exception):
     """What the user gave can't be used.
@@ -48,3 +54,34 @@ def find_user_error(error: BaseException | None) -> InputError | RunError | None
     while error is not None and not isinstance(error, InputError | RunError):
         error = error.__cause__ or error.__context__
     return error
+
+
+@contextmanager
+def config_errors(source: str | None, part: str = 'model') -> Iterator[None]:
+    """Turn an error while a part of a config is built into one sentence.
+
+    Args:
+        source: the config's file.
+        part: the key that is built, for the sentence.
+
+    Raises:
+        InputError: a class, an argument or a value in the config can't be used.
+    """
+    try:
+        yield
+    except OSError:  # of the system, not of the config
+        raise
+    except Exception as error:
+        if known := find_user_error(error):
+            raise known from error
+        why = re.sub(r'( is not in the .+? registry)\..*', r'\1', _describe(error)).rstrip('.')
+        raise InputError(f"The {part} of {source or 'the config'} can't be built: {why}.") from error
+
+
+def _describe(error: Exception) -> str:
+    """Return an error's message on one line; for one of less than two words, also the source line that raised it."""
+    text = ' '.join(str(error.args[0] if error.args else '').split())
+    if ' ' in text:
+        return text
+    frame, line = list(traceback.walk_tb(error.__traceback__))[-1]
+    return f'{error!r} at "{linecache.getline(frame.f_code.co_filename, line).strip()}"'
