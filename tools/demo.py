@@ -13,7 +13,7 @@ from pathlib import Path
 
 from centermask.checkpoints.latest import find_latest
 from centermask.datasets.shapes import dataset_exists, make_dataset
-from centermask.engine.cli import terminate_as_interrupt, run
+from centermask.engine.cli import run, terminate_as_interrupt
 from centermask.report import build_report, report_options
 from centermask.utils.errors import RunError
 
