@@ -8,7 +8,7 @@ import torch
 
 from centermask.benchmark.malloc import _Information, without_kept_memory
 from centermask.benchmark.models import EQUAL, SHIPPED, Contestant
-from centermask.fast.malloc import LARGE, large_buffers_kept
+from centermask.fast.malloc import MMAP_THRESHOLD, large_buffers_kept
 
 
 def _fresh_pieces() -> int:
@@ -23,14 +23,14 @@ def _fresh_pieces() -> int:
 )
 def test_large_tensors_are_fresh() -> None:
     with large_buffers_kept():
-        torch.ones(3 * LARGE // 4)  # of 4 bytes each
+        torch.ones(3 * MMAP_THRESHOLD // 4)  # of 4 bytes each
     before = _fresh_pieces()
-    kept = torch.ones(2 * LARGE // 4)
+    kept = torch.ones(2 * MMAP_THRESHOLD // 4)
     assert _fresh_pieces() == before
     del kept
     with without_kept_memory():
         before = _fresh_pieces()
-        fresh = torch.ones(2 * LARGE // 4)
+        fresh = torch.ones(2 * MMAP_THRESHOLD // 4)
         assert _fresh_pieces() == before + 1
         del fresh
 

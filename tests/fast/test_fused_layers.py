@@ -6,7 +6,7 @@ from helpers.small_model import unlike_identity
 from mmdet.registry import MODELS
 from torch import nn
 
-from centermask.fast.fused_layers import FusedConv, prepare
+from centermask.fast.fused_layers import FusedConv, fuse_for_inference
 
 BACKBONES = {
     'VoVNet': dict(arch='19-slim'),
@@ -53,7 +53,7 @@ def test_features_are_the_plain_networks(backbone: dict) -> None:
     with torch.no_grad():
         expected = plain(image)
         norms = [name for name, module in plain.named_modules() if isinstance(module, nn.BatchNorm2d)]
-        found = prepare(plain)(image)
+        found = fuse_for_inference(plain)(image)
     left = [name for name, module in plain.named_modules() if isinstance(module, nn.BatchNorm2d)]
     assert len(norms) > 10 and len(left) <= 3  # those after a deformable conv
     for level, of_plain in zip(found, expected, strict=True):
@@ -67,7 +67,7 @@ def test_mmdetections_models_can_be_prepared() -> None:
     extractor = MODELS.build(dict(head, roi_layer=dict(type='RoIAlign', output_size=7, sampling_ratio=0)))
     feature, rois = torch.randn(1, 8, 16, 16), torch.tensor([[0.0, 3, 4, 40, 50], [0, 10, 0, 30, 60]])
     expected = extractor([feature], rois)
-    found = prepare(extractor)([feature.to(memory_format=torch.channels_last)], rois)
+    found = fuse_for_inference(extractor)([feature.to(memory_format=torch.channels_last)], rois)
     assert torch.equal(found, expected)
 
 
@@ -92,7 +92,7 @@ def test_features_in_half_precision(backbone: dict, dtype: torch.dtype) -> None:
     image = torch.randn(1, 3, 64, 96)
     with torch.no_grad():
         expected = plain(image)
-        found = prepare(plain, dtype)(image)
+        found = fuse_for_inference(plain, dtype)(image)
     for level, of_plain in zip(found, expected, strict=True):
         assert level.dtype == dtype
         assert (level - of_plain).abs().mean() < 0.03 * of_plain.std()

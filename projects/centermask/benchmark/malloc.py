@@ -11,9 +11,9 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from centermask.fast.malloc import KEPT, LARGE, M_TRIM_THRESHOLD
+from centermask.fast.malloc import M_TRIM_THRESHOLD, MMAP_THRESHOLD, TRIM_THRESHOLD
 
-DEFAULT_TRIM_THRESHOLD = 2 * LARGE
+DEFAULT_TRIM_THRESHOLD = 2 * MMAP_THRESHOLD
 MOST_PIECES = 4096
 
 
@@ -43,12 +43,12 @@ def without_kept_memory() -> Iterator[None]:
     fresh = library.mallinfo2().hblks
     taken: list[int] = []
     while len(taken) < MOST_PIECES:
-        taken.append(library.malloc(LARGE))
+        taken.append(library.malloc(MMAP_THRESHOLD))
         if library.mallinfo2().hblks > fresh:  # no free piece was large enough
             break
     try:
         yield
     finally:
-        library.mallopt(M_TRIM_THRESHOLD, KEPT)
+        library.mallopt(M_TRIM_THRESHOLD, TRIM_THRESHOLD)
         for piece in taken:
             library.free(piece)

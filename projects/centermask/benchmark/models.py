@@ -23,7 +23,7 @@ from centermask.benchmark.pictures import as_batches, set_size
 from centermask.detector import CenterMask
 from centermask.engine.configs import load_config
 from centermask.export.exported_detector import ExportedCenterMask
-from centermask.fast.fused_layers import half_type, prepare
+from centermask.fast.fused_layers import fuse_for_inference, half_type
 from centermask.fast.malloc import large_buffers_kept
 from centermask.tables.measure import build
 from centermask.utils.errors import InputError
@@ -177,7 +177,7 @@ def other_ways(
         return Contestant(contestant.config, way, model, contestant.batches, contestant.masks, precision)
 
     if equal and not isinstance(contestant.model, CenterMask):
-        yield other(EQUAL, prepare(copy.deepcopy(contestant.model)))
+        yield other(EQUAL, fuse_for_inference(copy.deepcopy(contestant.model)))
     if amp:
         half: Any = contestant.model
         if isinstance(half, CenterMask):
@@ -191,7 +191,7 @@ def other_ways(
         model: Any = copy.deepcopy(contestant.model)
         if isinstance(model, CenterMask):
             model.fuse_conv_bn = False
-            prepare(model)
+            fuse_for_inference(model)
         for parent in filter(None, (model, getattr(model, 'roi_head', None))):
             for name, part in parent.named_children():
                 if name in PARTS:

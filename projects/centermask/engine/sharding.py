@@ -94,7 +94,7 @@ class ShardedStrategy(FSDPStrategy):
         """
         with config_errors(self.config):
             built: Any = super().build_model(model)
-        built.fuse_conv_bn = False  # a twin for validation would be made of shards
+        built.fuse_conv_bn = False  # a fused copy for validation would be built from shards
         return built
 
     def _init_model_weights(self, model: nn.Module) -> nn.Module:

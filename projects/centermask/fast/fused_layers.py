@@ -32,7 +32,7 @@ ACTIVATIONS: dict[type, tuple[str, list[float]]] = {
 }
 
 
-def prepare(model: Any, dtype: torch.dtype | None = None) -> Any:
+def fuse_for_inference(model: Any, dtype: torch.dtype | None = None) -> Any:
     """Prepare any model of MMDetection for testing, in place; it can't train then. Returns the model.
 
     Args:
@@ -46,7 +46,7 @@ def prepare(model: Any, dtype: torch.dtype | None = None) -> Any:
         for name, child in model.named_children():
             if dtype is not None and name != 'data_preprocessor':
                 child.to(dtype)
-        return _replace(model, dtype is not None)
+        return _fuse(model, dtype is not None)
 
 
 def half_type(device: torch.device) -> torch.dtype:
@@ -54,7 +54,7 @@ def half_type(device: torch.device) -> torch.dtype:
     return torch.bfloat16 if device.type == 'cpu' else torch.float16
 
 
-def _replace(module: Any, half: bool) -> Any:
+def _fuse(module: Any, half: bool) -> Any:
     """Return what computes the same as a module in a network of channels-last memory, in half precision or not."""
     if type(module) is ScaleAdaptiveRoIExtractor:
         return FusedRoIExtractor(module)
@@ -72,7 +72,7 @@ def _replace(module: Any, half: bool) -> Any:
         return FusedBlock(module, half)
     for name, child in module.named_children():
         if name != 'conv_logits':  # its weights are read for one class an RoI
-            module._modules[name] = _replace(child, half)
+            module._modules[name] = _fuse(child, half)
     if isinstance(module, ResNet) and isinstance(module._modules.get('conv1'), FusedConv):
         module.conv1.activate(module.relu)
         module.relu = nn.Identity()
@@ -175,13 +175,13 @@ class FusedConv(nn.Module):
         """Set the activation."""
         self.activation = ACTIVATIONS[type(activation)]
 
-    def forward(self, x: Tensor, other: Tensor | None = None, owned: bool = False) -> Tensor:
+    def forward(self, x: Tensor, other: Tensor | None = None, inplace: bool = False) -> Tensor:
         """Return the activation of conv(x), shape (N, C, H, W), or of conv(x) + ``other``.
 
         Args:
             x: input.
             other: of the result's shape.
-            owned: whether ``other`` is nobody else's, so that the result may take its memory.
+            inplace: whether ``other`` is nobody else's, so that the result may take its memory.
         """
         # Both at once would take twice as long.
         x = x.to(self.weight.dtype).contiguous(memory_format=torch.channels_last)
@@ -189,7 +189,7 @@ class FusedConv(nn.Module):
         name, arguments = self.activation
         if other is None:
             return torch.ops.mkldnn._convolution_pointwise(x, weight, self.bias, *self.geometry, name, arguments, '')
-        if owned:
+        if inplace:
             return torch.ops.mkldnn._convolution_pointwise_.binary(
                 other, x, weight, self.bias, *self.geometry, 'add', 1.0, name, arguments, ''
             )
@@ -230,10 +230,10 @@ class FusedBlock(nn.Module):
         super().__init__()
         *first, self.last = (FusedConv(conv, nn.ReLU()) for conv in _convs(block))
         self.first = nn.Sequential(*first)
-        self.downsample = None if block.downsample is None else _replace(block.downsample, half)
+        self.downsample = None if block.downsample is None else _fuse(block.downsample, half)
         self.owns_input = False  # whether nobody else reads it
 
     def forward(self, x: Tensor) -> Tensor:
         if self.downsample is None:
             return self.last(self.first(x), x, self.owns_input)
-        return self.last(self.first(x), self.downsample(x), owned=True)
+        return self.last(self.first(x), self.downsample(x), inplace=True)
