@@ -1,4 +1,4 @@
-# ImageNet weights of timm, trained on other pixels: the loader folds the difference into the first conv.
+# ImageNet weights of timm, trained with another mean and std: the loader folds the difference into the first conv.
 _base_ = './centermask-lite-star_v2-39_fpn_4x_coco.py'
 model = dict(
     backbone=dict(

@@ -1,9 +1,15 @@
-# The released model was trained without mask scoring: masks rank by their box's score.
-_base_ = [
-    './_base_/models/paper_mobilenetv2.py',
-    './_base_/models/lite.py',
-    './_base_/datasets/coco_paper_lite.py',
-    './_base_/schedules/paper_4x.py',
-    './_base_/default_runtime.py',
-]
-model = dict(_base_.lite_model, roi_head=dict(_base_.lite_model.roi_head, mask_iou_head=None))
+# The released model was trained without mask scoring: the mask score is the box score.
+_base_ = './centermask-lite_v2-39_fpn_4x_coco.py'
+model = dict(
+    backbone=dict(
+        _delete_=True,
+        type='MobileNetV2Features',
+        norm_cfg=dict(type='BN', requires_grad=False, eps=0),
+        norm_eval=True,
+        init_cfg=dict(
+            type='StrictPretrained', checkpoint='https://dl.dropbox.com/s/yduxbc13s3ip6qn/mobilenet_v2_detectron2.pth'
+        ),
+    ),
+    neck=dict(in_channels=[32, 96, 320]),
+    roi_head=dict(mask_iou_head=None),
+)

@@ -1,8 +1,16 @@
-_base_ = [
-    './_base_/models/paper_r50.py',
-    './_base_/models/lite.py',
-    './_base_/datasets/coco_paper_lite.py',
-    './_base_/schedules/paper_4x.py',
-    './_base_/default_runtime.py',
-]
-model = {{_base_.lite_model}}
+_base_ = './centermask-lite_v2-39_fpn_4x_coco.py'
+model = dict(
+    backbone=dict(
+        _delete_=True,
+        type='ResNet',
+        depth=50,
+        num_stages=4,
+        out_indices=(1, 2, 3),
+        frozen_stages=1,
+        norm_cfg=dict(type='BN', requires_grad=False, eps=0),
+        norm_eval=True,
+        style='caffe',
+        init_cfg=dict(type='StrictPretrained', checkpoint='open-mmlab://detectron2/resnet50_caffe'),
+    ),
+    neck=dict(in_channels=[512, 1024, 2048]),
+)

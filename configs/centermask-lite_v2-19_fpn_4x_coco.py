@@ -1,8 +1,6 @@
-_base_ = [
-    './_base_/models/paper_v2-19.py',
-    './_base_/models/lite.py',
-    './_base_/datasets/coco_paper_lite.py',
-    './_base_/schedules/paper_4x.py',
-    './_base_/default_runtime.py',
-]
-model = {{_base_.lite_model}}
+_base_ = './centermask-lite_v2-39_fpn_4x_coco.py'
+model = dict(
+    backbone=dict(
+        arch='19', init_cfg=dict(checkpoint='https://dl.dropbox.com/s/f5db5r6jjia2wj8/vovnet19-ese-statedict.pth')
+    )
+)

@@ -1,5 +1,5 @@
 _base_ = [
-    './_base_/models/star.py',
+    './_base_/models/centermask_star.py',
     './_base_/datasets/coco_star.py',
     './_base_/schedules/star_3x.py',
     './_base_/default_runtime.py',

@@ -1,4 +1,4 @@
-# ImageNet weights of timm, trained on other pixels: the loader folds all but the mean into the first conv.
+# ImageNet weights of timm, trained with another mean and std: the loader folds all but the mean into the first conv.
 _base_ = './centermask-star_v2-57_fpn_3x_coco.py'
 model = dict(
     data_preprocessor=dict(mean=[127.5, 127.5, 127.5]),

@@ -1,6 +1,2 @@
-_base_ = [
-    './_base_/models/paper_r101.py',
-    './_base_/datasets/coco_paper_ms.py',
-    './_base_/schedules/paper_3x.py',
-    './_base_/default_runtime.py',
-]
+_base_ = './centermask_r50_fpn_3x_coco.py'
+model = dict(backbone=dict(depth=101, init_cfg=dict(checkpoint='open-mmlab://detectron2/resnet101_caffe')))

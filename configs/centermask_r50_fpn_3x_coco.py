@@ -1,6 +1,17 @@
-_base_ = [
-    './_base_/models/paper_r50.py',
-    './_base_/datasets/coco_paper_ms.py',
-    './_base_/schedules/paper_3x.py',
-    './_base_/default_runtime.py',
-]
+# ResNet-50 as Detectron has it: stride in the 1×1 convs, stem and first stage frozen.
+_base_ = './centermask_v2-39_fpn_3x_coco.py'
+model = dict(
+    backbone=dict(
+        _delete_=True,
+        type='ResNet',
+        depth=50,
+        num_stages=4,
+        out_indices=(1, 2, 3),
+        frozen_stages=1,
+        norm_cfg=dict(type='BN', requires_grad=False, eps=0),
+        norm_eval=True,
+        style='caffe',
+        init_cfg=dict(type='StrictPretrained', checkpoint='open-mmlab://detectron2/resnet50_caffe'),
+    ),
+    neck=dict(in_channels=[512, 1024, 2048]),
+)

@@ -1,6 +1,6 @@
 _base_ = [
-    './_base_/models/paper.py',
-    './_base_/datasets/coco_paper_ms.py',
+    './_base_/models/centermask.py',
+    './_base_/datasets/coco_paper.py',
     './_base_/schedules/paper_3x.py',
     './_base_/default_runtime.py',
 ]

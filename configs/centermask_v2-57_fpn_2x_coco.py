@@ -1,6 +1,3 @@
-_base_ = [
-    './_base_/models/paper_v2-57.py',
-    './_base_/datasets/coco_paper_ms.py',
-    './_base_/schedules/paper_2x.py',
-    './_base_/default_runtime.py',
-]
+_base_ = './centermask_v2-57_fpn_3x_coco.py'
+train_cfg = dict(max_iters=180000)
+param_scheduler = [_base_.warm_up, dict(type='MultiStepLR', by_epoch=False, milestones=[120000, 160000], gamma=0.1)]

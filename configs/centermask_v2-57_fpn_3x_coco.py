@@ -1,6 +1,6 @@
-_base_ = [
-    './_base_/models/paper_v2-57.py',
-    './_base_/datasets/coco_paper_ms.py',
-    './_base_/schedules/paper_3x.py',
-    './_base_/default_runtime.py',
-]
+_base_ = './centermask_v2-39_fpn_3x_coco.py'
+model = dict(
+    backbone=dict(
+        arch='57', init_cfg=dict(checkpoint='https://dl.dropbox.com/s/vci2ih0nq3t3lu4/vovnet57_ese_state_dict.pth')
+    )
+)

@@ -104,7 +104,7 @@ def tiny_config(tmp_path_factory: pytest.TempPathFactory) -> Path:
     make_dataset(folder / 'shapes/val', 3, seed=1)
     config = folder / 'tiny.py'
     config.write_text(f"""
-_base_ = '{REPOSITORY}/configs/centermask-lite-star_v2-19-slim_shapes.py'
+_base_ = '{REPOSITORY}/configs/demo/centermask-lite-star_v2-19-slim_shapes.py'
 data = dict(data_root='{folder}/shapes/')
 loader = dict(batch_size=2, num_workers=0, persistent_workers=False, dataset=data)
 train_dataloader = loader

@@ -19,7 +19,7 @@ from mmengine.config import Config
 from mmengine.structures import InstanceData
 
 from centermask import CenterMask
-from centermask.checkpoints.layouts import to_ours
+from centermask.checkpoints.layouts import from_release
 
 LOSSES = ['loss_cls', 'loss_bbox', 'loss_centerness', 'loss_mask', 'loss_mask_iou']
 OBJECTS = [square(0, 4, 6, 40, 50), square(2, 30, 20, 70, 44)]
@@ -73,7 +73,7 @@ def test_gradients_reach_every_parameter(recipe: str) -> None:
 
 
 def test_gradients_reach_every_parameter_of_the_star_config() -> None:
-    config = read_config('_base_/models/star').model
+    config = read_config('_base_/models/centermask_star').model
     config.backbone.init_cfg = None
     torch.manual_seed(0)
     model = MODELS.build(config).train()
@@ -216,10 +216,10 @@ def test_channels_last_is_refused_for_deformable_convs() -> None:
     assert len(_predict(small_model(changes=deformable), (64, 80))[0]) > 0
 
 
-@pytest.mark.parametrize('argument', ['channels_last', 'fuse_conv_bn', 'half_precision'])
-def test_switches_are_true_or_false(argument: str) -> None:
-    with pytest.raises(ValueError, match=f"CenterMask's {argument} is True or False, not 'no'"):
-        small_model(changes={argument: 'no'})
+def test_strides_of_the_extractor_are_the_box_heads_first() -> None:
+    """Else RoIs would be pooled from other levels than their strides name, without an error."""
+    with pytest.raises(ValueError, match=r'featmap_strides \[16, 32, 64\] must be the first strides of the box head'):
+        small_model(changes={'roi_head.mask_roi_extractor.featmap_strides': [16, 32, 64]})
 
 
 @RECIPES
@@ -265,7 +265,7 @@ def test_mmdetection_api_takes_released_files(
     weights = released.filled(released.with_prefix(prefix, shapes))
     torch.save({entry: weights, 'iteration': 90000} if entry else weights, tmp_path / 'a.pth')
     state = init_detector(MODELS_FOLDER.parents[1] / f'{config}.py', str(tmp_path / 'a.pth'), device='cpu').state_dict()
-    translation = to_ours(weights)
+    translation = from_release(weights)
     assert translation is not None
     for name, tensor in state.items():
         assert name.endswith('num_batches_tracked') or torch.equal(tensor, translation.weights[name]), name

@@ -10,6 +10,7 @@ from mmengine.structures import InstanceData
 from torch import Tensor
 
 from centermask import CenterMaskFCOSHead, fcos_head
+from centermask.boxes import nms_by_class
 
 STRIDES = [8, 16, 32, 64, 128]
 STAR: dict[str, Any] = dict(norm_on_bbox=True)
@@ -89,6 +90,14 @@ def test_centre_sampling() -> None:
     learned = _learned(_head(**STAR), _objects((2, [28, 28, 100, 100])))  # centre 64, locations at 52, 60, 68, 76
     assert set(learned) == {(8, x, y) for x in (60, 68) for y in (60, 68)}
     assert learned[8, 60, 68] == (2, [4, 5, 5, 4])
+
+
+def test_without_centre_sampling() -> None:
+    """Each location inside the object learns it."""
+    head = _head(**STAR)
+    head.center_sampling = False
+    inside = (36, 44, 52, 60, 68, 76, 84, 92)
+    assert set(_learned(head, _objects((2, [32, 32, 96, 96])))) == {(8, x, y) for x in inside for y in inside}
 
 
 def test_centre_of_a_small_object_ends_with_the_object() -> None:
@@ -274,7 +283,7 @@ def test_small_boxes_of_many_classes() -> None:
         scores = torch.tensor([0.9, 0.8, 0.7])
         for label in (0, 1199):
             labels = torch.tensor([5, label, label])
-            found = fcos_head.nms_by_class(boxes, scores, labels, 1200, dict(type='nms', iou_threshold=0.6))
+            found = nms_by_class(boxes, scores, labels, 1200, dict(type='nms', iou_threshold=0.6))
             assert found.tolist() == [0, *kept]
 
 

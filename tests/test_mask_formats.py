@@ -41,11 +41,6 @@ def test_same_masks(recipe: str) -> None:
     assert results[0].masks.any()
 
 
-def test_unknown_format() -> None:
-    with pytest.raises(ValueError, match="mask_format is 'tensor' or 'rle', not 'png'"):
-        small_model('star', {'test_cfg.mask_format': 'png'})
-
-
 def test_inferencer_of_mmdetection(tiny_config: Path, tiny_run: Path) -> None:
     """It has the tensor by default; its pictures and its JSON are the same with RLE."""
     found, image = [], str(next(tiny_config.parent.glob('shapes/val/images/*')))

@@ -98,8 +98,3 @@ def test_area_ratios() -> None:
     assert _head().area_ratios(objects, roi, (64, 64)).tolist() == [0.5]
     assert _head(area_ratio='first_polygon').area_ratios(objects, roi, (64, 64)).tolist() == [1.0]
     assert _head().area_ratios([], np.zeros((0, 4)), (64, 64)).shape == (0,)
-
-
-def test_unknown_share() -> None:
-    with pytest.raises(ValueError, match="area_ratio is 'all_polygons' or 'first_polygon', not 'all'"):
-        _head(area_ratio='all')

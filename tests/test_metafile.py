@@ -99,7 +99,7 @@ def test_config(name: str) -> None:
 def test_every_config_has_an_entry() -> None:
     """One each, of its own name; the demo and own data are no results on COCO."""
     assert len(MODELS) == len(METAFILE['Models'])
-    assert sorted(OF_CONFIGS) == sorted(path.stem for path in (REPOSITORY / 'configs').glob('*_coco.py'))
+    assert sorted(OF_CONFIGS) == sorted(path.stem for path in (REPOSITORY / 'configs').rglob('*_coco.py'))
 
 
 @pytest.mark.parametrize('name', OF_CONFIGS)

@@ -63,7 +63,7 @@ def load(
             coco['annotations'].append({'id': len(coco['annotations']), 'image_id': number, **fields})
     (folder / 'annotations.json').write_text(json.dumps(coco))
 
-    config = Config.fromfile(DATASETS_FOLDER / ('coco_star.py' if recipe == 'star' else 'coco_paper_ms.py'))
+    config = Config.fromfile(DATASETS_FOLDER / ('coco_star.py' if recipe == 'star' else 'coco_paper.py'))
     pipeline = config.test_pipeline if test else config.train_pipeline
     for transform in pipeline:
         for key in ('scale', 'scales'):

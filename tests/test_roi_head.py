@@ -36,6 +36,11 @@ def _found(*boxes: tuple[float, ...], label: int = 1) -> InstanceData:
     )
 
 
+def _forward(head: CenterMaskRoIHead, found: list[InstanceData], samples: list[DetDataSample]) -> Masks:
+    boxes, labels = [image.bboxes for image in found], [image.labels for image in found]
+    return head(_pyramid(len(found)), boxes, labels, [image.metainfo for image in samples])
+
+
 def _sample(*objects, **metainfo) -> DetDataSample:
     return sample(HEIGHT, WIDTH_OF_IMAGE, list(objects), **metainfo)
 
@@ -105,11 +110,11 @@ def test_losses(monkeypatch: pytest.MonkeyPatch) -> None:
     logits = torch.randn(3, 28, 28, generator=torch.Generator().manual_seed(0)) + 1
     ious, seen = torch.tensor([0.3, 0.6, 0.9]), []
 
-    def forward(x: Any, rois: Tensor, labels: Tensor, metas: Any) -> Masks:
-        seen.extend(zip(rois.tolist(), labels.tolist(), strict=True))
+    def forward(x: Any, boxes: list[Tensor], labels: list[Tensor], metas: Any) -> Masks:
+        seen.extend(zip(bbox2roi(boxes).tolist(), torch.cat(labels).tolist(), strict=True))
         return Masks(logits, ious)
 
-    monkeypatch.setattr(head, 'mask_forward', forward)
+    monkeypatch.setattr(head, 'forward', forward)
     objects = [square(1, 10, 10, 40, 40), square(2, 20, 8, 60, 50)]
     losses = head.loss([], [_found((10, 10, 40, 30)), _found()], [_sample(objects[0]), _sample(objects[1])])
     # Ground truth comes before detections, image by image.
@@ -160,7 +165,7 @@ def _pooled_from(head: CenterMaskRoIHead, found: list[InstanceData], samples: li
     extractor.register_forward_hook(
         lambda _, inputs, __: levels.extend((extractor.map_roi_levels(*inputs[1:]) + 3).tolist())
     )
-    head(_pyramid(len(found)), found, samples)
+    _forward(head, found, samples)
     return levels
 
 
@@ -182,9 +187,8 @@ def test_only_p3_to_p5_are_pooled() -> None:
 
 
 def test_forward() -> None:
-    masks = _roi_head()(
-        _pyramid(2), [_found((0, 0, 20, 20)), _found((0, 0, 9, 9), (9, 9, 40, 60))], [_sample(), _sample()]
-    )
+    found = [_found((0, 0, 20, 20)), _found((0, 0, 9, 9), (9, 9, 40, 60))]
+    masks = _forward(_roi_head(), found, [_sample(), _sample()])
     assert masks.logits.shape == (3, 28, 28)
     assert masks.ious.shape == (3,)
 
@@ -193,8 +197,7 @@ def test_forward() -> None:
 def test_mask_scores(recipe: str) -> None:
     """Detection score × predicted IoU; box scores stay."""
     head, found = _roi_head(recipe), _found((0, 0, 20, 20), (30, 10, 80, 60), (5, 5, 40, 60))
-    rois = bbox2roi([found.bboxes])
-    ious = head.mask_forward(_pyramid(), rois, found.labels, [_sample().metainfo]).ious
+    ious = _forward(head, [found], [_sample()]).ious
     (result,) = head.predict(_pyramid(), [found], [_sample()])
     torch.testing.assert_close(result.mask_scores, ious / torch.tensor([1, 2, 3]))
     torch.testing.assert_close(result.scores, 1 / torch.tensor([1.0, 2, 3]))
@@ -219,7 +222,7 @@ def test_star_pastes_into_the_clipped_box() -> None:
     masks = torch.zeros(3, 28, 28)
     masks[0, :, :14] = 1  # left half
     masks[2, :, 14:] = 1  # right half
-    result = head.finish(found, masks, torch.tensor([0.5, 0.6, 0.7]), (HEIGHT, WIDTH_OF_IMAGE))
+    result = head.postprocess(found, masks, torch.tensor([0.5, 0.6, 0.7]), (HEIGHT, WIDTH_OF_IMAGE))
     assert result.masks.sum((1, 2)).tolist() == [15 * 40, 23 * 34]
     assert result.masks[0, :40, :15].all() and result.masks[1, 30:, 73:].all()
     assert result.mask_scores.tolist() == pytest.approx([0.5, 0.7 / 3])
@@ -227,7 +230,9 @@ def test_star_pastes_into_the_clipped_box() -> None:
 
 def test_paper_keeps_boxes() -> None:
     """They come clipped; a box without area keeps its place."""
-    result = _roi_head('paper').finish(_found((0, 0, 30, 40), (95, 10, 95, 30)), torch.ones(2, 28, 28), None, (64, 96))
+    result = _roi_head('paper').postprocess(
+        _found((0, 0, 30, 40), (95, 10, 95, 30)), torch.ones(2, 28, 28), None, (64, 96)
+    )
     assert result.bboxes.tolist() == [[0, 0, 30, 40], [95, 10, 95, 30]]
     assert result.masks[0].sum() > 30 * 40  # with half of the margin's cell around
 
@@ -252,15 +257,3 @@ def test_image_without_detections(recipe: str) -> None:
     assert results[0].mask_scores.shape == (0,)
     (result,) = _roi_head(recipe).predict(_pyramid(), [_found()], [_sample()])
     assert result.masks.shape == (0, HEIGHT, WIDTH_OF_IMAGE)
-
-
-@pytest.mark.parametrize(
-    'argument, value, message',
-    [
-        ('pasting', 'nearest', "pasting is 'sampled' or 'resized', not 'nearest'"),
-        ('sync_avg_factor', 'False', "sync_avg_factor is True or False, not 'False'"),
-    ],
-)
-def test_wrong_arguments(argument: str, value: str, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        _roi_head(changes={f'roi_head.{argument}': value})

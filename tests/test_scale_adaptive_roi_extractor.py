@@ -55,7 +55,7 @@ def test_eq1() -> None:
     assert _levels(_extractor(P3_P4, assignment='fpn'), *sizes, area=1) == [3, 3, 3, 3, 4, 4, 4, 4, 4]
 
 
-def test_plus_one() -> None:
+def test_legacy_boxes() -> None:
     """45² is less than half of 64² and 46² more."""
     assert _levels(_extractor(), (45, 45), area=64 * 64) == [4]
     assert _levels(_extractor(legacy_boxes=True), (45, 45), area=64 * 64) == [5]
@@ -130,6 +130,7 @@ def test_gradients_reach_the_level() -> None:
     assert features[2].grad[1].sum().item() == 0
 
 
-def test_unknown_assignment() -> None:
-    with pytest.raises(ValueError, match="'scale_adaptive' or 'fpn', not 'area'"):
-        _extractor(assignment='area')
+@pytest.mark.parametrize('strides', [(8, 32), (6, 12), (16, 8)])
+def test_strides_that_are_no_consecutive_powers_of_two(strides: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match='must be consecutive powers of two'):
+        _extractor(strides)

@@ -20,7 +20,7 @@ from mmengine.optim import ConstantLR, LinearLR, MultiStepLR, build_optim_wrappe
 from mmengine.registry import PARAM_SCHEDULERS
 from torch import nn
 
-COCO = sorted(p.stem for p in CONFIGS.glob('*_coco.py') if p.stem.startswith(('centermask', 'fcos')))  # no baselines
+COCO = sorted(p.stem for p in CONFIGS.rglob('*_coco.py') if p.stem.startswith(('centermask', 'fcos')))  # no baselines
 FOR_COCO = pytest.mark.parametrize('name', COCO)
 # Lengths that no config of a recipe has yet are put together from what its configs are made of.
 WHOLE = {'paper': 'centermask_v2-99_fpn_3x_coco', 'star': 'centermask-star_v2-39_fpn_3x_coco'}

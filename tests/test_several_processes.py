@@ -6,12 +6,11 @@ from typing import Any
 
 import pytest
 import torch
-from helpers.several_processes import CASES, PAPER, STAR, Job, gradients, in_processes, own_gradients, results, train
+from helpers.several_processes import CASES, PAPER, STAR, Job, gradients, in_processes, own_gradients, results
 from mmdet.registry import MODELS
 from mmengine.config import Config
 from torch import Tensor
 
-from centermask.checkpoints.loading import read_checkpoint
 from centermask.datasets.shapes import make_dataset
 from centermask.engine.inferencer import CenterMaskInferencer
 
@@ -61,43 +60,15 @@ test_evaluator = val_evaluator
     return str(config), str(folder / 'random.pth')
 
 
-TOGETHER, SHARDED = 'CenterMaskRunner', 'ShardedRunner'
-
-
 @pytest.fixture(scope='module')
-def sgd_config(tiny_config: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A config as those for COCO: its BN is frozen and its optimiser decays weights and no norms."""
-    config = tmp_path_factory.mktemp('sgd') / 'sgd.py'
-    config.write_text(f"""
-_base_ = '{tiny_config}'
-model = dict(
-    channels_last=False,
-    data_preprocessor=dict(std=[64.0] * 3),
-    backbone=dict(norm_eval=True, norm_cfg=dict(requires_grad=False)),
-)
-optim_wrapper = dict(
-    optimizer=dict(_delete_=True, type='SGD', lr=0.02, momentum=0.9, weight_decay=1e-4),
-    clip_grad=dict(max_norm=1),  # which all steps pass
-    paramwise_cfg=dict(norm_decay_mult=0.0),
-)
-train_dataloader = dict(batch_size=1)
-train_cfg = dict(max_iters=4, val_interval=4)
-""")
-    return str(config)
-
-
-@pytest.fixture(scope='module')
-def done(found_as_truth: tuple[str, str], sgd_config: str, tmp_path_factory: pytest.TempPathFactory) -> dict[Any, list]:
-    """What each process returned: gradients by recipe and case, results by the number of processes."""
+def done(found_as_truth: tuple[str, str], tmp_path_factory: pytest.TempPathFactory) -> dict[Any, list]:
+    """Return what each process returned: gradients by recipe and case, results by the number of processes."""
     folder = tmp_path_factory.mktemp('processes')
     jobs: dict[Any, Job] = {
         (recipe, case): (2, own_gradients, (recipe, case)) for recipe in (STAR, PAPER) for case in CASES
     }
     jobs |= {count: (count, results, (*found_as_truth, 'pytorch')) for count in (2, 3)}
-    for name in (TOGETHER, SHARDED):
-        jobs[name] = (2, train, (sgd_config, name, str(folder / name)))
-    jobs['resumed'] = (2, train, (sgd_config, SHARDED, str(folder / 'resumed'), str(folder / SHARDED / 'iter_2.pth')))
-    return {'folder': folder, **dict(zip(jobs, in_processes(list(jobs.values()), folder), strict=True))}
+    return dict(zip(jobs, in_processes(list(jobs.values()), folder), strict=True))
 
 
 def _assert_equal(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
@@ -132,24 +103,3 @@ def test_evaluation_is_the_same_in_any_number_of_processes(done: dict, found_as_
     assert images == 7 and 0.05 < expected['coco/segm_mAP'] < 0.95
     for count, images_each in ((2, 4), (3, 3)):
         assert done[count][0] == (expected, images_each)
-
-
-def _weights(done: dict, run: str) -> dict[str, Tensor]:
-    return read_checkpoint(str(done['folder'] / run / 'iter_4.pth'))['state_dict']
-
-
-def test_sharded_training_computes_the_same(done: dict) -> None:
-    """Each process holds about half of the weights; what it saves is whole, and any runner's."""
-    assert list(_weights(done, SHARDED)) == list(_weights(done, TOGETHER))
-    _assert_equal(_weights(done, SHARDED), _weights(done, TOGETHER))
-    whole, _ = done[TOGETHER]
-    assert all(0.4 < held / whole < 0.6 for held in done[SHARDED])
-
-
-def test_sharded_training_resumes(done: dict) -> None:
-    """With the momentum, the schedule and the order of the images: the weights are those of the whole run."""
-    resumed, whole = _weights(done, 'resumed'), _weights(done, SHARDED)
-    assert all(torch.equal(resumed[name], tensor) for name, tensor in whole.items())
-    begun = read_checkpoint(str(done['folder'] / SHARDED / 'iter_2.pth'))['state_dict']
-    # FSDP leaves single numbers, which the scales are, to this package.
-    assert any(not torch.equal(begun[name], whole[name]) for name in whole if name.endswith('.scale'))

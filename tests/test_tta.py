@@ -111,11 +111,12 @@ def _answer(model: CenterMask, monkeypatch: pytest.MonkeyPatch, *views: tuple[Te
     """Make the mask branch give these masks' probabilities and IoU for every RoI, view by view."""
     answers = iter(views)
 
-    def forward(x: Any, rois: Tensor, labels: Tensor, metas: Any) -> Masks:
+    def forward(x: Any, boxes: list[Tensor], labels: list[Tensor], metas: Any) -> Masks:
         probability, iou = next(answers)
-        return Masks(probability.logit().expand(len(rois), 28, 28), torch.full((len(rois),), iou))
+        rois = sum(map(len, boxes))
+        return Masks(probability.logit().expand(rois, 28, 28), torch.full((rois,), iou))
 
-    monkeypatch.setattr(model.roi_head, 'mask_forward', forward)
+    monkeypatch.setattr(model.roi_head, 'forward', forward)
 
 
 @pytest.mark.parametrize('probability, covered', [(0.7, True), (0.5, False)])

@@ -290,17 +290,6 @@ def test_variant_given_as_a_number() -> None:
     assert len(VoVNet(39).stages[3].blocks) == 2
 
 
-def test_unknown_names() -> None:
-    with pytest.raises(ValueError, match=r"arch is one of 19, 19-dw, 19-slim, .+, 39, 57, 99, not '38'"):
-        VoVNet('38')
-    with pytest.raises(ValueError, match="not '38'"):
-        VoVNet(38)
-    with pytest.raises(ValueError, match="'none', 'se' or 'ese', not 'cbam'"):
-        VoVNet('19-slim', attention='cbam')
-    with pytest.raises(ValueError, match="attention_blocks is 'every' or 'last', not 'first'"):
-        VoVNet('19-slim', attention_blocks='first')
-
-
 def test_epsilon_0_only_while_norms_are_frozen() -> None:
     with pytest.raises(ValueError, match=r'set norm_cfg\.eps=1e-5$'):
         VoVNet('19-slim', norm_cfg=dict(type='BN', eps=0), norm_eval=False)

@@ -17,7 +17,7 @@ from centermask.report import build_report
 from centermask.utils.errors import RunError
 
 TOOLS = Path(__file__).resolve().parent
-CONFIG = TOOLS.parent / 'configs' / 'centermask-lite-star_v2-19-slim_shapes.py'
+CONFIG = TOOLS.parent / 'configs/demo/centermask-lite-star_v2-19-slim_shapes.py'
 DATA = Path('data/shapes')
 SPLITS = {'train': (2000, 0), 'val': (250, 1)}  # number of images and seed
 LEAST_AP = 0.50

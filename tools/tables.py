@@ -111,7 +111,7 @@ def _measure(what: str, names: Sequence[str]) -> None:
     start = time.monotonic()
     for done, name in enumerate(names, 1):
         print(f'{done}/{len(names)} {name}: ', end='', flush=True)
-        config = load_config(CONFIGS / f'{name}.py')
+        config = load_config(next(CONFIGS.rglob(f'{name}.py')))
         if what == 'counts':
             parameters, flops = count_parameters(build(config)), count_flops(config)
             figures = dict(Parameters=str(parameters), FLOPs=str(flops))

@@ -5,8 +5,7 @@ Importing the package registers its parts in MMDetection's registries.
 
 from . import checkpoints, datasets, engine
 from .baselines.mobilenetv2 import MobileNetV2Features
-from .baselines.retinamask import RetinaMaskBoxHead
-from .baselines.self_adjusting_smooth_l1_loss import SelfAdjustingSmoothL1Loss
+from .baselines.retinamask import RetinaMaskBoxHead, SelfAdjustingSmoothL1Loss
 from .boxes import LegacyBboxOverlaps2D
 from .detector import CenterMask
 from .fcos_head import CenterMaskFCOSHead

@@ -1,8 +1,7 @@
-"""CenterMask (paper, Fig. 2): an FCOS detector with a mask branch on the boxes that it finds."""
+"""CenterMask (paper, Fig. 2): an FCOS detector with a mask branch on its boxes."""
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
@@ -14,31 +13,27 @@ from mmengine.config import ConfigDict
 from mmengine.structures import InstanceData
 from torch import Tensor
 
-from .arguments import dicts, flags, given, refuse, whole_numbers
+from .boxes import clip_to_image
 from .fast.fused_inference import FusedInference
-from .fitting_parts import check_parts
-from .roi_head import clip_to_image
 
 
 @MODELS.register_module()
 class CenterMask(FusedInference, SingleStageDetector):
-    """image → backbone → neck → box head → RoI head → result.
+    """Instance segmentation by a backbone, a pyramid, a box head and a RoI head (Fig. 2).
 
     Args:
         backbone, neck, bbox_head, roi_head: configs of the parts. ``roi_head=None`` leaves FCOS alone (Table 1), which
             finds boxes without masks.
-        num_classes: classes of objects, given to every head.
-        channels_last: whether training's convs run on features whose channels lie next to each other in memory: the
-            same numbers, faster on CPUs.
+        num_classes: number of classes, passed to every head.
+        channels_last: whether to train in channels-last memory: the same numbers, faster on CPUs.
         fuse_conv_bn, half_precision: see :class:`FusedInference`.
-        train_cfg: ``max_per_img``, the detections an image that training takes as RoIs, and what the RoI head reads.
+        train_cfg: ``max_per_img``, the most detections an image that become RoIs in training, and the RoI head's.
         test_cfg: ``score_thr``, ``nms_pre``, ``nms``, ``max_per_img`` (box head) and ``mask_thr_binary`` (RoI head).
-        data_preprocessor, init_cfg: as every detector of MMDetection takes them.
+        data_preprocessor, init_cfg: as in every detector of MMDetection.
 
     Raises:
-        ValueError: for a ``channels_last``, ``fuse_conv_bn`` or ``half_precision`` that is neither True nor False, for
-            parts that don't fit each other, and for ``channels_last`` with deformable convs, which MMCV computes
-            wrongly in that memory order.
+        ValueError: for an extractor whose strides aren't the box head's first ones, and for ``channels_last`` with
+            deformable convs, which MMCV computes wrongly in that memory format.
     """
 
     def __init__(
@@ -54,21 +49,8 @@ class CenterMask(FusedInference, SingleStageDetector):
         train_cfg: dict | None = None,
         test_cfg: dict | None = None,
         data_preprocessor: dict | None = None,
-        init_cfg: dict | None = None,
+        init_cfg: dict | list[dict] | None = None,
     ) -> None:
-        name = type(self).__name__
-        flags(name, dict(channels_last=channels_last, fuse_conv_bn=fuse_conv_bn, half_precision=half_precision))
-        whole_numbers(name, dict(num_classes=num_classes))
-        dicts(name, dict(train_cfg=train_cfg, test_cfg=test_cfg))
-        whole_numbers(name, given(train_cfg, 'max_per_img', within='train_cfg'))
-        if isinstance(data_preprocessor, dict):
-            whole_numbers(name, given(data_preprocessor, 'pad_size_divisor', within='data_preprocessor'))
-            for key, least, what in (('mean', -math.inf, 'three numbers'), ('std', 0, 'three numbers above 0')):
-                values = data_preprocessor.get(key)
-                if values is not None and not (
-                    len(values) == 3 and all(isinstance(value, int | float) and value > least for value in values)
-                ):
-                    refuse(name, f'data_preprocessor.{key}', f'are {what}', values)
         super().__init__(
             backbone,
             neck,
@@ -88,49 +70,63 @@ class CenterMask(FusedInference, SingleStageDetector):
                 if roi_head.get(name) is not None
             }
             self.roi_head = MODELS.build(dict(roi_head, train_cfg=train_cfg, test_cfg=test_cfg, **heads))
-        check_parts(self.backbone, self.neck, self.bbox_head, self.roi_head, train_cfg)
+            pooled = self.roi_head.mask_roi_extractor.featmap_strides
+            strides = [stride for stride, _ in self.bbox_head.prior_generator.strides]
+            if pooled != strides[: len(pooled)]:
+                raise ValueError(f'featmap_strides {pooled} must be the first strides of the box head, {strides}')
         if channels_last:
             if any(isinstance(module, ModulatedDeformConv2d) for module in self.modules()):
                 raise ValueError("deformable convs don't run in channels-last memory: leave channels_last=False")
             self.to(memory_format=torch.channels_last)
 
     def loss(self, batch_inputs: Tensor, batch_data_samples: SampleList) -> dict[str, Tensor]:
-        """Return the five losses of images (N, 3, H, W) with ground truth; of FCOS alone its three."""
+        """Return the losses of images (N, 3, H, W) with ground truth, the terms of Eq. 8 and the mask scoring loss.
+
+        MMEngine adds them up. FCOS alone has the first three.
+        """
+        x = self.extract_feat(batch_inputs)  # P3 to P7
         if self.roi_head is None:
-            return super().loss(batch_inputs, batch_data_samples)
-        x = self.extract_feat(batch_inputs)
+            return self.bbox_head.loss(x, batch_data_samples)
         proposal_cfg = ConfigDict(self.test_cfg, max_per_img=self.train_cfg['max_per_img'])
-        losses, detections = self.bbox_head.loss_and_predict(x, batch_data_samples, proposal_cfg)
-        losses.update(self.roi_head.loss(x, detections, batch_data_samples))
-        return losses
+        box_losses, detections = self.bbox_head.loss_and_predict(x, batch_data_samples, proposal_cfg)
+        mask_losses = self.roi_head.loss(x, detections, batch_data_samples)
+        return {**box_losses, **mask_losses}  # Eq. 8: L_cls, L_box, L_center, L_mask
 
     def predict(self, batch_inputs: Tensor, batch_data_samples: SampleList, rescale: bool = True) -> SampleList:
-        """Return the samples with ``pred_instances``: bboxes, scores, labels, masks and mask_scores."""
-        x = self.extract_feat(batch_inputs)
+        """Return the samples with ``pred_instances``: bboxes, scores, labels, masks and mask_scores.
+
+        Args:
+            batch_inputs: normalised and padded images, shape (N, 3, H, W).
+            batch_data_samples: their metainfo.
+            rescale: whether to return boxes and masks in pixels of the original images.
+        """
+        x = self.extract_feat(batch_inputs)  # P3 to P7
         if self.roi_head is None:
             detections = self.bbox_head.predict(x, batch_data_samples, rescale=rescale)
             sizes = [sample.metainfo['ori_shape' if rescale else 'img_shape'][:2] for sample in batch_data_samples]
-            results = [self.finish_boxes(*pair) for pair in zip(detections, sizes, strict=True)]
+            results = [self.clip_detections(*pair) for pair in zip(detections, sizes, strict=True)]
         else:
             detections = self.bbox_head.predict(x, batch_data_samples, rescale=False)
             results = self.roi_head.predict(x, detections, batch_data_samples, rescale=rescale)
         return self.add_pred_to_datasample(batch_data_samples, results)
 
-    def finish_boxes(self, detected: InstanceData, image_size: tuple[int, int]) -> InstanceData:
-        """Return an image's result of FCOS alone: detections, clipped as :meth:`CenterMaskRoIHead.finish` clips them.
+    def clip_detections(self, detections: InstanceData, image_size: tuple[int, int]) -> InstanceData:
+        """Return the detections of FCOS alone on one image, clipped like those with masks.
 
         Args:
-            detected: ``bboxes`` (N, 4) in pixels of the result, ``scores``, ``labels``.
+            detections: ``bboxes`` (N, 4) in pixels of the result, ``scores``, ``labels``.
             image_size: height and width of the result in pixels.
         """
         # With legacy_boxes the box head has clipped them already.
-        return detected if self.bbox_head.legacy_boxes else clip_to_image(detected, image_size)[0]
+        return detections if self.bbox_head.legacy_boxes else clip_to_image(detections, image_size)[0]
 
     def _forward(self, batch_inputs: Tensor, batch_data_samples: SampleList) -> tuple:
-        """Return class, box and centerness maps, then mask logits and mask IoU of the boxes found in them."""
-        if self.roi_head is None:
-            return super()._forward(batch_inputs, batch_data_samples)
+        """Return class, box and centerness maps, then mask logits and mask IoU of the detections."""
         x = self.extract_feat(batch_inputs)
         maps = self.bbox_head(x)
-        detections = self.bbox_head.predict_by_feat(*maps, batch_img_metas=[s.metainfo for s in batch_data_samples])
-        return (*maps, *self.roi_head(x, detections, batch_data_samples))
+        if self.roi_head is None:
+            return maps
+        metas = [sample.metainfo for sample in batch_data_samples]
+        detections = self.bbox_head.predict_by_feat(*maps, batch_img_metas=metas)
+        boxes, labels = [image.bboxes for image in detections], [image.labels for image in detections]
+        return (*maps, *self.roi_head(x, boxes, labels, metas))

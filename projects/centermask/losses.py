@@ -1,10 +1,12 @@
-"""The box loss of FCOS as both releases compute it: GIoU with a smoothed IoU."""
+"""Losses as both releases compute them: smoothed GIoU, and averages over the objects of several processes."""
 
 from __future__ import annotations
 
 import torch
 from mmdet.models.losses.utils import weight_reduce_loss
 from mmdet.registry import MODELS
+from mmdet.utils import reduce_mean
+from mmengine.dist import get_world_size
 from torch import Tensor, nn
 
 
@@ -12,7 +14,7 @@ from torch import Tensor, nn
 class SmoothedGIoULoss(nn.Module):
     """1 − GIoU, whose IoU is (intersection + 1) / (union + 1).
 
-    The 1 is in the unit of the boxes: hardly felt in pixels (paper recipe), a good part of small areas where boxes are
+    The 1 is in the unit of the boxes: negligible in pixels (paper recipe), a good part of small areas where boxes are
     in strides (star recipe).
 
     Args:
@@ -41,3 +43,29 @@ class SmoothedGIoULoss(nn.Module):
         union = pred_area + target_area - intersection
         giou = (intersection + 1) / (union + 1) - (enclosing - union) / enclosing
         return self.loss_weight * weight_reduce_loss(1 - giou, weight, avg_factor=avg_factor)
+
+
+def clamp_avg_factor(mean_count: Tensor) -> Tensor:
+    """Return an ``avg_factor`` of at least one object of all processes together.
+
+    The second release divides by at least one object *a process*. With fewer objects than processes in a batch, its
+    gradients depend on the number of processes.
+
+    Args:
+        mean_count: objects a process, averaged over the processes, a scalar.
+    """
+    return mean_count.clamp(min=1 / get_world_size())
+
+
+def weight_of_local_mean(local_count: int, like: Tensor) -> Tensor:
+    """Return the factor, a scalar, that turns this process's mean loss into its part of the mean over all processes.
+
+    Every process has to call it, also one without items. The factors average to 1, so DDP's mean of the processes'
+    gradients equals the gradient of one process with all images.
+
+    Args:
+        local_count: items of this process.
+        like: a tensor on the device of this process.
+    """
+    count = like.new_tensor(local_count, dtype=torch.float32)  # half precision can't count to 257
+    return count / clamp_avg_factor(reduce_mean(count))

@@ -1,8 +1,8 @@
-"""From 28×28 masks in their boxes to masks of the image, in the two ways of the releases.
+"""Pasting of 28×28 masks from their boxes into the image, by the rules of both releases.
 
-Both sample a mask bilinearly on a grid along the axes, so what an image's pixels get is a product of three matrices:
-weights of the cells for each row, the cells, weights of the cells for each column. It is computed for the pixels of the
-box alone, in stripes: the memory needed doesn't grow with image or box.
+Both rules sample a mask bilinearly on a grid along the axes. The result is a product of three matrices: the weights of
+the cells for each row, the cells, the weights of the cells for each column. It is computed for the pixels of the box
+only, in stripes, so the memory needed doesn't grow with image or box.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ import pycocotools.mask as coco_mask
 from .structures.rle_masks import RLEMasks
 
 STRIPE = 1 << 20  # pixels computed at once
-SERIAL = 1 << 18  # multiplications of a product for which OpenBLAS, NumPy's, starts no threads
+SERIAL = 1 << 18  # most multiplications of a product for which OpenBLAS (NumPy's) starts no threads
 Grid = tuple[int, np.ndarray]
-"""The first pixel along an axis, and where it and the next ones lie in the mask, in cells, the first cell at 0."""
+"""First pixel along an axis, and the positions (P,) of it and the next ones in the mask, in cells."""
 
 
 def _sampled(low: np.float32, high: np.float32, pixels: int, cells: int) -> Grid:
-    """Centres of pixels in the exact box (star recipe)."""
+    """Return the grid of pixel centres in the exact box (star recipe)."""
     first, last = max(math.floor(low) - 1, 0), min(math.ceil(high) + 1, pixels)
     centres = np.arange(first, last, dtype=np.float32) + np.float32(0.5)
     return first, (centres - low) / (high - low) * cells - np.float32(0.5)
 
 
 def _resized(low: np.float32, high: np.float32, pixels: int, cells: int) -> Grid:
-    """Mask and a margin of one cell resized to whole pixels (paper recipe)."""
+    """Return the grid of the mask with a margin of one cell, resized to whole pixels (paper recipe)."""
     centre, half = (low + high) / 2, (high - low) / 2 * (cells + 2) / cells
     start, stop = int(centre - half), int(centre + half)
     size = max(stop - start + 1, 1)
@@ -38,23 +38,22 @@ def _resized(low: np.float32, high: np.float32, pixels: int, cells: int) -> Grid
     return first, centres * np.float32((cells + 2) / size) - np.float32(1.5)
 
 
-# Where the pixels are, and whether one that has just the threshold belongs to the object.
+# The grid, and the comparison of a pixel's probability with the threshold.
 PASTINGS: dict[str, tuple[Callable[..., Grid], Callable]] = {
     'sampled': (_sampled, np.greater_equal),
     'resized': (_resized, np.greater),
 }
 
 
-def _weights(places: np.ndarray, cells: int) -> np.ndarray:
-    """Return the weight of each cell for each place (P,), shape (P, cells): bilinear along an axis, 0 outside."""
-    return np.maximum(1 - np.abs(places[:, None] - np.arange(cells, dtype=np.float32)), 0)
+def _weights(positions: np.ndarray, cells: int) -> np.ndarray:
+    """Return the linear weight of each cell at each position (P,), shape (P, cells); 0 outside the mask."""
+    return np.maximum(1 - np.abs(positions[:, None] - np.arange(cells, dtype=np.float32)), 0)
 
 
 def _product(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Return the product of two float32 matrices, computed in this thread.
 
-    OpenBLAS's others would go on waiting for work in a loop for tens of milliseconds, in which the next image's first
-    convs take twice as long.
+    OpenBLAS's worker threads spin for tens of milliseconds after a product and slow down the next image's first convs.
     """
     product = np.empty((len(a), b.shape[1]), np.float32)
     step = max(SERIAL // b.size, 1)
@@ -66,9 +65,9 @@ def _product(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 def _stripes(
     probability: np.ndarray, box: np.ndarray, image_size: tuple[int, int], threshold: float, pasting: str
 ) -> Iterator[tuple[int, int, np.ndarray]]:
-    """Yield the mask in the image from left to right: left and top pixel of a stripe, and its columns (w, h) of bool.
+    """Yield the stripes of a mask from left to right: left and top pixel, and the columns as bool, shape (w, h).
 
-    Nothing outside the stripes belongs to the object.
+    Pixels outside the stripes are background.
     """
     (height, width), cells = image_size, len(probability)
     grid, belongs = PASTINGS[pasting]
@@ -89,9 +88,9 @@ def paste(
         probabilities: masks in their boxes, float32, shape (N, 28, 28).
         boxes: x1, y1, x2, y2 in pixels, float32, shape (N, 4).
         image_size: height and width in pixels.
-        threshold: a pixel belongs to the object above this probability, ``'sampled'`` also at it.
-        pasting: ``'sampled'`` samples at the centres of the image's pixels (star recipe), ``'resized'`` resizes mask and
-            a margin of one cell to whole pixels (paper recipe).
+        threshold: least probability of the object's pixels; with ``'resized'`` they exceed it.
+        pasting: ``'sampled'`` samples at the centres of the image's pixels (star recipe); ``'resized'`` resizes the
+            mask with a margin of one cell to whole pixels (paper recipe).
     """
     masks = np.zeros((len(boxes), *image_size), bool)
     for mask, probability, box in zip(masks, probabilities, boxes, strict=True):
@@ -104,7 +103,7 @@ def paste(
 def encode(
     probabilities: np.ndarray, boxes: np.ndarray, image_size: tuple[int, int], threshold: float, pasting: str
 ) -> RLEMasks:
-    """Return what :func:`paste` returns in COCO's run-length encoding, without a mask of the image in between."""
+    """Return the masks of :func:`paste` in COCO's run-length encoding, without building masks of the image."""
     rles = []
     for probability, box in zip(probabilities, boxes, strict=True):
         stripes = _stripes(probability, box, image_size, threshold, pasting)
@@ -114,7 +113,7 @@ def encode(
 
 
 def _changes(columns: np.ndarray, left: int, top: int, height: int) -> np.ndarray:
-    """Return where the columns' runs of object begin and end, in turn, in pixels down the columns of the image."""
+    """Return the indices, column by column in the image, at which runs of the object begin and end in turn."""
     framed = np.zeros((columns.shape[0], columns.shape[1] + 2), bool)
     framed[:, 1:-1] = columns
     column, row = np.divmod(np.flatnonzero(framed.ravel()[1:] != framed.ravel()[:-1]), framed.shape[1])
@@ -122,9 +121,9 @@ def _changes(columns: np.ndarray, left: int, top: int, height: int) -> np.ndarra
 
 
 def _rle(changes: np.ndarray, image_size: tuple[int, int]) -> dict:
-    goes_on = np.zeros(len(changes), bool)  # at the bottom of a column, on top of the next
-    goes_on[1:-1:2] = goes_on[2::2] = changes[1:-1:2] == changes[2::2]
-    ends = np.concatenate([changes[~goes_on], [image_size[0] * image_size[1]]])
+    continued = np.zeros(len(changes), bool)  # runs that end at the bottom of a column and begin at the next one's top
+    continued[1:-1:2] = continued[2::2] = changes[1:-1:2] == changes[2::2]
+    ends = np.concatenate([changes[~continued], [image_size[0] * image_size[1]]])
     lengths = np.diff(ends, prepend=0)
     return coco_mask.frPyObjects(
         {'size': list(image_size), 'counts': lengths if lengths[-1] else lengths[:-1]}, *image_size

@@ -1,4 +1,4 @@
-"""What the mask branch learns: each object's polygons seen through an RoI, and how much of the object the RoI holds.
+"""Targets of the mask branch (paper, section 2.6): objects rasterised in their RoIs, and the IoU of predicted masks.
 
 Objects are lists of flat polygons (x0, y0, x1, y1, …) in pixels of the resized image. Everything is NumPy: polygons
 stay on the host, and pycocotools rasterises them without a Python loop over pixels.
@@ -49,9 +49,13 @@ def _raster_area(polygon: np.ndarray, corner: np.ndarray, height: float, width: 
 
 
 def area_ratio_of_polygons(polygons: Polygons, roi: np.ndarray) -> float:
-    """Return the share of an object inside an RoI: its pixels on the RoI's canvas over the exact area of its polygons.
+    """Return the part of an object inside an RoI, in [0, 1]: its pixels in the RoI over the exact area of its polygons.
 
-    At most 1, which rasterising can exceed. The rule of the second release (star).
+    The rule of the second release (star).
+
+    Args:
+        polygons: the object.
+        roi: x1, y1, x2, y2 in pixels, shape (4,).
     """
     full = sum(_polygon_area(polygon) for polygon in polygons)
     width, height = roi[2:] - roi[:2]
@@ -60,15 +64,17 @@ def area_ratio_of_polygons(polygons: Polygons, roi: np.ndarray) -> float:
 
 
 def area_ratio_of_first_polygon(polygons: Polygons, roi: np.ndarray, image_size: tuple[int, int]) -> float:
-    """Return the share of an object's first polygon inside an RoI, both areas counted in pixels.
+    """Return the part of an object's first polygon inside an RoI, both areas counted in pixels.
 
-    The rule of the first release (paper); it overlooks all other polygons. The canvas of the whole polygon starts at
-    the RoI's or the polygon's corner, whichever is further out, inside the image.
+    The rule of the first release (paper), which ignores all other polygons. The canvas of the whole polygon covers RoI
+    and polygon inside the image.
 
     Args:
+        polygons: the object.
+        roi: x1, y1, x2, y2 in pixels, shape (4,).
         image_size: height and width of the resized image.
     """
-    # In float32, as the release has it: on sizes rounded down the last bit decides.
+    # In float32, as in the release: sizes are rounded down, so the last bit decides.
     polygon, roi = polygons[0].astype(np.float32), roi.astype(np.float32)
     points = polygon.reshape(-1, 2)
     limit = np.array(image_size[::-1]) - 1
@@ -80,16 +86,16 @@ def area_ratio_of_first_polygon(polygons: Polygons, roi: np.ndarray, image_size:
 
 
 def mask_iou_targets(predicted: np.ndarray, targets: np.ndarray, area_ratios: np.ndarray) -> np.ndarray:
-    """Return the IoU of predicted masks with whole objects, of which only a part lies inside the RoI.
+    """Return the IoU of predicted masks with whole objects, also with their parts outside the RoIs.
 
-    The object's full area is its area inside the RoI divided by the share of it that lies there.
+    An object's full area is its area inside the RoI divided by its area ratio.
 
     Args:
         predicted, targets: masks of 0 and 1 in the RoIs' frames, shape (R, 28, 28).
-        area_ratios: part of each object inside its RoI, [0, 1], shape (R,).
+        area_ratios: part of each object inside its RoI, in [0, 1], shape (R,).
 
     Returns:
-        Shape (R,), 0 where nothing of an object lies inside its RoI.
+        IoU, shape (R,), float32; 0 for an object completely outside its RoI.
     """
     intersection = (predicted * targets).sum((1, 2))
     full = targets.sum((1, 2)) / np.where(area_ratios > 0, area_ratios, np.inf)

@@ -1,9 +1,9 @@
-"""The mask branch of CenterMask (paper, Fig. 2, right): RoI features, SAG-Mask head and mask scoring."""
+"""Mask branch of CenterMask (paper, Fig. 2, right): RoI features, SAG-Mask head and mask scoring."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -16,65 +16,37 @@ from mmdet.structures.bbox import bbox2roi
 from mmengine.structures import InstanceData
 from torch import Tensor
 
-from .arguments import dicts, flags, given, one_of, shares, whole_numbers
-from .mask_pasting import PASTINGS, encode, paste
+from .boxes import clip_boxes, scale_factors
+from .losses import weight_of_local_mean
+from .mask_pasting import encode, paste
 from .mask_targets import rasterise_in_rois
-from .normalizers import weight_among_processes
 
 
 class Masks(NamedTuple):
-    """What the mask branch says of RoIs."""
+    """Output of the mask branch for R RoIs."""
 
-    logits: Tensor  # (R, 28, 28), of each RoI's own class
-    ious: Tensor | None  # (R,), None without a mask scoring head
-
-
-def _image_areas(img_metas: Sequence[dict], like: Tensor) -> Tensor:
-    """Return the area of each resized image without its padding, in pixels, shape (N,)."""
-    return torch.tensor(
-        [meta['img_shape'][0] * meta['img_shape'][1] for meta in img_metas], dtype=torch.float32, device=like.device
-    )
-
-
-def clip(boxes: Tensor, image_size: tuple[int, int]) -> Tensor:
-    """Clip boxes (N, 4) to an image of this height and width."""
-    height, width = image_size
-    return torch.minimum(boxes.clamp(min=0), boxes.new_tensor([width, height, width, height]))
-
-
-def scale_of(boxes: Tensor, meta: dict) -> Tensor:
-    """How many pixels of the resized image a pixel of the original one is, in x, y, x and y as a box has them."""
-    return boxes.new_tensor(meta['scale_factor']).repeat(2)
-
-
-def clip_to_image(detected: InstanceData, image_size: tuple[int, int]) -> tuple[InstanceData, Tensor]:
-    """Clip boxes to an image of this height and width; return those that aren't empty then, and which they are."""
-    detected.bboxes = clip(detected.bboxes, image_size)
-    kept = (detected.bboxes[:, 2:] > detected.bboxes[:, :2]).all(1).nonzero().squeeze(1)
-    return detected[kept], kept
+    logits: Tensor  # (R, 28, 28), of each RoI's class
+    ious: Tensor | None  # (R,), predicted mask IoU; None without a mask scoring head
 
 
 @MODELS.register_module()
 class CenterMaskRoIHead(StandardRoIHead):
-    """Masks for the boxes that the box head found.
+    """Masks for the boxes of the box head.
 
-    In training, detections and ground-truth boxes that overlap an object by at least half are the RoIs.
+    In training, the RoIs are detections and ground-truth boxes that overlap an object by at least half.
 
     Args:
         mask_roi_extractor: config of a :class:`ScaleAdaptiveRoIExtractor`.
         mask_head: config of a :class:`SAGMaskHead`.
         mask_iou_head: config of a :class:`MaskScoringHead`; None ranks masks by the detection score (Table 1).
-        pasting: ``'sampled'`` (star recipe: boxes are clipped to the image after the mask branch, empty ones dropped, and
-            masks sampled at the exact box) or ``'resized'`` (paper recipe: boxes come clipped, masks are resized to
-            whole pixels).
-        sync_avg_factor: whether losses are means over the RoIs of all processes, so that any number of processes
-            learns the same from the same images, or over each one's own (both releases).
+        pasting: ``'sampled'`` (star recipe): boxes are clipped to the image after the mask branch, empty ones dropped,
+            and masks sampled in the exact boxes. ``'resized'`` (paper recipe): boxes come clipped, and masks are
+            resized to whole pixels.
+        sync_avg_factor: whether losses are means over the RoIs of all processes, independent of their number, or over
+            each process's own (both releases).
         train_cfg: with ``assigner``, ``sampler`` and ``mask_size``.
         test_cfg: with ``mask_thr_binary`` and ``mask_format``: ``'tensor'`` (default), bool masks (N, H, W), or
             ``'rle'``, an :class:`RLEMasks`.
-
-    Raises:
-        ValueError: for a ``pasting``, ``sync_avg_factor`` or ``mask_format`` of none of these values.
     """
 
     def __init__(
@@ -82,19 +54,12 @@ class CenterMaskRoIHead(StandardRoIHead):
         mask_roi_extractor: dict,
         mask_head: dict,
         mask_iou_head: dict | None = None,
-        pasting: str = 'sampled',
+        pasting: Literal['sampled', 'resized'] = 'sampled',
         sync_avg_factor: bool = True,
         train_cfg: dict | None = None,
         test_cfg: dict | None = None,
-        init_cfg: dict | None = None,
+        init_cfg: dict | list[dict] | None = None,
     ) -> None:
-        name = type(self).__name__
-        one_of(name, 'pasting', pasting, tuple(PASTINGS))
-        flags(name, dict(sync_avg_factor=sync_avg_factor))
-        dicts(name, dict(train_cfg=train_cfg, test_cfg=test_cfg))
-        whole_numbers(name, given(train_cfg, 'mask_size', within='train_cfg'))
-        shares(name, given(test_cfg, 'mask_thr_binary', within='test_cfg'))
-        one_of(name, 'test_cfg.mask_format', (test_cfg or {}).get('mask_format', 'tensor'), ('tensor', 'rle'))
         super().__init__(
             mask_roi_extractor=mask_roi_extractor,
             mask_head=mask_head,
@@ -106,61 +71,78 @@ class CenterMaskRoIHead(StandardRoIHead):
         self.sync_avg_factor = sync_avg_factor
         self.mask_iou_head = MODELS.build(mask_iou_head) if mask_iou_head is not None else None
 
-    def _features(self, x: Sequence[Tensor], rois: Tensor, img_metas: Sequence[dict]) -> Tensor:
-        return self.mask_roi_extractor(x[: self.mask_roi_extractor.num_inputs], rois, _image_areas(img_metas, rois))
+    def forward(
+        self, x: Sequence[Tensor], boxes: list[Tensor], labels: list[Tensor], img_metas: Sequence[dict]
+    ) -> Masks:
+        """Return the masks of R boxes and their predicted IoU.
 
-    def mask_forward(self, x: Sequence[Tensor], rois: Tensor, labels: Tensor, img_metas: Sequence[dict]) -> Masks:
-        """Return masks and their predicted IoU for RoIs (R, 5) of classes ``labels`` (R,)."""
-        return self.forward_heads(self._features(x, rois, img_metas), labels)
+        Args:
+            x: levels of the pyramid, from P3 on.
+            boxes: of each image, in pixels of the resized image, shape (n, 4).
+            labels: classes of the boxes of each image, shape (n,).
+            img_metas: ``img_shape`` of each image: its size without padding.
+        """
+        rois = bbox2roi(boxes)  # (R, 5)
+        image_areas = rois.new_tensor(
+            [meta['img_shape'][0] * meta['img_shape'][1] for meta in img_metas], dtype=torch.float32
+        )
+        features = self.mask_roi_extractor(x[: self.mask_roi_extractor.num_inputs], rois, image_areas)
+        return self.heads(features, torch.cat(labels))
 
-    def forward_heads(self, features: Tensor, labels: Tensor) -> Masks:
-        """Return masks and their predicted IoU from RoI features (R, C, 14, 14) of classes ``labels`` (R,)."""
+    def heads(self, features: Tensor, labels: Tensor) -> Masks:
+        """Return the masks of RoI features (R, C, 14, 14) of classes ``labels`` (R,), and their predicted IoU."""
         logits = self.mask_head(features, labels)
         return Masks(logits, None if self.mask_iou_head is None else self.mask_iou_head(features, logits, labels))
-
-    def forward(self, x: Sequence[Tensor], detections: list[InstanceData], data_samples: SampleList) -> Masks:
-        """Return masks and their predicted IoU for the detections of all images, in their order."""
-        rois = bbox2roi([detected.bboxes for detected in detections])
-        labels = torch.cat([detected.labels for detected in detections])
-        return self.mask_forward(x, rois, labels, [sample.metainfo for sample in data_samples])
 
     def loss(self, x: Sequence[Tensor], detections: list[InstanceData], data_samples: SampleList) -> dict[str, Tensor]:
         """Return ``loss_mask`` and ``loss_mask_iou``, scalars.
 
-        Without an object or a positive RoI both are 0, yet touch every parameter: processes that train together must
-        agree on which gradients they exchange.
+        Without an object or a positive RoI both are 0, but still reach every parameter, as DDP expects.
+
+        Args:
+            x: levels of the pyramid, from P3 on.
+            detections: boxes in pixels of the resized images.
+            data_samples: the images' metainfo and ground truth.
         """
         batch_gt_instances, _, img_metas = unpack_gt_instances(data_samples)
-        sampled = [self.sample(found, truth) for found, truth in zip(detections, batch_gt_instances, strict=True)]
-        labels = torch.cat([result.pos_gt_labels for result in sampled])
-        masks = self.mask_forward(x, bbox2roi([result.pos_priors for result in sampled]), labels, img_metas)
+        sampled = [self.sample(*pair) for pair in zip(detections, batch_gt_instances, strict=True)]
+        masks = self(x, [rois.pos_priors for rois in sampled], [rois.pos_gt_labels for rois in sampled], img_metas)
+        mask_targets, area_ratios = self._targets(sampled, batch_gt_instances, img_metas)
+        mask_targets = mask_targets.to(masks.logits.device)
 
-        targets, area_ratios = [], []
-        for result, truth, meta in zip(sampled, batch_gt_instances, img_metas, strict=True):
-            rois = result.pos_priors.detach().cpu().double().numpy()
-            objects = [truth.masks.masks[i] for i in result.pos_assigned_gt_inds.tolist()]
-            targets.append(rasterise_in_rois(objects, rois, self.train_cfg['mask_size']))
-            if self.mask_iou_head is not None:
-                area_ratios.append(self.mask_iou_head.area_ratios(objects, rois, meta['img_shape'][:2]))
-        mask_targets = torch.from_numpy(np.concatenate(targets)).to(masks.logits.device)  # (R, 28, 28)
-
-        weight = weight_among_processes(len(labels), masks.logits) if self.sync_avg_factor else 1
-        if len(labels):
-            # FCNMaskHead's loss picks a class's channel, of which one is left here, and has a dimension too many.
-            loss_mask = self.mask_head.loss_mask(masks.logits[:, None], mask_targets, torch.zeros_like(labels))[0]
+        num_rois = len(mask_targets)
+        weight = weight_of_local_mean(num_rois, masks.logits) if self.sync_avg_factor else 1
+        if num_rois:
+            # FCNMaskHead's loss picks each class's channel. Here one channel is left.
+            first_channel = torch.zeros(num_rois, dtype=torch.long, device=mask_targets.device)
+            loss_mask = self.mask_head.loss_mask(masks.logits[:, None], mask_targets, first_channel)[0]
         else:
             loss_mask = masks.logits.sum() * 0
         losses = dict(loss_mask=loss_mask * weight)
         if self.mask_iou_head is not None:
             losses['loss_mask_iou'] = self.mask_iou_head.loss(
-                masks.ious, masks.logits, mask_targets, np.concatenate(area_ratios), self.sync_avg_factor
+                masks.ious, masks.logits, mask_targets, area_ratios, self.sync_avg_factor
             )
         return losses
 
-    def sample(self, detected: InstanceData, truth: InstanceData) -> SamplingResult:
+    def sample(self, detections: InstanceData, gt_instances: InstanceData) -> SamplingResult:
         """Return the RoIs of one image: detections and ground-truth boxes, positive from an IoU of 0.5 on."""
-        candidates = InstanceData(priors=detected.bboxes)
-        return self.bbox_sampler.sample(self.bbox_assigner.assign(candidates, truth), candidates, truth)
+        candidates = InstanceData(priors=detections.bboxes)
+        assigned = self.bbox_assigner.assign(candidates, gt_instances)
+        return self.bbox_sampler.sample(assigned, candidates, gt_instances)
+
+    def _targets(
+        self, sampled: list[SamplingResult], batch_gt_instances: list[InstanceData], img_metas: list[dict]
+    ) -> tuple[Tensor, np.ndarray]:
+        """Return masks of 0 and 1 (R, 28, 28) and area ratios (R,) of the positive RoIs of all images."""
+        mask_targets, area_ratios = [], []
+        for result, gt_instances, meta in zip(sampled, batch_gt_instances, img_metas, strict=True):
+            rois = result.pos_priors.detach().cpu().double().numpy()
+            objects = [gt_instances.masks.masks[i] for i in result.pos_assigned_gt_inds.tolist()]
+            mask_targets.append(rasterise_in_rois(objects, rois, self.train_cfg['mask_size']))
+            if self.mask_iou_head is not None:
+                area_ratios.append(self.mask_iou_head.area_ratios(objects, rois, meta['img_shape'][:2]))
+        return torch.from_numpy(np.concatenate(mask_targets)), np.concatenate(area_ratios or [np.zeros(0)])
 
     def predict(
         self, x: Sequence[Tensor], detections: list[InstanceData], data_samples: SampleList, rescale: bool = False
@@ -168,47 +150,48 @@ class CenterMaskRoIHead(StandardRoIHead):
         """Return each image's detections with ``masks`` and, with a mask scoring head, ``mask_scores`` (N,).
 
         Args:
-            x: levels of the pyramid.
+            x: levels of the pyramid, from P3 on.
             detections: boxes in pixels of the resized images.
             data_samples: the images' metainfo.
-            rescale: whether boxes and masks are in pixels of the original images, else of the resized ones.
+            rescale: whether to return boxes and masks in pixels of the original images.
         """
-        masks = self.forward(x, detections, data_samples)
-        counts = [len(detected) for detected in detections]
+        img_metas = [sample.metainfo for sample in data_samples]
+        masks = self(x, [image.bboxes for image in detections], [image.labels for image in detections], img_metas)
+        counts = [len(image) for image in detections]
         probabilities = masks.logits.sigmoid().split(counts)
         ious = masks.ious.split(counts) if masks.ious is not None else [None] * len(counts)
         results = []
-        for detected, probability, iou, sample in zip(detections, probabilities, ious, data_samples, strict=True):
-            meta = sample.metainfo
+        for detected, probability, iou, meta in zip(detections, probabilities, ious, img_metas, strict=True):
             if rescale:
-                detected.bboxes = detected.bboxes / scale_of(detected.bboxes, meta)
-            results.append(self.finish(detected, probability, iou, meta['ori_shape' if rescale else 'img_shape'][:2]))
+                detected.bboxes = detected.bboxes / scale_factors(detected.bboxes, meta)
+            image_size = meta['ori_shape' if rescale else 'img_shape'][:2]
+            results.append(self.postprocess(detected, probability, iou, image_size))
         return results
 
-    def finish(
-        self, detected: InstanceData, probabilities: Tensor, ious: Tensor | None, image_size: tuple[int, int]
+    def postprocess(
+        self, detections: InstanceData, probabilities: Tensor, ious: Tensor | None, image_size: tuple[int, int]
     ) -> InstanceData:
-        """Give detections of one image their masks and mask scores.
+        """Return the detections of one image with ``masks`` and ``mask_scores``.
 
         Args:
-            detected: ``bboxes`` (N, 4) in pixels of the result, ``scores``, ``labels``.
+            detections: ``bboxes`` (N, 4) in pixels of the result, ``scores``, ``labels``.
             probabilities: masks in their boxes, shape (N, 28, 28).
             ious: predicted mask IoU, shape (N,), or None.
             image_size: height and width of the result in pixels.
         """
         if ious is not None:
-            detected.mask_scores = detected.scores * ious
+            detections.mask_scores = detections.scores * ious
         if self.pasting == 'sampled':
-            detected.bboxes = clip(detected.bboxes, image_size)
-        # All that pasting needs, and which boxes are empty, in one transfer to the host.
-        needed = torch.cat([detected.bboxes, probabilities.flatten(1)], dim=1).detach().cpu().numpy()
+            detections.bboxes = clip_boxes(detections.bboxes, image_size)
+        # One transfer to the host: boxes and masks, from which empty boxes are found there.
+        packed = torch.cat([detections.bboxes, probabilities.flatten(1)], dim=1).detach().cpu().numpy()
         if self.pasting == 'sampled':
-            kept = np.flatnonzero((needed[:, 2:4] > needed[:, :2]).all(1))
-            needed, detected = needed[kept], detected[torch.from_numpy(kept).to(detected.bboxes.device)]
-        boxes, cells = needed[:, :4], needed[:, 4:].reshape(-1, *probabilities.shape[1:])
-        how = (image_size, self.test_cfg['mask_thr_binary'], self.pasting)
+            kept = np.flatnonzero((packed[:, 2:4] > packed[:, :2]).all(1))
+            packed, detections = packed[kept], detections[torch.from_numpy(kept).to(detections.bboxes.device)]
+        boxes, cells = packed[:, :4], packed[:, 4:].reshape(-1, *probabilities.shape[1:])
+        arguments = cells, boxes, image_size, self.test_cfg['mask_thr_binary'], self.pasting
         if self.test_cfg.get('mask_format') == 'rle':
-            detected.masks = encode(cells, boxes, *how)
+            detections.masks = encode(*arguments)
         else:
-            detected.masks = torch.from_numpy(paste(cells, boxes, *how)).to(detected.bboxes.device)
-        return detected
+            detections.masks = torch.from_numpy(paste(*arguments)).to(detections.bboxes.device)
+        return detections

@@ -1,32 +1,30 @@
-"""The adaptive RoI assignment function (paper, section 2.3): which pyramid level an RoI is pooled from."""
+"""Adaptive RoI assignment (paper, section 2.3): the pyramid level that an RoI is pooled from."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import pairwise
+from typing import Literal
 
 import torch
-from mmcv import ops
 from mmdet.models.roi_heads.roi_extractors import BaseRoIExtractor
 from mmdet.registry import MODELS
 from torch import Tensor
 
-from .arguments import flags, given, initialisation, is_whole, one_of, refuse, whole_numbers
-
 
 @MODELS.register_module()
 class ScaleAdaptiveRoIExtractor(BaseRoIExtractor):
-    """RoIAlign from the level that Eq. 2 assigns: k = ceil(k_max − log2(A_input / A_RoI)), kept in [k_min, k_max].
+    """RoIAlign from the level k that an RoI's size assigns, clamped to [k_min, k_max].
 
     Args:
         roi_layer: MMCV's config of the RoI operator.
         out_channels: channels of the features.
-        featmap_strides: strides of the levels, consecutive powers of two; (8, 16, 32) is P3 to P5.
-        assignment: ``'scale_adaptive'`` (Eq. 2) or ``'fpn'`` (Eq. 1: k = floor(4 + log2(sqrt(w h) / 224))).
-        legacy_boxes: whether an RoI's area is (w + 1)(h + 1), as in the paper recipe, instead of w h.
+        featmap_strides: strides of the levels, consecutive powers of two; (8, 16, 32) is P3 to P5
+            (other ranges in Table 2).
+        assignment: ``'scale_adaptive'`` (Eq. 2) or ``'fpn'`` (Eq. 1); compared in Table 1.
+        legacy_boxes: whether an RoI's area is (w + 1)(h + 1) (paper recipe) or w h.
 
     Raises:
-        ValueError: for an argument of none of these values.
+        ValueError: for other ``featmap_strides``.
     """
 
     def __init__(
@@ -34,30 +32,18 @@ class ScaleAdaptiveRoIExtractor(BaseRoIExtractor):
         roi_layer: dict,
         out_channels: int,
         featmap_strides: Sequence[int],
-        assignment: str = 'scale_adaptive',
+        assignment: Literal['scale_adaptive', 'fpn'] = 'scale_adaptive',
         legacy_boxes: bool = False,
-        init_cfg: dict | None = None,
+        init_cfg: dict | list[dict] | None = None,
     ) -> None:
-        name = type(self).__name__
-        one_of(name, 'assignment', assignment, ('scale_adaptive', 'fpn'))
-        flags(name, dict(legacy_boxes=legacy_boxes))
-        whole_numbers(name, dict(out_channels=out_channels))
-        strides = list(featmap_strides) if isinstance(featmap_strides, Sequence) else []
-        powers = all(is_whole(stride) and stride > 0 and stride & (stride - 1) == 0 for stride in strides)
-        if not strides or not powers or any(2 * a != b for a, b in pairwise(strides)):
-            refuse(name, 'featmap_strides', 'are powers of 2, each twice the one before', featmap_strides)
-        if not isinstance(roi_layer, dict) or not {'type', 'output_size'} <= {*roi_layer}:
-            refuse(name, 'roi_layer', 'is a dict with a type and an output_size', roi_layer)
-        if not hasattr(ops, str(roi_layer['type'])):
-            refuse(name, 'roi_layer.type', 'is a layer of mmcv.ops', roi_layer['type'])
-        whole_numbers(name, given(roi_layer, 'output_size', within='roi_layer'))
-        whole_numbers(name, given(roi_layer, 'sampling_ratio', within='roi_layer'), 0)
-        initialisation(name, init_cfg)
+        strides = list(featmap_strides)
         super().__init__(roi_layer, out_channels, strides, init_cfg)
         self.assignment = assignment
         self.legacy_boxes = legacy_boxes
-        self.k_min = featmap_strides[0].bit_length() - 1  # stride 8 = 2³ is P3
-        self.k_max = featmap_strides[-1].bit_length() - 1
+        self.k_min = strides[0].bit_length() - 1  # stride 8 = 2³ is P3
+        self.k_max = strides[-1].bit_length() - 1
+        if strides != [2**k for k in range(self.k_min, self.k_max + 1)]:
+            raise ValueError(f'featmap_strides must be consecutive powers of two, such as (8, 16, 32), not {strides}')
 
     def map_roi_levels(self, rois: Tensor, image_areas: Tensor) -> Tensor:
         """Return the index into ``featmap_strides`` of each RoI's level, shape (R,).
@@ -69,17 +55,17 @@ class ScaleAdaptiveRoIExtractor(BaseRoIExtractor):
         sizes = (rois[:, 3:] - rois[:, 1:3]).float() + int(self.legacy_boxes)
         roi_areas = sizes[:, 0] * sizes[:, 1]
         if self.assignment == 'scale_adaptive':
-            levels = torch.ceil(self.k_max - torch.log2(image_areas[rois[:, 0].long()] / roi_areas))
+            k = torch.ceil(self.k_max - torch.log2(image_areas[rois[:, 0].long()] / roi_areas))  # Eq. 2
         else:
-            levels = torch.floor(4 + torch.log2(roi_areas.sqrt() / 224))
-        return levels.clamp(self.k_min, self.k_max).long() - self.k_min
+            k = torch.floor(4 + torch.log2(roi_areas.sqrt() / 224))  # Eq. 1
+        return k.clamp(self.k_min, self.k_max).long() - self.k_min
 
     def forward(self, feats: Sequence[Tensor], rois: Tensor, image_areas: Tensor) -> Tensor:
         """Return features of the RoIs, shape (R, C, 14, 14) for a 14×14 ``roi_layer``.
 
         Args:
             feats: one (N, C, H, W) for each of ``featmap_strides``.
-            rois, image_areas: as :meth:`map_roi_levels` takes them. Any number of RoIs, also none.
+            rois, image_areas: as in :meth:`map_roi_levels`; R may be 0.
         """
         rois = rois.float()  # half precision would move boxes by pixels, and RoIAlign has no bfloat16
         levels = self.map_roi_levels(rois, image_areas)
@@ -87,6 +73,6 @@ class ScaleAdaptiveRoIExtractor(BaseRoIExtractor):
         for level, (feat, layer) in enumerate(zip(feats, self.roi_layers, strict=True)):
             indices = (levels == level).nonzero().squeeze(1)
             if indices.numel():
-                # MMCV's RoIAlign takes any memory for rows of one channel after the other.
+                # MMCV's RoIAlign misreads channels-last memory.
                 pooled[indices] = layer(feat.float().contiguous(), rois[indices])
         return pooled

@@ -7,7 +7,7 @@ and a residual connection around the module.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch.nn.functional as F
 import torch.utils.checkpoint
@@ -16,8 +16,6 @@ from mmdet.registry import MODELS
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
-
-from .arguments import flags, initialisation, is_whole, one_of, refuse, typed, whole_numbers
 
 
 class Variant(NamedTuple):
@@ -30,22 +28,23 @@ class Variant(NamedTuple):
     depthwise: bool = False
 
 
-_WIDTHS = ((128, 160, 192, 224), (256, 512, 768, 1024))
-_SLIM_WIDTHS = ((64, 80, 96, 112), (112, 256, 384, 512))
+_WIDTHS: dict = dict(conv_widths=(128, 160, 192, 224), out_widths=(256, 512, 768, 1024))
+_SLIM_WIDTHS: dict = dict(conv_widths=(64, 80, 96, 112), out_widths=(112, 256, 384, 512))
 
 VARIANTS = {
-    '19': Variant(*_WIDTHS, 3, (1, 1, 1, 1)),
-    '19-dw': Variant(*_WIDTHS, 3, (1, 1, 1, 1), depthwise=True),
-    '19-slim': Variant(*_SLIM_WIDTHS, 3, (1, 1, 1, 1)),
-    '19-slim-dw': Variant(*_SLIM_WIDTHS, 3, (1, 1, 1, 1), depthwise=True),
-    '39': Variant(*_WIDTHS, 5, (1, 1, 2, 2)),
-    '57': Variant(*_WIDTHS, 5, (1, 1, 4, 3)),
-    '99': Variant(*_WIDTHS, 5, (1, 3, 9, 3)),
+    '19': Variant(**_WIDTHS, convs_per_block=3, blocks_per_stage=(1, 1, 1, 1)),
+    '19-dw': Variant(**_WIDTHS, convs_per_block=3, blocks_per_stage=(1, 1, 1, 1), depthwise=True),
+    '19-slim': Variant(**_SLIM_WIDTHS, convs_per_block=3, blocks_per_stage=(1, 1, 1, 1)),
+    '19-slim-dw': Variant(**_SLIM_WIDTHS, convs_per_block=3, blocks_per_stage=(1, 1, 1, 1), depthwise=True),
+    '39': Variant(**_WIDTHS, convs_per_block=5, blocks_per_stage=(1, 1, 2, 2)),
+    '57': Variant(**_WIDTHS, convs_per_block=5, blocks_per_stage=(1, 1, 4, 3)),
+    '99': Variant(**_WIDTHS, convs_per_block=5, blocks_per_stage=(1, 3, 9, 3)),
 }
+Arch = Literal['19', '19-dw', '19-slim', '19-slim-dw', '39', '57', '99', 19, 39, 57, 99]
 
 
 class EffectiveSE(nn.Module):
-    """Effective Squeeze-Excitation (eSE, Eq. 6 and 7): one fully connected layer that keeps the number of channels.
+    """Effective Squeeze-Excitation (eSE): one fully connected layer that keeps the number of channels.
 
     The paper writes a sigmoid; every released weight was trained with the hard one, relu6(x + 3) / 6.
     """
@@ -56,14 +55,14 @@ class EffectiveSE(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return features (N, C, H, W), each channel weighed by its attention."""
-        attention = self.fc(x.mean((2, 3), keepdim=True))  # (N, C, 1, 1)
-        return x * F.hardsigmoid(attention)
+        attention = F.hardsigmoid(self.fc(x.mean((2, 3), keepdim=True)))  # Eq. 6: (N, C, 1, 1)
+        return x * attention  # Eq. 7
 
 
 class SqueezeExcitation(nn.Module):
-    """Squeeze-Excitation (SE, compared in Table 4): two layers that reduce the channels to a quarter between them.
+    """Squeeze-Excitation (SE, compared in Table 4): two layers with a quarter of the channels between them.
 
-    The second activation is :class:`EffectiveSE`'s hard sigmoid.
+    The second activation is the hard sigmoid, as in :class:`EffectiveSE`.
     """
 
     def __init__(self, channels: int) -> None:
@@ -73,14 +72,12 @@ class SqueezeExcitation(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return features (N, C, H, W), each channel weighed by its attention."""
-        attention = self.fc2(self.fc1(x.mean((2, 3), keepdim=True)).relu())  # (N, C, 1, 1)
-        return x * F.hardsigmoid(attention)
+        squeezed = self.fc1(x.mean((2, 3), keepdim=True)).relu()  # (N, C / 4, 1, 1)
+        attention = F.hardsigmoid(self.fc2(squeezed))  # Eq. 5: (N, C, 1, 1)
+        return x * attention
 
 
-def _attention(kind: str, channels: int) -> nn.Module:
-    if kind == 'none':
-        return nn.Identity()
-    return SqueezeExcitation(channels) if kind == 'se' else EffectiveSE(channels)
+ATTENTIONS: dict[str, type[nn.Module]] = {'none': nn.Identity, 'se': SqueezeExcitation, 'ese': EffectiveSE}
 
 
 class OSAModule(nn.Module):
@@ -90,7 +87,7 @@ class OSAModule(nn.Module):
         in_channels, conv_channels, out_channels: channels of the input, of each conv and of the result.
         num_convs: convs in the chain.
         residual: whether the input is added to the result.
-        attention: ``'ese'``, ``'se'`` or ``'none'``.
+        attention: a key of :data:`ATTENTIONS`.
         depthwise: whether each conv is a depthwise separable one.
         conv_cfg, norm_cfg: MMCV's layer configs for the 3×3 convs and for the norms.
     """
@@ -118,7 +115,7 @@ class OSAModule(nn.Module):
             _conv3x3(widths[i], conv_channels, 1, depthwise, conv_cfg, norm_cfg) for i in range(num_convs)
         )
         self.aggregate = ConvModule(in_channels + num_convs * conv_channels, out_channels, 1, norm_cfg=norm_cfg)
-        self.attention = _attention(attention, out_channels)
+        self.attention = ATTENTIONS[attention](out_channels)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return (N, ``out_channels``, H, W) of features (N, ``in_channels``, H, W)."""
@@ -151,7 +148,7 @@ def _conv3x3(
 
 
 class OSAStage(nn.Module):
-    """A stage of VoVNet: a max pool that halves the size (stage 2 has none), then OSA modules.
+    """A stage of VoVNet (Fig. 3): a max pool that halves the size (stage 2 has none), then OSA modules.
 
     The pool rounds sizes up. The first module changes the number of channels, so it has no residual connection.
     """
@@ -166,49 +163,16 @@ class OSAStage(nn.Module):
         return self.blocks(self.pool(x))
 
 
-def _check_arguments(
-    arch: str,
-    attention: str,
-    attention_blocks: str,
-    dcn_stages: Sequence[bool],
-    out_indices: Sequence[int],
-    frozen_stages: int,
-    norm_cfg: dict,
-    norm_eval: bool,
-) -> None:
-    """Check what a config hands to a :class:`VoVNet`."""
-    if arch not in VARIANTS:
-        refuse('VoVNet', 'arch', f'is one of {", ".join(VARIANTS)}', arch)
-    one_of('VoVNet', 'attention', attention, ('none', 'se', 'ese'))
-    one_of('VoVNet', 'attention_blocks', attention_blocks, ('every', 'last'))
-    whole_numbers('VoVNet', dict(frozen_stages=frozen_stages), -1, 4)
-    if not isinstance(dcn_stages, Sequence) or len(dcn_stages) != 4 or not {*map(type, dcn_stages)} <= {bool}:
-        refuse('VoVNet', 'dcn_stages', 'is True or False for each of four stages', dcn_stages)
-    if not (
-        isinstance(out_indices, Sequence)
-        and out_indices
-        and all(is_whole(i) and 0 <= i <= 3 for i in out_indices)
-        and sorted({*out_indices}) == [*out_indices]
-    ):
-        refuse('VoVNet', 'out_indices', 'are of 0, 1, 2 and 3 in this order', out_indices)
-    typed('VoVNet', dict(norm_cfg=norm_cfg))
-    if not norm_eval and norm_cfg.get('eps') == 0:
-        raise ValueError('a BN that trains needs an epsilon above 0: with norm_eval=False set norm_cfg.eps=1e-5')
-    if VARIANTS[arch].depthwise and any(dcn_stages):
-        raise ValueError(f'the depthwise VoVNet {arch} has no deformable convs: leave dcn_stages out')
-
-
 @MODELS.register_module()
 class VoVNet(BaseModule):
-    """VoVNetV2, and VoVNet (V1) with ``attention='none', residual=False``.
+    """VoVNetV2 (compared with other backbones in Table 3), and VoVNet (V1) with ``attention='none', residual=False``.
 
     Args:
-        arch: a key of :data:`VARIANTS`, as ``'19-slim'`` or ``'39'``; also a number, which
-            ``--cfg-options`` makes of 39.
-        attention: ``'ese'`` (V2), ``'se'`` (Table 4) or ``'none'``.
-        attention_blocks: which OSA modules of a stage have it: ``'every'`` (both releases) or the ``'last'`` (timm's
-            weights).
-        residual: whether every OSA module of a stage but its first adds its input to its result (V2).
+        arch: a key of :data:`VARIANTS`, such as ``'19-slim'`` or ``'39'``. ``--cfg-options`` turns 39 into a number.
+        attention: ``'ese'`` (V2), ``'se'`` or ``'none'`` (V1); compared in Table 4.
+        attention_blocks: which OSA modules of a stage have it: ``'every'`` one (both releases) or the ``'last'``
+            (timm's weights).
+        residual: whether every OSA module of a stage but its first adds its input to its result (V2; Table 4).
         dcn_stages: whether stage 2, 3, 4, 5 uses modulated deformable 3×3 convs.
         out_indices: which of stages 2, 3, 4, 5 (counted from 0) are returned.
         frozen_stages: -1 trains all; 0 freezes the stem, n also the first n stages.
@@ -217,32 +181,31 @@ class VoVNet(BaseModule):
         with_cp: whether stages recompute their activations in the backward pass, to save memory.
 
     Raises:
-        ValueError: for an argument of none of these values, deformable convs in a depthwise variant, or norms that
-            train with epsilon 0, which torch refuses.
+        ValueError: for deformable convs in a depthwise variant, or norms that train with epsilon 0.
     """
 
     def __init__(
         self,
-        arch: str | int,
-        attention: str = 'ese',
-        attention_blocks: str = 'every',
+        arch: Arch,
+        attention: Literal['ese', 'se', 'none'] = 'ese',
+        attention_blocks: Literal['every', 'last'] = 'every',
         residual: bool = True,
         dcn_stages: Sequence[bool] = (False, False, False, False),
-        out_indices: Sequence[int] = (1, 2, 3),
-        frozen_stages: int = -1,
+        out_indices: Sequence[Literal[0, 1, 2, 3]] = (1, 2, 3),
+        frozen_stages: Literal[-1, 0, 1, 2, 3, 4] = -1,
         norm_cfg: dict | None = None,
         norm_eval: bool = True,
         with_cp: bool = False,
         init_cfg: dict | list[dict] | None = None,
     ) -> None:
         super().__init__(init_cfg)
-        arch, norm_cfg = str(arch), dict(type='BN') if norm_cfg is None else norm_cfg
-        flags('VoVNet', dict(residual=residual, norm_eval=norm_eval, with_cp=with_cp))
-        initialisation('VoVNet', init_cfg)
-        _check_arguments(arch, attention, attention_blocks, dcn_stages, out_indices, frozen_stages, norm_cfg, norm_eval)
-        variant = VARIANTS[arch]
-        self.out_indices = tuple(out_indices)
-        self.widths = [variant.out_widths[i] for i in self.out_indices]  # channels of the outputs
+        variant = VARIANTS[str(arch)]
+        norm_cfg = dict(type='BN') if norm_cfg is None else norm_cfg
+        if not norm_eval and norm_cfg.get('eps') == 0:
+            raise ValueError('a BN that trains needs an epsilon above 0: with norm_eval=False set norm_cfg.eps=1e-5')
+        if variant.depthwise and any(dcn_stages):
+            raise ValueError(f'the depthwise VoVNet {arch} has no deformable convs: leave dcn_stages out')
+        self.out_indices = out_indices
         self.frozen_stages = frozen_stages
         self.norm_eval = norm_eval
         self.with_cp = with_cp
@@ -294,7 +257,7 @@ class VoVNet(BaseModule):
             part.requires_grad_(False)
 
     def train(self, mode: bool = True) -> VoVNet:
-        """Set training or testing, but for frozen stages and, with ``norm_eval``, norms: these stay in testing."""
+        """Set training or evaluation mode; frozen stages and, with ``norm_eval``, all norms stay in evaluation."""
         super().train(mode)
         for part in self._frozen_parts():
             part.eval()

@@ -13,7 +13,7 @@ from centermask.engine import configs, runner
 
 
 def _checkpoint(argument: str) -> str:
-    return f"default_hooks = dict(checkpoint=dict(type='CheckpointHook', {argument}))\n"
+    return f"default_hooks = dict(checkpoint=dict(type='AtomicCheckpointHook', {argument}))\n"
 
 
 CASES: dict[str, tuple[Callable[[str], str], str]] = {  # the file by the proper one, words of the sentence

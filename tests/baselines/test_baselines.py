@@ -83,7 +83,7 @@ def _batch(model: nn.Module, name: str, *objects: list[Object], size: int = 128)
 
 
 def test_every_config_is_tested() -> None:
-    others = {path.stem for path in CONFIGS.glob('*.py') if not path.stem.startswith(('centermask', 'fcos'))}
+    others = {path.stem for path in CONFIGS.rglob('*.py') if not path.stem.startswith(('centermask', 'fcos'))}
     assert others == set(ALL)
 
 

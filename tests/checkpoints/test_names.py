@@ -2,7 +2,7 @@
 
 import pytest
 
-from centermask.checkpoints.names import NameTable, Template, under
+from centermask.checkpoints.names import NameTable, Template, prefixed
 
 
 @pytest.mark.parametrize(
@@ -45,10 +45,9 @@ def test_no_match(template: str, name: str) -> None:
 
 
 def test_the_first_row_that_fits_decides() -> None:
-    table = NameTable(under('body.', 'backbone.', [('bn{i}.{*}', 'norm{i+1}.{*}'), ('{*}.weight', 'rest.{*}')]))
-    ours, row = table.to_ours('body.bn2.weight')
-    assert (ours, str(row.theirs)) == ('backbone.norm3.weight', 'body.bn{i}.{*}')
-    assert table.to_ours('body.fc.weight')[0] == 'backbone.rest.fc'
-    assert table.to_ours('body.fc.bias') is None
-    assert table.to_theirs('backbone.norm3.weight') == 'body.bn2.weight'
-    assert table.to_theirs('backbone.norm0.weight') is None
+    table = NameTable(prefixed('body.', 'backbone.', [('bn{i}.{*}', 'norm{i+1}.{*}'), ('{*}.weight', 'rest.{*}')]))
+    assert table.from_release('body.bn2.weight') == 'backbone.norm3.weight'
+    assert table.from_release('body.fc.weight') == 'backbone.rest.fc'
+    assert table.from_release('body.fc.bias') is None
+    assert table.to_release('backbone.norm3.weight') == 'body.bn2.weight'
+    assert table.to_release('backbone.norm0.weight') is None

@@ -21,7 +21,7 @@ from PIL import Image
 from centermask.datasets import FloorResize, RoundResize
 
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
-COCO = sorted(p.stem for p in CONFIGS.glob('*_coco.py') if p.stem.startswith(('centermask', 'fcos')))  # no baselines
+COCO = sorted(p.stem for p in CONFIGS.rglob('*_coco.py') if p.stem.startswith(('centermask', 'fcos')))  # no baselines
 
 
 def _size_of_paper(width: int, height: int, side: int, limit: int) -> tuple[int, int]:

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 from mmengine.registry import HOOKS
 
-from centermask.engine.checkpoint_hook import CheckpointHook
+from centermask.engine.checkpoint_hook import AtomicCheckpointHook
 from centermask.utils.errors import RunError
 
 
@@ -34,14 +34,13 @@ class Runner:
         return sorted(path.name for path in Path(self.work_dir).glob('*.pth'))
 
 
-def _hook(runner: Runner, **kwargs: object) -> CheckpointHook:
-    hook = HOOKS.build(dict(type='CheckpointHook', by_epoch=False, **kwargs))
-    assert isinstance(hook, CheckpointHook)  # ours, under MMEngine's name
+def _hook(runner: Runner, **kwargs: object) -> AtomicCheckpointHook:
+    hook = HOOKS.build(dict(type='AtomicCheckpointHook', by_epoch=False, **kwargs))
     hook.before_train(runner)
     return hook
 
 
-def _save(hook: CheckpointHook, runner: Runner, iterations: int) -> None:
+def _save(hook: AtomicCheckpointHook, runner: Runner, iterations: int) -> None:
     runner.iter = iterations - 1
     hook._save_checkpoint(runner)
 
@@ -69,19 +68,13 @@ def test_what_fails_to_be_written_costs_nothing(tmp_path: Path) -> None:
     assert (tmp_path / 'last_checkpoint').read_text() == str(tmp_path / 'iter_1.pth')
 
 
-def test_what_a_kill_left_goes_when_resuming(tmp_path: Path) -> None:
-    """Half a file, and the old checkpoint where the kill came between the new one and its removal."""
+def test_half_a_file_of_a_killed_training_is_removed(tmp_path: Path) -> None:
     runner = Runner(tmp_path)
-    hook = _hook(runner, max_keep_ckpts=1)
-    _save(hook, runner, 1)
-    _save(hook, runner, 2)
-    in_the_file = dict(runner.message_hub.runtime_info)
-    assert in_the_file['keep_ckpt_ids'] == [1, 2]
-    for name in ('iter_1.pth', '.part-iter_3.pth'):
-        (tmp_path / name).touch()
-    resumed = Runner(tmp_path, in_the_file)
+    _save(_hook(runner, max_keep_ckpts=1), runner, 1)
+    (tmp_path / '.part-iter_2.pth').touch()
+    resumed = Runner(tmp_path, dict(runner.message_hub.runtime_info))
     _hook(resumed, max_keep_ckpts=1)
-    assert resumed.files() == ['iter_2.pth'] and not list(tmp_path.glob('.part-*'))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ['iter_1.pth', 'last_checkpoint']
 
 
 @pytest.mark.parametrize('best', ['ap', ['ap', 'ar']])
@@ -95,3 +88,23 @@ def test_the_best_goes_after_a_better_one_has_come(best: str | list[str], tmp_pa
     of_ar = ['best_ar_iter_1.pth'] if isinstance(best, list) else []
     assert runner.files() == [of_ap[-1], *of_ar]
     assert [set(there) & set(of_ap) for there in runner.there[-2:]] == [{of_ap[0]}, {of_ap[1]}]
+
+
+@pytest.mark.parametrize('name', ['kept', 'run/../kept', 'kept/photo.jpg'])
+def test_nothing_outside_the_folder_is_removed(name: str, tmp_path: Path) -> None:
+    """A file may name anything as its training's best checkpoint, which MMEngine removes when a better one comes."""
+    (tmp_path / 'kept').mkdir()
+    (tmp_path / 'kept/photo.jpg').touch()
+    (tmp_path / 'run').mkdir()
+    runner = Runner(tmp_path / 'run', {'best_ckpt': str(tmp_path / name), 'best_score': 0.1})
+    hook = _hook(runner, save_best='ap', rule='greater')
+    hook.after_val_epoch(runner, {'ap': 0.5})
+    _save(hook, runner, 1)
+    assert runner.files() == ['best_ap_iter_0.pth', 'iter_1.pth'] and (tmp_path / 'kept/photo.jpg').exists()
+
+
+def test_arguments() -> None:
+    with pytest.raises(ValueError, match='AtomicCheckpointHook has no argument intervall'):
+        HOOKS.build(dict(type='AtomicCheckpointHook', intervall=5))
+    with pytest.raises(ValueError, match=r"not 'latest\.pth'"):
+        HOOKS.build(dict(type='AtomicCheckpointHook', filename_tmpl='latest.pth'))

@@ -1,7 +1,6 @@
 """The frame of the command lines: options, folders and exit codes."""
 
 import argparse
-import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -52,18 +51,6 @@ class Broken(Dataset):
 def test_errors_of_a_loaders_worker(capsys: pytest.CaptureFixture) -> None:
     assert launch.run(lambda: list(DataLoader(Broken(), num_workers=1))) == 1
     assert capsys.readouterr().err == 'error: The image a.jpg is broken: replace it.\n'
-
-
-def test_reports_to_torchrun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
-    report = tmp_path / 'error.json'
-    monkeypatch.setenv('TORCHELASTIC_ERROR_FILE', str(report))
-    assert launch.run(_raise(InputError('This is bad.'))) == 2
-    content = json.loads(report.read_text())
-    assert (content['message'], content['foreseen']) == ('This is bad.', True)
-    assert launch.run(lambda: 1 / 0) == 1
-    content = json.loads(report.read_text())
-    assert 'ZeroDivisionError' in content['message'] and not content['foreseen']
-    assert capsys.readouterr().err == ''
 
 
 def test_words_without_value(capsys: pytest.CaptureFixture) -> None:

@@ -1,14 +1,17 @@
-"""Steps that aren't finite are left out."""
+"""Steps that aren't finite are skipped."""
+
+from types import SimpleNamespace
 
 import pytest
 import torch
+from mmdet.structures import DetDataSample
 from mmengine.registry import OPTIM_WRAPPERS
 from torch import Tensor, nn
 
 from centermask.benchmark.counting import count
-from centermask.engine import nonfinite as finite
-from centermask.engine.nonfinite import FiniteSteps, NotFinite
-from centermask.engine.preemption import Interruption
+from centermask.engine import nonfinite
+from centermask.engine.nonfinite import NonFiniteHook, SkipNonFinite
+from centermask.utils.errors import RunError
 
 
 class Model(nn.Module):
@@ -26,15 +29,16 @@ class Model(nn.Module):
 
 GOOD = torch.tensor([[1.0, 2.0], [3.0, 5.0]])
 BAD = torch.tensor([[1.0, 2.0], [torch.inf, 5.0]])
+PLAIN, AMP = 'NonFiniteSafeOptimWrapper', 'NonFiniteSafeAmpOptimWrapper'
 
 
-def _build(model: nn.Module, kind: str = 'OptimWrapper', **kwargs: object) -> FiniteSteps:
+def _build(model: nn.Module, kind: str = PLAIN, **kwargs: object) -> SkipNonFinite:
     torch.manual_seed(0)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
     return OPTIM_WRAPPERS.build(dict(type=kind, optimizer=optimizer, **kwargs))
 
 
-def _step(model: nn.Module, wrapper: FiniteSteps, x: Tensor, **kwargs: bool) -> None:
+def _step(model: nn.Module, wrapper: SkipNonFinite, x: Tensor, **kwargs: bool) -> None:
     with wrapper.optim_context(model):
         loss = model(x, **kwargs)
     wrapper.update_params(loss)
@@ -48,22 +52,21 @@ def _equal(one: list[Tensor], other: list[Tensor]) -> bool:
     return all(map(torch.equal, one, other))
 
 
-@pytest.mark.parametrize('kind', ['OptimWrapper', 'AmpOptimWrapper'])
-@pytest.mark.parametrize('clip', [None, {'max_norm': 1.0}])
-def test_no_trace_of_a_loss_that_is_not_finite(kind: str, clip: dict | None) -> None:
-    if kind == 'AmpOptimWrapper' and torch.cuda.is_available():
+@pytest.mark.parametrize(('kind', 'clip'), [(PLAIN, None), (PLAIN, {'max_norm': 1.0}), (AMP, None)])
+def test_a_loss_that_is_not_finite_changes_nothing(kind: str, clip: dict | None) -> None:
+    if kind == AMP and torch.cuda.is_available():
         pytest.skip('the model is on the CPU')
     model = Model()
     wrapper = _build(model, kind, clip_grad=clip)
     _step(model, wrapper, GOOD)
     before = _state(model)
-    for left_out in (1, 2):
+    for skipped in (1, 2):
         _step(model, wrapper, BAD)
-        assert wrapper.not_finite == NotFinite(losses=True, here=True) and wrapper.left_out == left_out
+        assert (wrapper.cause, wrapper.is_local, wrapper.skipped) == ('loss', True, skipped)
         assert _equal(_state(model), before)  # the statistics of BN too
         assert all(p.grad is None for p in model.parameters())
     _step(model, wrapper, GOOD)
-    assert wrapper.not_finite is None and wrapper.left_out == 0
+    assert wrapper.cause is None and wrapper.skipped == 0
     assert not _equal(_state(model), before) and all(value.isfinite().all() for value in _state(model))
 
 
@@ -72,70 +75,70 @@ def test_a_gradient_that_is_not_finite() -> None:
     wrapper = _build(model)
     before = _state(model)
     _step(model, wrapper, GOOD, root=True)
-    assert wrapper.not_finite == NotFinite(losses=False, here=True)
+    assert (wrapper.cause, wrapper.is_local) == ('gradient', True)
     assert _equal(_state(model), before)
 
 
-def test_one_of_the_batches_that_make_up_a_step() -> None:
+def test_frozen_statistics_are_not_copied() -> None:
+    model = Model()
+    model.norm.eval()
+    wrapper = _build(model)
+    with wrapper.optim_context(model):
+        assert not wrapper._buffers
+
+
+def test_one_of_the_batches_of_a_step() -> None:
     model = Model()
     wrapper = _build(model, accumulative_counts=3)
     before = _state(model)
     for x in (GOOD, BAD):
         _step(model, wrapper, x)
-        assert wrapper.not_finite is None
+        assert wrapper.cause is None
     _step(model, wrapper, GOOD)
-    assert wrapper.not_finite is not None and _equal(_state(model), before)
+    assert wrapper.cause == 'loss' and _equal(_state(model), before)
     for _ in range(3):
         _step(model, wrapper, GOOD)
-    assert wrapper.not_finite is None and not _equal(_state(model), before)
+    assert wrapper.cause is None and not _equal(_state(model), before)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason='the model is on the CPU')
-def test_an_overflow_that_the_scaler_handles_is_no_failure() -> None:
+def test_an_overflow_that_the_loss_scaler_handles_is_not_counted() -> None:
     model = Model()
-    wrapper = _build(model, 'MixedPrecisionOptimWrapper')
+    wrapper = _build(model, AMP)
     wrapper.loss_scaler = torch.amp.GradScaler('cpu', init_scale=4.0)
     before = [p.detach().clone() for p in model.parameters()]
     _step(model, wrapper, GOOD, root=True)
     _step(model, wrapper, GOOD, root=True)
-    assert (wrapper.left_out, wrapper.not_finite, wrapper.loss_scaler.get_scale()) == (0, None, 1.0)
-    assert _equal(before, list(model.parameters()))  # the scaler left these steps out
-    _step(model, wrapper, GOOD, root=True)  # it was not for the scale
-    assert wrapper.not_finite == NotFinite(losses=False, here=True)
-    wrapper.loss_scaler = torch.amp.GradScaler('cpu', init_scale=4.0)
-    _step(model, wrapper, BAD)
-    assert wrapper.not_finite == NotFinite(losses=True, here=True)
+    assert (wrapper.skipped, wrapper.cause, wrapper.loss_scaler.get_scale()) == (0, None, 1.0)
+    assert _equal(before, list(model.parameters()))  # the scaler skipped these steps
+    _step(model, wrapper, GOOD, root=True)  # the scale was not the reason
+    assert wrapper.cause == 'gradient'
 
 
 @pytest.mark.parametrize(
-    ('others', 'mine', 'expected', 'signal'),
+    ('others', 'mine', 'expected'),
     [
-        ([0, 0, 0], GOOD, None, None),
-        ([1, 0, 0], GOOD, NotFinite(losses=True, here=False), None),
-        ([1, 1, 15], GOOD, NotFinite(losses=True, here=False), 15),
-        ([0, 1, 0], GOOD, NotFinite(losses=False, here=True), None),
-        ([0, 0, 0], BAD, NotFinite(losses=True, here=True), None),
-        ([0, 0, 15], GOOD, None, 15),
+        ([0, 0], GOOD, (None, False)),
+        ([1, 0], GOOD, ('loss', False)),
+        ([0, 1], GOOD, ('gradient', True)),
+        ([0, 0], BAD, ('loss', True)),
     ],
 )
-def test_processes_agree(
-    others: list[int], mine: Tensor, expected: NotFinite | None, signal: int | None, monkeypatch: pytest.MonkeyPatch
+def test_processes_agree_by_one_reduction(
+    others: list[int], mine: Tensor, expected: tuple, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reductions = []
 
-    def reduce(words: Tensor, how: object) -> None:
+    def reduce(flags: Tensor, how: str) -> None:
         reductions.append(how)
-        words.copy_(torch.maximum(words, torch.tensor(others, dtype=words.dtype)))
+        flags.copy_(torch.maximum(flags, torch.tensor(others, dtype=flags.dtype)))
 
-    monkeypatch.setattr(finite.distributed, 'is_initialized', lambda: True)
-    monkeypatch.setattr(finite.distributed, 'get_world_size', lambda: 2)
-    monkeypatch.setattr(finite.distributed, 'all_reduce', reduce)
+    monkeypatch.setattr(nonfinite, 'all_reduce', reduce)
     model = Model()
     wrapper = _build(model)
-    wrapper.interruption = Interruption()
     _step(model, wrapper, mine)
-    assert (wrapper.not_finite, wrapper.interrupted_by) == (expected, signal)
-    assert reductions == [finite.distributed.ReduceOp.MAX]
+    assert (wrapper.cause, wrapper.is_local) == expected
+    assert reductions == ['max']
 
 
 def test_the_host_waits_once_a_step() -> None:
@@ -148,15 +151,30 @@ def test_the_host_waits_once_a_step() -> None:
     assert cost.waits == 1
 
 
-def test_step_of_ones_own() -> None:
-    """Without ``update_params`` a step is judged by its gradients, of which there may be none."""
+def test_a_step_without_update_params_is_judged_by_its_gradients() -> None:
     weight = nn.Parameter(torch.ones(2))
-    wrapper = FiniteSteps(torch.optim.SGD([weight], lr=1))
-    wrapper.step()
-    assert wrapper.not_finite is None
+    wrapper = SkipNonFinite(torch.optim.SGD([weight], lr=1))
+    wrapper.step()  # there is none
+    assert wrapper.cause is None
     weight.grad = torch.tensor([1.0, float('nan')])
     wrapper.step()
-    assert wrapper.left_out == 1 and weight.tolist() == [1, 1]
-    weight.grad = torch.tensor([0.5, 0.0])
-    wrapper.step()
-    assert wrapper.left_out == 0 and weight.tolist() == [0.5, 1]
+    assert wrapper.skipped == 1 and weight.tolist() == [1, 1]
+
+
+def test_images_are_named_and_the_third_step_in_a_row_ends_the_run() -> None:
+    model, lines, hook = Model(), [], NonFiniteHook()
+    wrapper = _build(model)
+    runner = SimpleNamespace(optim_wrapper=wrapper, iter=0, rank=1, logger=SimpleNamespace(error=lines.append))
+
+    def train(x: Tensor) -> None:
+        _step(model, wrapper, x)
+        sample = DetDataSample(metainfo={'img_path': f'{runner.iter}.jpg'})
+        hook.after_train_iter(runner, runner.iter, {'data_samples': [sample]}, {'loss_cls': x.sum()})
+        runner.iter += 1
+
+    for x in (BAD, GOOD, BAD, BAD):
+        train(x)
+    expected = 'process 1: a loss is not finite and the step was skipped (loss_cls inf), images: '
+    assert lines == [f'Iteration {i + 1}, {expected}{i}.jpg.' for i in (0, 2, 3)]
+    with pytest.raises(RunError, match=r'^3 steps in a row had a loss .* iteration 5 \(images 4.jpg\): lower the'):
+        train(BAD)

@@ -8,7 +8,7 @@ from mmengine.config import Config
 from centermask.engine.options import check_options
 from centermask.utils.errors import InputError
 
-CONFIG = Path(__file__).resolve().parents[2] / 'configs/centermask-lite-star_v2-19-slim_shapes.py'
+CONFIG = Path(__file__).resolve().parents[2] / 'configs/demo/centermask-lite-star_v2-19-slim_shapes.py'
 
 
 @pytest.fixture(scope='module')

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from helpers.read_configs import find_config
 from mmengine.config import Config
 
 from centermask.engine.schedule import COCO_IMAGES, fit_config
@@ -36,7 +37,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def fit(data: Path, tmp_path: Path) -> Callable[..., Config]:
     def fit(config: str, launcher: str = 'none', **options: object) -> Config:
-        cfg = Config.fromfile(CONFIGS / f'{config}.py')
+        cfg = Config.fromfile(find_config(config))
         cfg.launcher = launcher
         fit_config(cfg, data, tmp_path, {key.replace('__', '.'): value for key, value in options.items()})
         return cfg

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers.read_configs import find_config
 from mmengine.config import Config
 
 from centermask.engine.value_types import check_values
@@ -17,14 +18,13 @@ CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
     [
         'centermask-lite-star_v2-19-slim_shapes',
         'centermask_v1-39-residual-se_fpn_1x_coco',
-        'centermask-star_v2-99_fpn_3x_coco_fsdp',
         'mask-rcnn_x101_fpn_3x_coco',
         'retinamask_r101_fpn_2x_coco',
         'yolact-550_r50_coco',
     ],
 )
 def test_accepts_the_configs(name: str) -> None:
-    check_values(Config.fromfile(CONFIGS / f'{name}.py'))
+    check_values(Config.fromfile(find_config(name)))
 
 
 @pytest.mark.parametrize(

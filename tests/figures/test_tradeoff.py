@@ -36,7 +36,7 @@ def test_every_family_has_a_colour_and_shifts_name_points() -> None:
 def benchmark(tmp_path: Path) -> Path:
     path = tmp_path / 'benchmark.json'
     models = [
-        dict(config='configs/centermask_v2-39_fpn_1x_coco.py', ms=1000),
+        dict(config='configs/paper/centermask_v2-39_fpn_1x_coco.py', ms=1000),
         {'config': 'mine', 'ms': 500, 'mask AP': 12.5},
     ]
     path.write_text(json.dumps(dict(machine='abacus', models=models)))
@@ -56,8 +56,8 @@ def test_ways_of_running_and_unknown_ap(tmp_path: Path) -> None:
     """What tools/benchmark.py writes: a model in several ways, and models that the paper has no AP of."""
     path = tmp_path / 'benchmark.json'
     models = [
-        {'config': 'configs/yolact-550_r50_coco.py', 'way': 'as shipped', 'ms': 20, 'mask AP': None},
-        {'config': 'configs/yolact-550_r50_coco.py', 'way': 'bfloat16', 'ms': 10, 'mask AP': None},
+        {'config': 'configs/baselines/yolact-550_r50_coco.py', 'way': 'as shipped', 'ms': 20, 'mask AP': None},
+        {'config': 'configs/baselines/yolact-550_r50_coco.py', 'way': 'bfloat16', 'ms': 10, 'mask AP': None},
         {'config': 'mmdet::solo/solo_r50_fpn_1x_coco.py', 'way': 'as shipped', 'ms': 30, 'mask AP': None},
     ]
     path.write_text(json.dumps(dict(machine='abacus', models=models)))

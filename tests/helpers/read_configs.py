@@ -9,11 +9,16 @@ from mmengine.config import Config
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
 
 
+def find_config(name: str) -> Path:
+    """Return the path of a config by its name without its ending."""
+    return next(CONFIGS.rglob(f'{name}.py'))
+
+
 @cache
 def _read(name: str) -> Config:
-    return Config.fromfile(CONFIGS / f'{name}.py')
+    return Config.fromfile(find_config(name))
 
 
 def read_config(name: str) -> Config:
-    """A copy of a config, by its path below configs/ without its ending."""
+    """Return a copy of a config, by its name without its ending."""
     return copy.deepcopy(_read(name))

@@ -1,16 +1,10 @@
-"""Names and shapes of released checkpoints, made by rules of their own rather than by the tables that are tested."""
+"""Names and shapes of released checkpoints, written independently of the tables that are tested."""
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
-from functools import cache
-from types import SimpleNamespace
 
-import pytest
 import torch
-from mmdet.registry import MODELS
-from mmengine.config import Config
 from torch import Tensor
 
 Shapes = dict[str, tuple[int, ...]]
@@ -279,21 +273,3 @@ def filled(
         values = torch.randn(shape, generator=generator) * 0.05
         weights[name] = (values.abs() + 0.5 if name.endswith(('running_var', '_riv')) else values).to(dtype)
     return weights
-
-
-_read = cache(Config.fromfile)
-_BUILT: dict[str, torch.nn.Module] = {}
-
-
-def _build(config: dict) -> torch.nn.Module:
-    if str(config) not in _BUILT:
-        _BUILT[str(config)] = MODELS.build(config)
-    return _BUILT[str(config)]
-
-
-@pytest.fixture
-def models_built_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The converter compares a file with the models of all configs: build each once for all tests."""
-    conversion = 'centermask.checkpoints.conversion'
-    monkeypatch.setattr(f'{conversion}.Config', SimpleNamespace(fromfile=lambda path: copy.deepcopy(_read(path))))
-    monkeypatch.setattr(f'{conversion}.MODELS', SimpleNamespace(build=_build))

@@ -103,11 +103,3 @@ def results(config: str, checkpoint: str, launcher: str) -> tuple[dict[str, floa
     cfg.work_dir = str(Path(config).parent / f'{launcher}-{get_world_size()}')
     runner = RUNNERS.build(cfg)
     return runner.test(), len(runner.test_loop.dataloader)
-
-
-def train(config: str, runner_type: str, work_dir: str, resume: str | None = None) -> int:
-    """Train and validate; return how many numbers the weights in this process have."""
-    cfg = Config.fromfile(config)
-    cfg.merge_from_dict({'runner_type': runner_type, 'launcher': 'pytorch', 'work_dir': work_dir, 'log_level': 'ERROR'})
-    cfg.resume, cfg.load_from = resume is not None, resume
-    return sum(p.numel() for p in RUNNERS.build(cfg).train().parameters())

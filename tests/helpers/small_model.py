@@ -15,6 +15,7 @@ from centermask import CenterMask
 from helpers.read_configs import read_config
 
 MODELS_FOLDER = Path(__file__).resolve().parents[2] / 'configs/_base_/models'
+RECIPES = {'paper': 'centermask', 'star': 'centermask_star'}  # files of MODELS_FOLDER
 WIDTH = 32
 SMALL = {
     'num_classes': 3,
@@ -37,7 +38,7 @@ Object = tuple[int, list[list[float]]]
 
 def small_model_config(recipe: str = 'star', changes: dict[str, Any] | None = None) -> dict:
     """The recipe's model, far narrower and shallower; ``changes`` by dotted keys, as ``--cfg-options`` takes them."""
-    config = read_config(f'_base_/models/{recipe}')
+    config = read_config(f'_base_/models/{RECIPES[recipe]}')
     config.merge_from_dict({f'model.{key}': value for key, value in SMALL.items()})
     config.merge_from_dict({f'model.{key}': value for key, value in (changes or {}).items()})
     return config.model

@@ -9,7 +9,7 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from torch import Tensor, nn
 
-from centermask.checkpoints.layouts import recipe_of, to_ours, to_released
+from centermask.checkpoints.layouts import recipe_of, from_release, to_release
 from centermask.checkpoints.loading import load_weights
 from centermask.detector import CenterMask
 from centermask.engine.configs import config_errors
@@ -43,7 +43,7 @@ def build_reference_model(cfg: Config) -> tuple[CenterMask, str]:
         )
     state = model.state_dict()
     recipe = recipe_of(state)
-    translation = to_ours(synthetic_weights(to_released(state, recipe)))
+    translation = from_release(synthetic_weights(to_release(state, recipe)))
     if translation is None:
         raise InputError(f'The model of {cfg.filename} has no released layout: give the config of a released model.')
     misfits = load_weights(model, translation.weights)

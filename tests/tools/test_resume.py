@@ -66,18 +66,17 @@ def test_a_full_disk_costs_no_checkpoint(full: tuple[Path, Callable], train: Cal
     assert [path.name for path in work_dir.glob('*iter*')] == ['iter_1.pth']
 
 
-def test_the_newest_whole_checkpoint_is_resumed(tiny_run: Path, train: Callable, tmp_path: Path) -> None:
+def test_the_newest_intact_checkpoint_is_resumed(tiny_run: Path, train: Callable, tmp_path: Path) -> None:
     for name in ('iter_1.pth', 'iter_2.pth'):
         shutil.copy2(tiny_run / name, tmp_path)
     with (tmp_path / 'iter_2.pth').open('r+b') as file:
         file.truncate(100_000)
     assert train(tmp_path, resume=True)[0] == 0
     (log,) = tmp_path.glob('*/*.log')
-    passed_over = f'Passed over {tmp_path}/iter_2.pth, which is not whole: going on from {tmp_path}/iter_1.pth.'
-    assert passed_over in log.read_text()
-    whole, again = (torch.load(folder / 'iter_2.pth') for folder in (tiny_run, tmp_path))
+    assert f'{tmp_path}/iter_2.pth is damaged: resuming from {tmp_path}/iter_1.pth.' in log.read_text()
+    complete, again = (torch.load(folder / 'iter_2.pth') for folder in (tiny_run, tmp_path))
     assert again['meta']['iter'] == 2
-    for name, weight in whole['state_dict'].items():  # iteration 2 is what it was, in bits
+    for name, weight in complete['state_dict'].items():  # iteration 2 is what it was, in bits
         assert torch.equal(again['state_dict'][name], weight), name
     for name in ('iter_1.pth', 'iter_2.pth'):
         (tmp_path / name).write_bytes(b'')
@@ -85,7 +84,7 @@ def test_the_newest_whole_checkpoint_is_resumed(tiny_run: Path, train: Callable,
     assert code == 2 and f'None of the checkpoints in {tmp_path} is whole' in text.splitlines()[-1]
 
 
-@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize('number', [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_a_signal_ends_it_with_a_checkpoint(
     number: int, train: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -105,13 +104,11 @@ def test_a_signal_ends_it_with_a_checkpoint(
     assert torch.load(tmp_path / 'iter_2.pth')['meta']['iter'] == 2
     (log,) = tmp_path.glob('*/*.log')
     name = signal.Signals(number).name
-    assert f'Ended by {name} after iteration 2: --resume goes on from {tmp_path}/iter_2.pth.' in log.read_text()
+    assert f'Ended by {name} after iteration 2: --resume continues from {tmp_path}/iter_2.pth.' in log.read_text()
 
 
-def test_losses_that_are_not_finite(
-    train: Callable, tools: Callable, tmp_path: Path, capsys: pytest.CaptureFixture
-) -> None:
-    """A rate so high that all steps after the first fail: three are left out, and the run ends."""
+def test_losses_that_are_not_finite(train: Callable, tmp_path: Path) -> None:
+    """A rate so high that all steps after the first fail: three are skipped, and the run ends."""
     rate = ('optim_wrapper.optimizer.lr=1e18', 'param_scheduler.0.start_factor=1.0')
     code, text = train(tmp_path, *rate, 'train_cfg.max_iters=9', 'default_hooks.checkpoint.interval=1')
     last = text.splitlines()[-1]
@@ -119,36 +116,7 @@ def test_losses_that_are_not_finite(
     assert 'lower the learning rate or lengthen the warm-up' in last and '/train/images/' in last
     first = torch.load(tmp_path / 'iter_1.pth')['state_dict']
     for name, weight in torch.load(tmp_path / 'iter_3.pth')['state_dict'].items():
-        assert torch.equal(weight, first[name]), name  # two steps left out
-
-    dumps = sorted(path.name for path in tmp_path.glob('not_finite_*'))
-    assert dumps == [f'not_finite_iter_{i}_rank_0.pth' for i in (2, 3, 4)]
+        assert torch.equal(weight, first[name]), name  # two steps skipped
     (log,) = tmp_path.glob('*/*.log')
     (line,) = [line for line in log.read_text().splitlines() if 'Iteration 2, process 0: a loss is not finite' in line]
-    assert f'python tools/replay.py {tmp_path}/{dumps[0]}' in line and 'loss_mask_iou' in line
-    capsys.readouterr()
-    assert run(lambda: tools('replay')([str(tmp_path / dumps[0])])) == 0
-    said = capsys.readouterr().out
-    assert 'iteration 2' in said and 'the first output that is not finite is that of ' in said
-    assert said.endswith('It is as in the training: not finite.\n')
-    for part in ('loss_cls', 'loss_bbox', 'loss_mask'):  # the same numbers
-        logged = line.partition(f'{part} ')[2].partition(',')[0]
-        replayed = said.partition(f'  {part} ')[2].partition('\n')[0]
-        assert f'{float(replayed):.4g}' == logged
-    assert 'images ' + line.partition('images: ')[2].partition('. Compute')[0] in said
-
-
-@pytest.mark.parametrize(
-    ('content', 'words'), [(None, "doesn't exist"), (b'no', 'is no dump'), ({'model': 1}, 'is no')]
-)
-def test_what_is_no_dump(
-    content: object, words: str, tools: Callable, tmp_path: Path, capsys: pytest.CaptureFixture
-) -> None:
-    path = tmp_path / 'dump.pth'
-    if isinstance(content, bytes):
-        path.write_bytes(content)
-    elif content is not None:
-        torch.save(content, path)
-    assert run(lambda: tools('replay')([str(path)])) == 2
-    error = capsys.readouterr().err
-    assert error.startswith('error: ') and words in error and error.count('\n') == 1
+    assert 'loss_mask_iou' in line and line.count('/train/images/') == 2

@@ -57,7 +57,7 @@ def test_tables_of_csv_are_apart(main: Callable, capsys: pytest.CaptureFixture) 
 
 
 @pytest.mark.parametrize(
-    'name', [str(REPOSITORY / 'configs/centermask_v2-39_fpn_1x_coco.py'), 'centermask_v2-39_fpn_1x_coco']
+    'name', [str(REPOSITORY / 'configs/paper/centermask_v2-39_fpn_1x_coco.py'), 'centermask_v2-39_fpn_1x_coco']
 )
 def test_explains(name: str, main: Callable, capsys: pytest.CaptureFixture) -> None:
     main(['explain', name])
@@ -117,7 +117,7 @@ def test_exit_codes(main: Callable, tmp_path: Path) -> None:
     shutil.copytree(REPOSITORY / 'configs', tmp_path / 'configs')
     (tmp_path / 'tools').mkdir()
     script = Path(shutil.copy(REPOSITORY / 'tools/tables.py', tmp_path / 'tools'))
-    (tmp_path / 'configs/centermask_r50-p3-p4_fpn_1x_coco.py').unlink()
+    (tmp_path / 'configs/paper/centermask_r50-p3-p4_fpn_1x_coco.py').unlink()
     failed = _run(script, '2', '--check')
     assert failed.returncode == 1
     assert failed.stderr.splitlines()[-1].startswith(

@@ -174,7 +174,7 @@ BAD = [
     ),
     (
         '--cfg-options model.backbone.arch=41',
-        "can't be built: VoVNet's arch is one of 19, 19-dw, 19-slim, 19-slim-dw",
+        '41',
     ),
     (
         '--cfg-options model.backbone.type=VovNet',

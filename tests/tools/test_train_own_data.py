@@ -11,7 +11,7 @@ import torch
 from mmdet.registry import MODELS
 from mmengine.config import Config
 
-from centermask.checkpoints.layouts import to_released
+from centermask.checkpoints.layouts import to_release
 from centermask.datasets.shapes import make_dataset
 from centermask.engine.cli import run
 
@@ -31,7 +31,7 @@ def _release(config: str, recipe: str, path: Path) -> str:
     """A file as the recipe's authors release them, of COCO's 80 classes; weights are random."""
     model = Config.fromfile(config).model
     model.num_classes, model.backbone.init_cfg = 80, None
-    torch.save({'model': to_released(MODELS.build(model).state_dict(), recipe)}, path)
+    torch.save({'model': to_release(MODELS.build(model).state_dict(), recipe)}, path)
     return f'load_from={path}'
 
 

@@ -1,4 +1,5 @@
-# Paper recipe, Lite: the shorter side is any length from 580 to 600 in training, 600 in testing; the longer ≤ 1000.
+# Lite sizes of the paper recipe: the shorter side is any length from 580 to 600 in training, 600 in testing; the
+# longer side is at most 1000.
 _base_ = './coco_paper.py'
 
 train_pipeline = [

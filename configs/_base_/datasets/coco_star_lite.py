@@ -1,5 +1,6 @@
-# Star recipe, Lite: the shorter side is 580 or 600 in training, 600 in testing; the longer at most 1000.
-_base_ = './coco.py'
+# Lite sizes of the CenterMask* recipe: the shorter side is 580 or 600 in training, 600 in testing; the longer side is
+# at most 1000.
+_base_ = './coco_star.py'
 
 train_pipeline = [
     dict(type='LoadImageFromFile'),

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from mmdet.models.backbones import MobileNetV2
-from mmdet.models.utils import make_divisible
 from mmdet.registry import MODELS
 
 
@@ -13,21 +12,20 @@ from mmdet.registry import MODELS
 class MobileNetV2Features(MobileNetV2):
     """MobileNetV2 up to its last block, as the releases use it.
 
-    MMDetection's also has the 1280 channels wide 1×1 conv before the classifier, whose weights no pyramid reads.
+    MMDetection's backbone ends with the 1×1 conv of 1280 channels before the classifier, which no pyramid reads.
 
     Args:
-        out_indices: which of the seven groups of blocks (counted from 0) are returned: by default those of 32, 96 and
+        out_indices: which of the seven groups of blocks (counted from 0) are returned; by default those of 32, 96 and
             320 channels, strides 8, 16 and 32.
-        kwargs: MMDetection's other arguments.
+        **kwargs: other arguments of :class:`mmdet.models.MobileNetV2`.
     """
 
     def __init__(self, out_indices: Sequence[int] = (2, 4, 6), **kwargs) -> None:
         super().__init__(out_indices=out_indices, **kwargs)
-        self.widths = [make_divisible(self.arch_settings[i][1] * self.widen_factor, 8) for i in out_indices]
         del self.conv2
         self.layers.remove('conv2')
 
     def train(self, mode: bool = True) -> MobileNetV2Features:
-        """Return the model, as PyTorch's modules do; MMDetection's returns None."""
+        """Set training or evaluation mode and return the model; MMDetection's method returns None."""
         super().train(mode)
         return self

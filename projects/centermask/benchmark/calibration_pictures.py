@@ -15,7 +15,7 @@ from mmdet.models.detectors import TwoStageDetector
 from mmengine.structures import InstanceData
 from torch import Tensor
 
-from centermask.roi_head import clip
+from centermask.boxes import clip_boxes
 
 
 class Found(NamedTuple):
@@ -63,7 +63,7 @@ class Picture:
 
     def count(self) -> int:
         """How many detections are left when boxes are clipped to the picture."""
-        clipped = clip(self.detect().bboxes, self.meta['img_shape'][:2])
+        clipped = clip_boxes(self.detect().bboxes, self.meta['img_shape'][:2])
         return int((clipped[:, 2:] - clipped[:, :2] > 0.01).all(1).sum())
 
     def sizes(self) -> Tensor:

@@ -88,7 +88,7 @@ def stages_of(model: Any) -> tuple[dict[nn.Module, str], list[tuple[Any, str, st
             ('mask_iou_head', 'mask branch'),
         ):
             add(head, name, stage)
-        for name, stage in (('mask_forward', 'mask branch'), ('finish', 'pasting')):  # CenterMask's
+        for name, stage in (('forward', 'mask branch'), ('postprocess', 'pasting')):  # CenterMask's
             if hasattr(type(head), name):
                 functions.append((type(head), name, stage))
     return parts, functions

@@ -1,28 +1,18 @@
-"""The checkpoint that a training resumes from: the newest that is whole."""
+"""The checkpoint that a training resumes from: the latest that is intact."""
 
 from __future__ import annotations
 
 import re
 import zipfile
-from contextlib import suppress
 from pathlib import Path
-from string import Formatter
-from typing import NamedTuple
+
+from mmengine.runner import find_latest_checkpoint
 
 from centermask.utils.errors import InputError
 
-_SAVED = re.compile(r'(?:iter|epoch)_(\d+)\.pth')
 
-
-class Newest(NamedTuple):
-    """What was found: the newest whole checkpoint, None if there is none at all, and newer ones that aren't whole."""
-
-    path: Path | None
-    passed_over: list[Path]
-
-
-def is_whole(path: Path) -> bool:
-    """Whether a file that torch saved is complete and each of its parts has the checksum that it was saved with."""
+def is_intact(path: Path) -> bool:
+    """Return whether a file that torch saved is complete and all of its parts have their checksums."""
     try:
         with zipfile.ZipFile(path) as file:
             return file.testzip() is None
@@ -30,57 +20,49 @@ def is_whole(path: Path) -> bool:
         return False
 
 
-def numbered(template: str) -> re.Pattern:
-    """What the names of a template with one ``{}`` look like, with the number as a group.
+def filename_pattern(filename_tmpl: str) -> str:
+    """Return the glob pattern of the checkpoints that a ``CheckpointHook`` names by a template.
 
     Raises:
-        ValueError: the template has none, or it says something else than a whole number in decimals.
+        ValueError: the template hasn't one ``{}`` for the number, so that all checkpoints would have one name.
     """
-    parts = [*Formatter().parse(template)]
-    if sum(field is not None for _, field, _, _ in parts) == 1:
-        names = ''.join(re.escape(text) + ('' if field is None else r'(\d+)') for text, field, _, _ in parts)
-        with suppress(LookupError, ValueError, AttributeError):
-            if all((name := re.fullmatch(names, template.format(n))) and int(name[1]) == n for n in (3, 1234567)):
-                return re.compile(names)
-    raise ValueError(f'filename_tmpl is a name with one {{}} for the number of iterations, not {template!r}')
+    pattern, numbers = re.subn(r'\{(:\w*)?\}', '*', filename_tmpl)
+    if numbers != 1 or '{' in pattern:
+        raise ValueError(f'filename_tmpl is a name with one {{}} for the number of iterations, not {filename_tmpl!r}')
+    return pattern
 
 
-def find_newest(work_dir: Path, template: str = 'iter_{}.pth') -> Newest:
-    """Look through the checkpoints of a work folder; if it has none, of the folder that ``last_checkpoint`` names.
+def find_latest(work_dir: Path, filename_tmpl: str = 'iter_{}.pth') -> tuple[Path | None, list[Path]]:
+    """Return the latest intact checkpoint of a work folder, None if there is no checkpoint, and later damaged ones.
 
     Args:
-        work_dir: the folder.
-        template: of their names, beside which MMEngine's own are known, and the one that ``last_checkpoint`` has.
+        work_dir: the folder, which may have been moved.
+        filename_tmpl: of the checkpoints' names, as ``CheckpointHook`` takes it. The one that ``last_checkpoint``
+            names counts too, wherever it is.
 
     Raises:
-        InputError: there are checkpoints, and not one is whole.
+        InputError: there are checkpoints, and none is intact.
     """
-    names = [_SAVED, numbered(template)]
-    pointer = work_dir / 'last_checkpoint'
-    named = Path(pointer.read_text(errors='replace').strip() if pointer.is_file() else '')
-    found = _saved_in(work_dir, named, names)
-    if not found and pointer.is_file():
-        found = _saved_in(named.parent, named, names)
-    passed_over: list[Path] = []
-    for path in found:
-        if is_whole(path):
-            return Newest(path, passed_over)
-        passed_over.append(path)
-    if passed_over:
+    found = {
+        path
+        for name in ('iter_{}.pth', 'epoch_{}.pth', filename_tmpl)
+        for path in work_dir.glob(filename_pattern(name))
+    }
+    if (work_dir / 'last_checkpoint').is_file():
+        last = Path(find_latest_checkpoint(str(work_dir)) or '')
+        found |= {path for path in (work_dir / last.name, last) if path.is_file()}
+    latest = sorted(found, key=lambda path: path.stat().st_mtime_ns, reverse=True)
+    damaged: list[Path] = []
+    for path in latest:
+        if is_intact(path):
+            return path, damaged
+        damaged.append(path)
+    if damaged:
         raise InputError(
-            f'None of the checkpoints in {work_dir} is whole ({", ".join(path.name for path in passed_over)}): '
-            'name one by --resume CHECKPOINT, or remove them to begin anew.'
+            f'None of the checkpoints in {work_dir} is intact ({", ".join(path.name for path in damaged)}): '
+            'name one by --resume CHECKPOINT, or remove them to start from the beginning.'
         )
-    return Newest(None, [])
+    return None, []
 
 
-def _saved_in(folder: Path, named: Path, names: list[re.Pattern]) -> list[Path]:
-    """The checkpoints in a folder, the newest first."""
-    if not folder.is_dir():
-        return []
-    found = []
-    for path in folder.iterdir():
-        match = next(filter(None, (name.fullmatch(path.name) for name in names)), None)
-        if match or path.name == named.name:
-            found.append((-path.stat().st_mtime_ns, -int(match[1]) if match else 0, path))
-    return [path for *_, path in sorted(found)]
+find_newest, numbered = find_latest, filename_pattern

@@ -1,4 +1,4 @@
-"""How the released checkpoints name their tensors, and what each is called here.
+"""Names of tensors in the released checkpoints and in MMDetection's layout.
 
 Two code bases released CenterMask: ``star`` (CenterMask2, on Detectron2) and ``paper`` (on maskrcnn-benchmark). The
 other layouts are those of ImageNet backbones.
@@ -14,17 +14,17 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from centermask.checkpoints.names import NameTable, Row, under
+from centermask.checkpoints.names import NameTable, prefixed
 from centermask.utils.errors import InputError
 
-# Backbones: their layout beside the module's own names.
+# Backbones.
 
 
-def _vovnet_conv(theirs: str, ours: str) -> list[tuple[str, str]]:
-    """A conv of VoVNet with its norm: dense, deformable or depthwise."""
-    return under(
-        theirs,
-        ours,
+def _vovnet_conv(released: str, mmdet: str) -> list[tuple[str, str]]:
+    """Rows of a conv of VoVNet with its norm: dense, deformable or depthwise."""
+    return prefixed(
+        released,
+        mmdet,
         [
             ('/conv_offset.{*}', '.conv.conv_offset.{*}'),
             ('/conv.{*}', '.conv.{*}'),
@@ -36,7 +36,7 @@ def _vovnet_conv(theirs: str, ours: str) -> list[tuple[str, str]]:
     )
 
 
-VOVNET = _vovnet_conv('stem.stem_{i+1}', 'stem.{i}') + under(
+VOVNET = _vovnet_conv('stem.stem_{i+1}', 'stem.{i}') + prefixed(
     'stage{s+2}.OSA{s+2}_{b+1}.',
     'stages.{s}.blocks.{b}.',
     [
@@ -47,11 +47,11 @@ VOVNET = _vovnet_conv('stem.stem_{i+1}', 'stem.{i}') + under(
     ],
 )
 
-# timm's (https://github.com/huggingface/pytorch-image-models), dense; its depthwise ones name other parts so.
+# timm's (https://github.com/huggingface/pytorch-image-models): dense and depthwise variants.
 TIMM = [
     ('stem.{i}.conv.{*}', 'stem.{i}.conv.{*}'),
     ('stem.{i}.bn.{*}', 'stem.{i}.bn.{*}'),
-    *under(
+    *prefixed(
         'stages.{s}.blocks.{b}.',
         'stages.{s}.blocks.{b}.',
         [
@@ -71,14 +71,14 @@ _SEPARABLE = [
 TIMM_DEPTHWISE = [
     ('stem.0.conv.{*}', 'stem.0.conv.{*}'),
     ('stem.0.bn.{*}', 'stem.0.bn.{*}'),
-    *under('stem.{i}', 'stem.{i}', _SEPARABLE),
-    *under(
+    *prefixed('stem.{i}', 'stem.{i}', _SEPARABLE),
+    *prefixed(
         'stages.{s}.blocks.{b}.',
         'stages.{s}.blocks.{b}.',
         [
             ('conv_reduction.conv.{*}', 'reduce.conv.{*}'),
             ('conv_reduction.bn.{*}', 'reduce.bn.{*}'),
-            *under('conv_mid.{i}', 'convs.{i}', _SEPARABLE),
+            *prefixed('conv_mid.{i}', 'convs.{i}', _SEPARABLE),
             ('conv_concat.conv.{*}', 'aggregate.conv.{*}'),
             ('conv_concat.bn.{*}', 'aggregate.bn.{*}'),
             ('attn.fc.{*}', 'attention.fc.{*}'),
@@ -103,18 +103,18 @@ RESNET_PAPER = [
 ]
 
 
-def _blobs(conv: str, norm: str, our_conv: str, our_norm: str) -> list[tuple[str, str]]:
-    """A conv of Caffe2 with its norm, which may have no statistics of its own."""
+def _blobs(conv: str, norm: str, mmdet_conv: str, mmdet_norm: str) -> list[tuple[str, str]]:
+    """Rows of a conv of Caffe2 with its norm, which may have no statistics of its own."""
     return [
-        (f'{conv}_w', f'{our_conv}.weight'),
-        (f'{norm}_s', f'{our_norm}.weight'),
-        (f'{norm}_b', f'{our_norm}.bias'),
-        (f'{norm}_rm', f'{our_norm}.running_mean'),
-        (f'{norm}_riv', f'{our_norm}.running_var'),
+        (f'{conv}_w', f'{mmdet_conv}.weight'),
+        (f'{norm}_s', f'{mmdet_norm}.weight'),
+        (f'{norm}_b', f'{mmdet_norm}.bias'),
+        (f'{norm}_rm', f'{mmdet_norm}.running_mean'),
+        (f'{norm}_riv', f'{mmdet_norm}.running_var'),
     ]
 
 
-RESNET_CAFFE2 = _blobs('conv1', 'res_conv1_bn', 'conv1', 'bn1') + under(
+RESNET_CAFFE2 = _blobs('conv1', 'res_conv1_bn', 'conv1', 'bn1') + prefixed(
     'res{s+1}_{b}_',
     'layer{s}.{b}.',
     [
@@ -127,20 +127,20 @@ RESNET_CAFFE2 = _blobs('conv1', 'res_conv1_bn', 'conv1', 'bn1') + under(
 
 
 def _mobilenetv2() -> list[tuple[str, str]]:
-    """Torchvision's: the inverted residuals are numbered through, and so are the layers of each."""
+    """Rows of torchvision's, which numbers all inverted residuals in one sequence, and the layers of each."""
     rows = [('features.0.0.{*}', 'conv1.conv.{*}'), ('features.0.1.{*}', 'conv1.bn.{*}')]
     blocks = [(stage, block) for stage, count in enumerate([1, 2, 3, 4, 3, 3, 1], 1) for block in range(count)]
     for feature, (stage, block) in enumerate(blocks, start=1):
         convs = ['expand_conv', 'depthwise_conv', 'linear_conv'][feature == 1 :]  # the first doesn't expand
         for i, conv in enumerate(convs):
             conv_and_norm = [(f'{3 * i}.{{*}}', 'conv.{*}'), (f'{3 * i + 1}.{{*}}', 'bn.{*}')]
-            rows += under(f'features.{feature}.conv.', f'layer{stage}.{block}.{conv}.', conv_and_norm)
+            rows += prefixed(f'features.{feature}.conv.', f'layer{stage}.{block}.{conv}.', conv_and_norm)
     return rows
 
 
 MOBILENETV2 = _mobilenetv2()
 
-# Whole models.
+# Complete models.
 
 
 def _fcos_head(centerness: str) -> list[tuple[str, str]]:
@@ -157,8 +157,8 @@ def _fcos_head(centerness: str) -> list[tuple[str, str]]:
 
 
 STAR = [
-    *under('backbone.bottom_up.', 'backbone.', [*VOVNET, *RESNET_STAR, *MOBILENETV2]),
-    *under(
+    *prefixed('backbone.bottom_up.', 'backbone.', [*VOVNET, *RESNET_STAR, *MOBILENETV2]),
+    *prefixed(
         'backbone.',
         'neck.',
         [
@@ -168,8 +168,8 @@ STAR = [
             ('fpn_output{i+3}.{*}', 'fpn_convs.{i}.conv.{*}'),
         ],
     ),
-    *under('proposal_generator.fcos_head.', 'bbox_head.', _fcos_head('ctrness')),
-    *under(
+    *prefixed('proposal_generator.fcos_head.', 'bbox_head.', _fcos_head('ctrness')),
+    *prefixed(
         'roi_heads.',
         'roi_head.',
         [
@@ -184,8 +184,8 @@ STAR = [
     ),
 ]
 PAPER = [
-    *under('backbone.body.', 'backbone.', [*VOVNET, *RESNET_PAPER, *MOBILENETV2]),
-    *under(
+    *prefixed('backbone.body.', 'backbone.', [*VOVNET, *RESNET_PAPER, *MOBILENETV2]),
+    *prefixed(
         'backbone.fpn.',
         'neck.',
         [
@@ -195,8 +195,8 @@ PAPER = [
             ('fpn_layer{i+2}.{*}', 'fpn_convs.{i}.conv.{*}'),
         ],
     ),
-    *under('rpn.head.', 'bbox_head.', _fcos_head('centerness')),
-    *under(
+    *prefixed('rpn.head.', 'bbox_head.', _fcos_head('centerness')),
+    *prefixed(
         'roi_heads.',
         'roi_head.',
         [
@@ -213,108 +213,101 @@ PAPER = [
 
 
 class Layout(NamedTuple):
-    """A way to name the tensors of a model."""
+    """A naming scheme of a released model."""
 
     name: str
     table: NameTable
-    kept: str = '(?!)'  # pattern of what has no place in the model but returns on the way back
-    left_out: str = '(?!)'  # pattern of what a backbone has no use for: the classifier and what leads to it
+    unused: str = '(?!)'  # pattern of tensors that the model here doesn't have
 
 
-# How images are normalised; of panoptic models the semantic head and the pyramid's level P2, which only it reads.
-_KEPT_OF_STAR = r'pixel_(mean|std)|sem_seg_head\..+|backbone\.fpn_(lateral|output)2\.(weight|bias)'
+# Image normalisation; of panoptic models the semantic head and the pyramid's level P2, which only it reads.
+_UNUSED_OF_STAR = r'pixel_(mean|std)|sem_seg_head\..+|backbone\.fpn_(lateral|output)2\.(weight|bias)'
 _CLASSIFIER = r'(classifier|head\.fc|stem\.fc|fc1000|fc|linear|pred)\..+'
-# In the order of preference, where a file could be two of them.
+# In the order of preference, where a file could be of two of them.
 LAYOUTS = [
-    Layout('vovnet', NameTable(VOVNET), left_out=_CLASSIFIER),
-    Layout('mobilenetv2', NameTable(MOBILENETV2), left_out=rf'{_CLASSIFIER}|features\.18\..+'),
-    Layout('detectron2', NameTable(RESNET_STAR), left_out=rf'{_CLASSIFIER}|stem\.conv1\.bias'),
-    Layout('caffe2', NameTable(RESNET_CAFFE2), left_out=r'(fc1000|last_out\w*|pred)_[wb]|conv1_b|.+_momentum'),
-    Layout('timm', NameTable(TIMM), left_out=_CLASSIFIER),
-    Layout('timm', NameTable(TIMM_DEPTHWISE), left_out=_CLASSIFIER),
-    Layout('star', NameTable(STAR), kept=_KEPT_OF_STAR),
+    Layout('vovnet', NameTable(VOVNET), _CLASSIFIER),
+    Layout('mobilenetv2', NameTable(MOBILENETV2), rf'{_CLASSIFIER}|features\.18\..+'),
+    Layout('detectron2', NameTable(RESNET_STAR), rf'{_CLASSIFIER}|stem\.conv1\.bias'),
+    Layout('caffe2', NameTable(RESNET_CAFFE2), r'(fc1000|last_out\w*|pred)_[wb]|conv1_b|.+_momentum'),
+    Layout('timm', NameTable(TIMM), _CLASSIFIER),
+    Layout('timm', NameTable(TIMM_DEPTHWISE), _CLASSIFIER),
+    Layout('star', NameTable(STAR), _UNUSED_OF_STAR),
     Layout('paper', NameTable(PAPER)),
 ]
 RECIPES = {layout.name: layout for layout in LAYOUTS if layout.name in ('star', 'paper')}
 
 
 class Translation(NamedTuple):
-    """A checkpoint of a known layout in our names."""
+    """A released checkpoint in MMDetection's names."""
 
     layout: str
     table: NameTable
     prefix: str  # what stood before every name
-    weights: dict[str, Tensor]
-    names: dict[str, str]  # theirs to ours, of all in ``weights``, in the file's order
-    rows: dict[str, Row]  # theirs to the row of the table that translated it
-    kept: dict[str, Tensor]  # of no use here, but part of the model there
-    left_out: list[str]  # of no use here
-    unknown: dict[str, Tensor]
+    weights: dict[str, Tensor]  # by MMDetection's names, in the file's order
+    renamed: int  # how many names changed
+    unused: list[str]  # released names of tensors without use here
+    unknown: dict[str, Tensor]  # by released names
+
+    def released_name(self, name: str) -> str:
+        """Return the file's name of a tensor in ``weights`` or of one that it lacks."""
+        released = self.table.to_release(name)
+        return name if released is None else self.prefix + released
 
 
-def to_ours(weights: Mapping[str, Tensor]) -> Translation | None:
-    """Recognise the layout of a checkpoint and translate it.
+def from_release(weights: Mapping[str, Tensor]) -> Translation | None:
+    """Recognise the layout of a released checkpoint and translate it to MMDetection's.
 
     Args:
         weights: tensors by their names, which may all have the same prefix (``module.``, ``backbone.body.`` ...).
 
     Returns:
-        The translation; None where most names are of no layout but our own.
+        The translation; None where most names are of no released layout.
     """
     best, most = None, 0
     for layout in LAYOUTS:
         translation = _translate(weights, layout)
-        renamed = sum(theirs != translation.prefix + ours for theirs, ours in translation.names.items())
-        of_no_use = len(translation.kept) + len(translation.left_out)
-        if 2 * renamed > len(weights) - of_no_use and renamed + of_no_use > most:
-            best, most = translation, renamed + of_no_use
+        recognised = translation.renamed + len(translation.unused)
+        if 2 * translation.renamed > len(weights) - len(translation.unused) and recognised > most:
+            best, most = translation, recognised
     if best is not None and best.layout == 'timm':
         return best._replace(weights=_for_bgr_of_255(best.weights))
     return best
 
 
 def _translate(weights: Mapping[str, Tensor], layout: Layout) -> Translation:
-    """The weights as if they were of this layout."""
+    """Return the weights as if they were of this layout."""
     prefix = _common_prefix(layout.table, weights)
-    names: dict[str, str] = {}
-    rows: dict[str, Row] = {}
-    kept, left_out, unknown = [], [], []
-    for name in weights:
+    known: dict[str, Tensor] = {}
+    unknown: dict[str, Tensor] = {}
+    unused: list[str] = []
+    renamed = 0
+    for name, tensor in weights.items():
         bare = name.removeprefix(prefix) if name.startswith(prefix) else ''
-        if re.fullmatch(layout.kept, bare):
-            kept.append(name)
-        elif re.fullmatch(layout.left_out, bare):
-            left_out.append(name)
-        elif found := layout.table.to_ours(bare):
-            names[name], rows[name] = found
+        if re.fullmatch(layout.unused, bare):
+            unused.append(name)
+        elif (mmdet := layout.table.from_release(bare)) is not None:
+            # The scale of a level is a number here and a list of one in the releases.
+            is_scale = mmdet.endswith('.scale') and tensor.shape == (1,)
+            known[mmdet] = tensor.reshape(()) if is_scale else tensor
+            renamed += mmdet != bare
         else:
-            unknown.append(name)
-    return Translation(
-        layout.name,
-        layout.table,
-        prefix,
-        {ours: as_here(ours, weights[name]) for name, ours in names.items()},
-        names,
-        rows,
-        {name: weights[name] for name in kept},
-        left_out,
-        {name: weights[name] for name in unknown},
-    )
+            unknown[name] = tensor
+    return Translation(layout.name, layout.table, prefix, known, renamed, unused, unknown)
 
 
 def _common_prefix(table: NameTable, names: Mapping[str, Tensor]) -> str:
-    """What stands before most of the names that the table knows, up to a dot."""
+    """Return the prefix, up to a dot, of most of the names that the table knows."""
     prefixes: Counter[str] = Counter()
     for name in names:
         starts = [0, *(dot.end() for dot in re.finditer(r'\.', name))]
-        known = next((start for start in starts if table.to_ours(name[start:])), None)
+        known = next((start for start in starts if table.from_release(name[start:]) is not None), None)
         if known is not None:
             prefixes[name[:known]] += 1
     return prefixes.most_common(1)[0][0] if prefixes else ''
 
 
 def _for_bgr_of_255(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """A VoVNet of timm's, which reads RGB in [0, 1] divided by a deviation, for BGR in [0, 255] that isn't divided.
+    """Fold timm's input scaling into the first conv: RGB in [0, 1] over a deviation becomes BGR in [0, 255].
 
     The mean stays with the config.
     """
@@ -328,27 +321,20 @@ def _for_bgr_of_255(weights: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def recipe_of(weights: Mapping[str, Tensor]) -> str:
-    """The recipe of a model by its weights, in our names: masks of the ``paper`` recipe have a channel for background.
-
-    Raises:
-        InputError: it has no mask branch.
-    """
-    try:
-        classes, masks = (
-            len(weights[f'{part}.weight']) for part in ('bbox_head.conv_cls', 'roi_head.mask_head.conv_logits')
-        )
-    except KeyError as error:
-        raise InputError(f'The model has no {error}: no released layout fits it.') from None
-    except TypeError:  # the length of a tensor without dimensions
-        raise InputError("The model's layers of the classes are single numbers: no released layout fits it.") from None
-    return 'paper' if masks == classes + 1 else 'star'
-
-
-def to_released(weights: Mapping[str, Tensor], recipe: str) -> dict[str, Tensor]:
-    """Translate back: the weights of a whole model, in our names, as a released code base names them.
+    """Return the recipe of a model by its weights: masks of the ``paper`` recipe have a channel for background.
 
     Args:
-        weights: ours. Batch counters of BN, which frozen norms there have not, are dropped.
+        weights: a complete model's, by MMDetection's names.
+    """
+    classes, masks = weights['bbox_head.conv_cls.weight'], weights['roi_head.mask_head.conv_logits.weight']
+    return 'paper' if len(masks) == len(classes) + 1 else 'star'
+
+
+def to_release(weights: Mapping[str, Tensor], recipe: str) -> dict[str, Tensor]:
+    """Return the weights of a complete model as a released code base names them.
+
+    Args:
+        weights: by MMDetection's names. Batch counters of BN, which frozen norms there have not, are dropped.
         recipe: ``star`` or ``paper``.
 
     Raises:
@@ -358,18 +344,8 @@ def to_released(weights: Mapping[str, Tensor], recipe: str) -> dict[str, Tensor]
     for name, tensor in weights.items():
         if name.endswith('.num_batches_tracked'):
             continue
-        theirs = RECIPES[recipe].table.to_theirs(name)
-        if theirs is None:
+        its_name = RECIPES[recipe].table.to_release(name)
+        if its_name is None:
             raise InputError(f'{name} has no name in the {recipe} layout: no released model has such a part.')
-        released[theirs] = as_there(theirs, tensor)
+        released[its_name] = tensor.reshape(1) if its_name.endswith('.scale') else tensor
     return released
-
-
-def as_here(ours: str, tensor: Tensor) -> Tensor:
-    """A tensor of theirs in its shape here: a level's scale is a number, and a list of one there."""
-    return tensor.reshape(()) if ours.endswith('.scale') and tensor.shape == (1,) else tensor
-
-
-def as_there(theirs: str, tensor: Tensor) -> Tensor:
-    """The inverse of :func:`as_here`."""
-    return tensor.reshape(1) if theirs.endswith('.scale') else tensor

@@ -1,4 +1,4 @@
-"""Read a checkpoint, put its weights into a model, and say in one sentence what doesn't fit."""
+"""Read a checkpoint, load its weights into a model, and name in one sentence what doesn't match."""
 
 from __future__ import annotations
 
@@ -12,61 +12,54 @@ from mmengine.logging import print_log
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from centermask.checkpoints.layouts import to_ours
+from centermask.checkpoints.layouts import from_release
 from centermask.checkpoints.reading import read
 from centermask.utils.errors import ClassCountError, InputError
 
 
 def read_checkpoint(source: str, map_location: Any = 'cpu', remedy: str = 'give the path of a checkpoint.') -> dict:
-    """Read a checkpoint of ours or of a released code base.
+    """Return the content of a checkpoint of MMDetection's or of a released layout.
 
     Args:
-        source, map_location, remedy: as :func:`centermask.checkpoints.reading.read` takes them.
+        source: file, URL or short form, as :func:`~centermask.checkpoints.reading.read` takes it.
+        map_location: as for ``torch.load``.
+        remedy: what the user can do where it can't be read, the end of the sentence.
 
     Returns:
-        What the file holds, with the weights under ``state_dict`` in our names whatever they were under, and without
-        the ``module.`` of parallel wrappers. Of other layouts nothing but the weights remains.
+        The weights are under ``state_dict`` by MMDetection's names, without the ``module.`` of parallel wrappers. Of
+        released layouts nothing else remains.
 
     Raises:
-        InputError: it is missing, can't be fetched, is damaged, holds no weights or something else where its meta is.
+        InputError: it is missing, can't be fetched, is damaged, holds no weights, or its meta is no dict.
     """
     contents = read(source, map_location, remedy)
-    translation = to_ours(contents.weights)
+    translation = from_release(contents.weights)
     if translation is None:
         if not isinstance(meta := contents.others.get('meta', {}), Mapping):
-            raise InputError(f'The checkpoint {source} can not be used, its meta is {meta!r} and no dict: {remedy}')
+            raise InputError(f"The checkpoint {source} can't be used, its meta is {meta!r} and no dict: {remedy}")
         bare = {name.removeprefix('module.'): tensor for name, tensor in contents.weights.items()}
         return {**(contents.others if contents.entry == 'state_dict' else {}), 'state_dict': bare}
-    unused = [*translation.kept, *translation.left_out]
     print_log(
         f'{source} has the {translation.layout} layout: {len(translation.weights)} tensors renamed'
-        f'{shortened(", not used: ", unused)}',
+        f'{shortened(", not used: ", translation.unused)}',
         'current',
     )
     return {'state_dict': {**translation.weights, **translation.unknown}}
 
 
 def shortened(words: str, names: list[str]) -> str:
-    """``words`` and the first names, '' if there are none."""
+    """Return the words and the first three names, '' if there are none."""
     more = f' and {len(names) - 3} more' if len(names) > 3 else ''
     return f'{words}{", ".join(names[:3])}{more}' if names else ''
 
 
-STATISTICS = ('.running_mean', '.running_var')
+def add_bn_statistics(module: nn.Module, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the weights, with statistics for the norms if the file has none at all.
 
-
-def has_statistics(weights: Mapping[str, Tensor]) -> bool:
-    """Whether the norms of the file have statistics of their own."""
-    return any(name.endswith(STATISTICS) for name in weights)
-
-
-def with_statistics(module: nn.Module, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The weights, with statistics for the norms if the file has none at all.
-
-    Caffe's and Detectron's older backbones have them absorbed into the scale and the bias. A mean of 0 and a variance
-    of 1 less the epsilon leave these as they are.
+    Caffe's and Detectron's older backbones have them folded into scale and bias. A mean of 0 and a variance of
+    1 - epsilon leave these as they are.
     """
-    if has_statistics(weights):
+    if any(name.endswith(('.running_mean', '.running_var')) for name in weights):
         return dict(weights)
     statistics = {}
     for name, norm in module.named_modules():
@@ -77,8 +70,8 @@ def with_statistics(module: nn.Module, weights: Mapping[str, Tensor]) -> dict[st
     return {**weights, **statistics}
 
 
-class Misfit(NamedTuple):
-    """A tensor that the file and the model don't share: its name, its shape in each, None where it is absent."""
+class KeyMismatch(NamedTuple):
+    """A tensor that file and model don't share: its name and its shape in each, None where it is absent."""
 
     key: str
     in_file: tuple[int, ...] | None
@@ -89,110 +82,108 @@ class Misfit(NamedTuple):
         return f'{self.key} is {file} in the file and {model} in the model'
 
 
-def load_weights(module: nn.Module, weights: Mapping[str, Tensor]) -> list[Misfit]:
-    """Load what fits and return what doesn't, in the model's order and then the file's.
+def find_mismatches(module: nn.Module, weights: Mapping[str, Tensor]) -> list[KeyMismatch]:
+    """Return what doesn't match, in the model's order and then the file's.
 
-    Batch counters of BN, which files older than torch 0.4.1 and frozen norms lack, may be absent.
+    Batch counters of BN may be absent: files older than torch 0.4.1 and frozen norms have none.
     """
-    state = dict(weights)  # modules rename what older versions of theirs had
-    unexpected: list[str] = []
-
-    def load(part: nn.Module, prefix: str) -> None:
-        part._load_from_state_dict(state, prefix, {}, True, [], unexpected, [])
-        for name, child in part.named_children():
-            load(child, f'{prefix}{name}.')
-
-    load(module, '')
-    misfits = []
-    for key, tensor in module.state_dict().items():
-        in_file = tuple(state[key].shape) if key in state else None
-        if in_file != tuple(tensor.shape) and not (in_file is None and key.endswith('num_batches_tracked')):
-            misfits.append(Misfit(key, in_file, tuple(tensor.shape)))
-    return misfits + [Misfit(key, tuple(state[key].shape), None) for key in unexpected]
+    in_model, in_file = ({k: tuple(t.shape) for k, t in tensors.items()} for tensors in (module.state_dict(), weights))
+    return [
+        KeyMismatch(key, in_file.get(key), in_model.get(key))
+        for key in {**in_model, **in_file}
+        if in_file.get(key) != in_model.get(key) and not (key not in in_file and key.endswith('num_batches_tracked'))
+    ]
 
 
-def require_fit(misfits: list[Misfit], source: str, model: nn.Module) -> None:
-    """Raise an :class:`InputError` that names the first misfit, if there is one."""
-    if not misfits:
+def load_weights(module: nn.Module, weights: Mapping[str, Tensor]) -> list[KeyMismatch]:
+    """Load the tensors that match, and return those that don't."""
+    mismatches = find_mismatches(module, weights)
+    unfit = {mismatch.key for mismatch in mismatches}
+    module.load_state_dict({key: tensor for key, tensor in weights.items() if key not in unfit}, strict=False)
+    return mismatches
+
+
+def check_match(mismatches: list[KeyMismatch], source: str, model: nn.Module) -> None:
+    """Raise an :class:`InputError` that names the first mismatch, if there is one."""
+    if not mismatches:
         return
-    others = f' ({len(misfits)} tensors differ)' if len(misfits) > 1 else ''
-    classes = class_counts(model, misfits)
+    others = f' ({len(mismatches)} tensors differ)' if len(mismatches) > 1 else ''
+    classes = class_counts(model, mismatches)
     if classes:
         why = f'it was trained on {classes[0]} classes and the config has {classes[1]}'
     else:
         why = 'it belongs to another model'
     message = (
-        f"The checkpoint {source} doesn't fit the config's model, {why}: {misfits[0]}{others}; "
+        f"The checkpoint {source} doesn't fit the config's model, {why}: {mismatches[0]}{others}; "
         'give the config that it was trained with.'
     )
     raise ClassCountError(message, *classes) if classes else InputError(message)
 
 
-def count_classes(model: nn.Module) -> int:
-    """The number of classes that a model's heads tell apart (background not being one), 0 if none says."""
-    return min(_class_numbers(model).values(), default=0)
+def load_pretrained(model: nn.Module, checkpoint: dict, source: str) -> None:
+    """Load a checkpoint to train on from; layers whose shape depends on the number of classes may start fresh.
 
-
-def _class_numbers(model: nn.Module) -> dict[str, int]:
-    """How many classes each part of a model tells apart, by its name; an RPN knows objects only."""
-    numbers = {
-        name: getattr(part, 'num_classes', None)
-        for name, part in model.named_modules()
-        if not isinstance(part, RPNHead)
-    }
-    return {name: number for name, number in numbers.items() if isinstance(number, int)}
-
-
-def class_counts(model: nn.Module, misfits: list[Misfit]) -> tuple[int, int] | None:
-    """The numbers of classes of the file and of the model, if that difference alone explains all misfits.
-
-    It does where each shape differs in its first length only (a layer's outputs), which in the model is the number of
-    classes, or one more where background has a channel, times what each class has (anchors, sides of a box), and where
-    one number for the file explains all of them. Where a head with classes fits, the others differ for another reason:
-    one recipe's masks count background, the other's don't.
-    """
-    if not all(any(misfit.key.startswith(name) for misfit in misfits) for name in _class_numbers(model)):
-        return None
-    here = count_classes(model)
-    explained: set[int] | None = None
-    for misfit in misfits:
-        if not here or not misfit.in_file or not misfit.in_model or misfit.in_file[1:] != misfit.in_model[1:]:
-            return None
-        numbers = _class_numbers_by_lengths(misfit.in_file[0], misfit.in_model[0], here)
-        explained = numbers if explained is None else explained & numbers
-    return (explained.pop(), here) if explained and len(explained) == 1 else None
-
-
-def _class_numbers_by_lengths(in_file: int, in_model: int, here: int) -> set[int]:
-    """The numbers of classes that a layer of this length may have been of, if it has `in_model` with `here` classes."""
-    numbers = set()
-    for background in (0, 1):
-        each, rest = divmod(in_model, here + background)
-        if each and not rest and in_file % each == 0:
-            numbers.add(in_file // each - background)
-    return numbers - {0, here}
-
-
-def start_from(model: nn.Module, checkpoint: dict, source: str) -> None:
-    """Load a checkpoint as the start of a training: layers whose shape depends on the number of classes may stay fresh.
-
-    Their fresh weights replace the file's in ``checkpoint``, so that whoever loads it next (an EMA hook) finds what the
-    model has.
+    Their fresh weights replace the file's in ``checkpoint``, because an EMA hook loads from it next.
 
     Raises:
-        InputError: anything else doesn't fit.
+        InputError: anything else doesn't match.
     """
-    misfits = load_weights(model, checkpoint['state_dict'])
-    classes = class_counts(model, misfits)
+    mismatches = load_weights(model, checkpoint['state_dict'])
+    classes = class_counts(model, mismatches)
     if not classes:
-        require_fit(misfits, source, model)
+        check_match(mismatches, source, model)
         return
     fresh = model.state_dict()
-    checkpoint['state_dict'].update({misfit.key: fresh[misfit.key].clone() for misfit in misfits})
-    layers = dict.fromkeys(misfit.key.rpartition('.')[0] for misfit in misfits)
+    checkpoint['state_dict'].update({mismatch.key: fresh[mismatch.key].clone() for mismatch in mismatches})
+    layers = dict.fromkeys(mismatch.key.rpartition('.')[0] for mismatch in mismatches)
     print_log(
         f'{source} was trained on {classes[0]} classes and the config has {classes[1]}: '
         f'{", ".join(layers)} start fresh.',
         logger='current',
         level=logging.WARNING,
     )
+
+
+def count_classes(model: nn.Module) -> int:
+    """Return a model's number of classes without background, 0 if no part has one."""
+    return min(_class_numbers(model).values(), default=0)
+
+
+def _class_numbers(model: nn.Module) -> dict[str, int]:
+    """Return the number of classes of each part that has one, by the part's name; an RPN only finds objects."""
+    parts = [(name, part) for name, part in model.named_modules() if not isinstance(part, RPNHead)]
+    numbers = {name: getattr(part, 'num_classes', None) for name, part in parts}
+    return {name: number for name, number in numbers.items() if isinstance(number, int)}
+
+
+def class_counts(model: nn.Module, mismatches: list[KeyMismatch]) -> tuple[int, int] | None:
+    """Return the numbers of classes of the file and of the model if they alone explain all mismatches, else None.
+
+    They do where every part with classes has a mismatch and one number of the file's classes explains each of them.
+    """
+    numbers = _class_numbers(model)
+    in_model = min(numbers.values(), default=0)
+    if not mismatches or not all(any(m.key.startswith(name) for m in mismatches) for name in numbers):
+        return None
+    in_file = set.intersection(*(_possible_class_counts(mismatch, in_model) for mismatch in mismatches))
+    return (in_file.pop(), in_model) if len(in_file) == 1 else None
+
+
+def _possible_class_counts(mismatch: KeyMismatch, in_model: int) -> set[int]:
+    """Return the numbers of classes in the file that would explain a mismatch.
+
+    A layer has as many outputs as there are classes, or one more with a channel for background, times what each class
+    has (anchors, sides of a box).
+    """
+    file, model = mismatch.in_file, mismatch.in_model
+    if not in_model or not file or not model or file[1:] != model[1:]:
+        return set()
+    counts = set()
+    for background in (0, 1):
+        outputs, rest = divmod(model[0], in_model + background)
+        if outputs and not rest and file[0] % outputs == 0:
+            counts.add(file[0] // outputs - background)
+    return counts - {0, in_model}
+
+
+require_fit, start_from = check_match, load_pretrained

@@ -27,7 +27,7 @@ class Template:
         self.pattern = re.compile(''.join(part for pair in zip(fixed, [*groups, ''], strict=True) for part in pair))
 
     def match(self, name: str) -> dict[str, int | str] | None:
-        """Return the values under which the template is ``name``, None if there are none."""
+        """Return the values that turn the template into ``name``, None if there are none."""
         found = self.pattern.fullmatch(name)
         if found is None:
             return None
@@ -43,7 +43,7 @@ class Template:
         return values
 
     def fill(self, values: dict[str, int | str]) -> str:
-        """Return the name that the template is under these values."""
+        """Return the template's name for these values."""
 
         def value(found: re.Match) -> str:
             factor, field, offset = found.groups()
@@ -57,42 +57,42 @@ class Template:
 
 
 class Row(NamedTuple):
-    """One tensor, or several of one kind, in both layouts."""
+    """Names of one tensor, or of several of one kind, in both layouts."""
 
-    theirs: Template
-    ours: Template
+    released: Template
+    mmdet: Template
 
 
 class NameTable:
     """Rows of templates, tried in their order.
 
     Args:
-        rows: pairs of a template of their layout and one of ours, with the same letters.
+        rows: pairs of a template of the released layout and one of MMDetection's, with the same letters.
     """
 
     def __init__(self, rows: Sequence[tuple[str, str]]) -> None:
-        self.rows = [Row(Template(theirs), Template(ours)) for theirs, ours in rows]
-        self._any = re.compile('|'.join(row.theirs.pattern.pattern for row in self.rows))
+        self.rows = [Row(Template(released), Template(mmdet)) for released, mmdet in rows]
+        self._any = re.compile('|'.join(row.released.pattern.pattern for row in self.rows))
 
-    def to_ours(self, name: str) -> tuple[str, Row] | None:
-        """Return our name of a tensor of theirs and the row that says so, None if no row does."""
-        if self._any.fullmatch(name) is None:  # most names are asked about with many tables and beginnings
+    def from_release(self, name: str) -> str | None:
+        """Return MMDetection's name of a released tensor, None if no row has it."""
+        if self._any.fullmatch(name) is None:  # most names are looked up in many tables, with many prefixes
             return None
         for row in self.rows:
-            values = row.theirs.match(name)
+            values = row.released.match(name)
             if values is not None:
-                return row.ours.fill(values), row
+                return row.mmdet.fill(values)
         return None
 
-    def to_theirs(self, name: str) -> str | None:
-        """Return their name of a tensor of ours, None if no row has it."""
+    def to_release(self, name: str) -> str | None:
+        """Return the released name of one of MMDetection's tensors, None if no row has it."""
         for row in self.rows:
-            values = row.ours.match(name)
+            values = row.mmdet.match(name)
             if values is not None:
-                return row.theirs.fill(values)
+                return row.released.fill(values)
         return None
 
 
-def under(theirs: str, ours: str, rows: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
-    """The rows with something before each name, in their layout and in ours."""
-    return [(theirs + row[0], ours + row[1]) for row in rows]
+def prefixed(released: str, mmdet: str, rows: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Return the rows with a prefix before each name, one for either layout."""
+    return [(released + row[0], mmdet + row[1]) for row in rows]

@@ -10,7 +10,7 @@ from mmengine.logging import print_log
 from mmengine.model import PretrainedInit, update_init_info
 from torch import nn
 
-from centermask.checkpoints.loading import load_weights, read_checkpoint, shortened, with_statistics
+from centermask.checkpoints.loading import add_bn_statistics, load_weights, read_checkpoint, shortened
 from centermask.utils.errors import InputError
 
 
@@ -40,14 +40,16 @@ class StrictPretrained(PretrainedInit):
         if prefix is not None:
             prefix = prefix.rstrip('.') + '.'
             weights = {key.removeprefix(prefix): value for key, value in weights.items() if key.startswith(prefix)}
-        weights = with_statistics(module, weights)
-        misfits = load_weights(module, weights)
-        absent = [misfit.key for misfit in misfits if misfit.in_model is not None]
-        unused = [misfit.key for misfit in misfits if misfit.in_model is None]
-        loaded = len(weights) - len([misfit for misfit in misfits if misfit.in_file is not None])
+        weights = add_bn_statistics(module, weights)
+        mismatches = load_weights(module, weights)
+        absent = [mismatch.key for mismatch in mismatches if mismatch.in_model is not None]
+        unused = [mismatch.key for mismatch in mismatches if mismatch.in_model is None]
+        loaded = len(weights) - len([mismatch for mismatch in mismatches if mismatch.in_file is not None])
         name = type(module).__name__
         if loaded == 0:
-            raise InputError(f"Nothing of {self.checkpoint} fits the config's {name} (first, {misfits[0]}): {remedy}")
+            raise InputError(
+                f"Nothing of {self.checkpoint} fits the config's {name} (first, {mismatches[0]}): {remedy}"
+            )
         print_log(
             f'{name} starts from {self.checkpoint}: {loaded} tensors loaded{shortened(", not used: ", unused)}',
             'current',

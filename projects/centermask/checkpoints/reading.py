@@ -12,22 +12,22 @@ from urllib.parse import urlparse
 
 import numpy as np
 import torch
-from mmengine.dist import barrier, get_rank
+from mmengine.dist import barrier, is_main_process
 from mmengine.logging import print_log
 from mmengine.runner.checkpoint import CheckpointLoader
 from torch import Tensor
 
 from centermask.utils.errors import InputError
 
-_NUMBERS = ('float16', 'float32', 'float64', 'int32', 'int64', 'uint8')
+_DTYPES = ('float16', 'float32', 'float64', 'int32', 'int64', 'uint8')  # of arrays that torch takes
 _SMALL = 2**28  # bytes; the largest weight of a released model has 2**26
 
 
 class Contents(NamedTuple):
-    """What a checkpoint file holds."""
+    """The content of a checkpoint file."""
 
     weights: dict[str, Tensor]
-    entry: str  # the entry that they were under, '' if the file is nothing but weights
+    entry: str  # the entry that held them, '' if the file is nothing but weights
     others: dict[str, Any]  # its other entries
 
 
@@ -42,61 +42,70 @@ def read(source: str, map_location: Any = 'cpu', remedy: str = 'give the path of
     Raises:
         InputError: it is missing, can't be fetched, is damaged, would run code or holds no weights.
     """
-    if source.startswith(('http://', 'https://')):
-        path = _fetch(source, remedy)
-        shown = f'{source} (kept as {path})'
-    else:
-        path = os.path.expanduser(source)
-        shown = source
-    if '://' not in path and not os.path.isfile(path):
-        kind = 'is a folder' if os.path.isdir(path) else "doesn't exist"
-        raise InputError(f'The checkpoint {source} {kind}: {remedy}')
+    path, fetched = os.path.expanduser(source), ''
+    try:
+        if source.startswith(('http://', 'https://')):
+            path = _fetch(source)
+            fetched = f' (kept as {path})'
+        elif '://' in source:
+            return _checked(CheckpointLoader.load_checkpoint(source, map_location, logger='silent'), source, remedy)
+    except InputError:
+        raise
+    except Exception as error:  # of the network, of the server, of MMEngine's loaders
+        why = str(error).split('\n')[0] or type(error).__name__
+        raise InputError(f"The checkpoint {source} can't be fetched ({why}): {remedy}") from error
+    if not os.path.isfile(path):
+        why = 'is a folder' if os.path.isdir(path) else "doesn't exist"
+        raise InputError(f'The checkpoint {source} {why}: {remedy}')
     try:
         if urlparse(source).path.endswith('.pkl'):
-            content = _read_arrays(path)
-        elif '://' in path:
-            content = CheckpointLoader.load_checkpoint(path, map_location, logger='silent')
+            with open(path, 'rb') as file:
+                content = _ArrayUnpickler(file, encoding='latin1').load()
         else:
             content = torch.load(path, map_location, weights_only=True)
     except Exception as error:  # a damaged file raises whatever its first wrong byte leads to
-        if '://' in path:
-            raise InputError(f"The checkpoint {source} can't be fetched ({_reason(error)}): {remedy}") from error
         refused = re.search(r'[Uu]nsupported (?:global: )?GLOBAL (\S+)', str(error))
         why = f'holds a {refused[1]}, which no checkpoint needs' if refused else 'is truncated or no checkpoint at all'
-        raise InputError(f'The checkpoint {shown} {why}: {remedy}') from error
+        raise InputError(f'The checkpoint {source}{fetched} {why}: {remedy}') from error
+    return _checked(content, source + fetched, remedy)
+
+
+def _checked(content: Any, source: str, remedy: str) -> Contents:
     contents = weights_of(content) if isinstance(content, Mapping) else None
     if contents is None:
-        raise InputError(f'The checkpoint {shown} holds no weights: {remedy}')
+        raise InputError(f'The checkpoint {source} holds no weights: {remedy}')
     for name, tensor in contents.weights.items():
         if flaw := _flaw(name, tensor):
-            raise InputError(f'The checkpoint {shown} can not be used, {name} {flaw}: {remedy}')
+            raise InputError(f"The checkpoint {source} can't be used, {name} {flaw}: {remedy}")
     return contents
 
 
 def _flaw(name: str, tensor: Tensor) -> str:
-    """What keeps a tensor from being a weight, '' if nothing does."""
+    """Return what keeps a tensor from being a weight, '' if nothing does."""
     if tensor.layout is not torch.strided or tensor.is_quantized or tensor.is_complex() or tensor.is_meta:
         return f'is a tensor of an unusual kind ({tensor.layout}, {tensor.dtype}, {tensor.device})'
-    claimed = tensor.numel() * tensor.element_size()
-    if claimed > max(tensor.untyped_storage().nbytes(), _SMALL):  # a small file may repeat its values
+    if tensor.numel() * tensor.element_size() > max(tensor.untyped_storage().nbytes(), _SMALL):  # values may repeat
         return f'claims a shape of {tuple(tensor.shape)}, which the file does not hold'
-    if tensor.is_floating_point():
-        values = tensor.float() if tensor.element_size() == 1 else tensor
-        return '' if values.isfinite().all() else 'holds NaN or infinity'
-    if name.endswith(('.weight', '.bias', '.running_mean', '.running_var')):
-        return f'is of whole numbers ({tensor.dtype})'
-    return ''
+    if not tensor.is_floating_point():
+        of_integers = name.endswith(('.weight', '.bias', '.running_mean', '.running_var'))
+        return f'is of integers ({tensor.dtype})' if of_integers else ''
+    values = tensor.float() if tensor.element_size() == 1 else tensor
+    return '' if values.isfinite().all() else 'holds NaN or infinity'
 
 
 def weights_of(content: Mapping) -> Contents | None:
-    """The weights under ``state_dict`` (ours), ``model`` (both releases), ``blobs`` (Caffe2), or all that there is."""
+    """Split a file's content into weights and the rest; None if there are no weights.
+
+    They are under ``state_dict`` (MMEngine), ``model`` (both releases) or ``blobs`` (Caffe2), or the file is nothing
+    else.
+    """
     entry = next((name for name in ('state_dict', 'model', 'blobs') if isinstance(content.get(name), Mapping)), '')
     values = content[entry] if entry else content
     tensors = {
         # A copy, as the file's arrays may be in another byte order or not writable.
         str(name): torch.from_numpy(value.astype(value.dtype.name)) if isinstance(value, np.ndarray) else value
         for name, value in values.items()
-        if isinstance(value, Tensor) or (isinstance(value, np.ndarray) and value.dtype.name in _NUMBERS)
+        if isinstance(value, Tensor) or (isinstance(value, np.ndarray) and value.dtype.name in _DTYPES)
     }
     if not tensors:
         return None
@@ -107,7 +116,7 @@ def weights_of(content: Mapping) -> Contents | None:
 
 
 def _latin1(text: str, encoding: str) -> bytes:
-    """What stands for ``codecs.encode`` in a pickle: Python 3 writes bytes so for readers of Python 2."""
+    """Stand in for ``codecs.encode`` in a pickle: Python 3 writes bytes so for readers of Python 2."""
     if encoding != 'latin1':
         raise pickle.UnpicklingError(f'bytes in the encoding {encoding}')
     return text.encode('latin1')
@@ -118,14 +127,14 @@ _NEEDED_BY_ARRAYS = {
     'numpy.ndarray': np.ndarray,
     'numpy.dtype': np.dtype,
     '_codecs.encode': _latin1,
-    # numpy 2 moved it; a pickle names the place of the numpy that wrote it.
+    # numpy 2 moved them; a pickle names the module of the numpy that wrote it.
     **{f'numpy.{core}.multiarray._reconstruct': np.zeros(1).__reduce__()[0] for core in ('core', '_core')},
     **{f'numpy.{core}.numeric._frombuffer': np.zeros(1).__reduce_ex__(5)[0] for core in ('core', '_core')},
 }
 
 
 class _ArrayUnpickler(pickle.Unpickler):
-    """Admits arrays and plain containers only: what a pickle names beside them could be any function."""
+    """Admits arrays and plain containers only: any other name in a pickle could be a function."""
 
     def find_class(self, module: str, name: str) -> Any:
         try:
@@ -134,33 +143,19 @@ class _ArrayUnpickler(pickle.Unpickler):
             raise pickle.UnpicklingError(f'Unsupported global: GLOBAL {module}.{name}') from None
 
 
-def _read_arrays(path: str) -> Any:
-    with open(path, 'rb') as file:
-        return _ArrayUnpickler(file, encoding='latin1').load()
-
-
-def _fetch(url: str, remedy: str) -> str:
+def _fetch(url: str) -> str:
     """Return the path of a file from the net, which stays in torch's cache.
 
-    It is named by all of its address there, as many a file is called R-50.pkl or pytorch_model.bin.
+    It is named by its complete address there: many files are called R-50.pkl or pytorch_model.bin.
     """
     address = urlparse(url)
     name = re.sub(r'[^\w.-]+', '_', address.netloc + address.path)
     path = os.path.join(torch.hub.get_dir(), 'checkpoints', name)
     try:
-        if get_rank() > 0:
-            barrier()  # the first process fetches it for those that see its files
-        if not os.path.exists(path):
+        if is_main_process() and not os.path.exists(path):
             print_log(f'fetching {url} as {path}', 'current')
             os.makedirs(os.path.dirname(path), exist_ok=True)
             torch.hub.download_url_to_file(url, path)  # which renames it into place
-    except Exception as error:
-        raise InputError(f"The checkpoint {url} can't be fetched ({_reason(error)}): {remedy}") from error
     finally:
-        if get_rank() == 0:
-            barrier()
+        barrier()  # the other processes see the first one's files
     return path
-
-
-def _reason(error: Exception) -> str:
-    return str(error).split('\n')[0] or type(error).__name__

@@ -1,4 +1,4 @@
-"""What a checkpoint holds beside weights, looked at before a training goes on from it."""
+"""The state of a training in a checkpoint, checked before a training resumes from it."""
 
 from __future__ import annotations
 
@@ -7,26 +7,21 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from mmengine.optim import OptimWrapper, OptimWrapperDict
+from mmengine.optim import OptimWrapper
 
-from centermask.arguments import is_whole
 from centermask.utils.errors import InputError
 
-_MOST = 10**7  # iterations; to pass over more would take minutes
 
-
-def require_training(checkpoint: dict[str, Any], source: str, optimizer: bool, schedulers: bool) -> None:
-    """Check that a checkpoint has the state of a training, and take out the config in it.
-
-    MMEngine would execute that text, in which a stranger may have written anything.
+def check_training_state(checkpoint: dict[str, Any], source: str, optimizer: bool, schedulers: bool) -> None:
+    """Check that a checkpoint has the state of a training, and take out the config in it, which MMEngine would execute.
 
     Args:
-        checkpoint: what the file holds.
+        checkpoint: the file's content.
         source: its name.
         optimizer, schedulers: whether it must have their states.
 
     Raises:
-        InputError: it lacks something, or has it in another form.
+        InputError: it lacks a part, or has it in another form.
     """
     meta, hub = checkpoint.get('meta', {}), checkpoint.get('message_hub')
     if 'iter' not in meta:
@@ -34,51 +29,39 @@ def require_training(checkpoint: dict[str, Any], source: str, optimizer: bool, s
             f'The checkpoint {source} holds weights only and no state of a training to resume: '
             'start from it by --cfg-options load_from=FILE.'
         )
-    for key in ('iter', 'epoch'):
-        if not is_whole(number := meta.get(key)) or not 0 <= number <= _MOST:
-            raise _refused(source, f'its meta.{key} is {number!r} and no number of iterations')
-    if not isinstance(hub, Mapping) or not isinstance(info := hub.get('runtime_info'), Mapping):
-        raise _refused(source, 'its message_hub, the logs of a training, is missing or no dict')
-    kept = info.get('keep_ckpt_ids', [])
-    if not isinstance(kept, list) or not all(map(is_whole, kept)):  # they say which files go
-        raise _refused(source, f'its message_hub.runtime_info.keep_ckpt_ids is {kept!r} and no list of whole numbers')
-    if not isinstance(checkpoint.get('optimizer'), Mapping if optimizer else Mapping | None):
-        raise _refused(source, "the optimiser's state is missing or no dict")
-    states = checkpoint.get('param_schedulers')
-    for state in states if isinstance(states, list) else []:
-        if not isinstance(state, Mapping) or not {'last_step', 'base_values'} <= {*state}:
-            raise _refused(source, f'one of its param_schedulers is {str(state)[:100]} and no state of a schedule')
-    if schedulers and not states:
-        raise _refused(source, "the schedules' state is missing")
     meta.pop('config', None)
+    for key in ('iter', 'epoch'):
+        if not isinstance(meta.get(key), int) or not 0 <= meta[key] < 10**8:
+            raise _refused(source, f'its meta.{key} is {meta.get(key)!r} and no number of iterations')
+    if not isinstance(hub, Mapping) or not isinstance(info := hub.get('runtime_info'), dict):
+        raise _refused(source, 'its message_hub is missing or no dict')
+    if not all(isinstance(number, int) for number in info.get('keep_ckpt_ids', [])):
+        raise _refused(source, 'its keep_ckpt_ids, which name files to remove, are no numbers')
+    for part, needed in (('optimizer', optimizer), ('param_schedulers', schedulers)):
+        if needed and not isinstance(checkpoint.get(part), dict | list):
+            raise _refused(source, f'it has no state of {part}')
 
 
-def require_same_optimizer(wrapper: OptimWrapper | OptimWrapperDict, source: str) -> None:
-    """Check that what was loaded into an optimiser is of its kind: torch notices that when it first needs a value.
+def check_same_optimizer(wrapper: OptimWrapper, source: str) -> None:
+    """Check that the state loaded into an optimiser is of its kind; torch would notice at the first step.
 
     Raises:
         InputError: it is another's.
     """
-    for each in wrapper.values() if isinstance(wrapper, OptimWrapperDict) else [wrapper]:
-        for group in each.optimizer.param_groups:
-            for key, default in each.optimizer.defaults.items():
-                number = isinstance(default, int | float)
-                if key not in group or (number and not isinstance(group[key], int | float | torch.Tensor)):
-                    raise _refused(source, f"its optimiser is not the config's {type(each.optimizer).__name__} ({key})")
+    optimizer = wrapper.optimizer
+    for key in optimizer.defaults:
+        if any(key not in group for group in optimizer.param_groups):
+            raise _refused(source, f"its optimiser is not the config's {type(optimizer).__name__} ({key} is missing)")
 
 
 @contextmanager
-def explained_resumption(source: str) -> Iterator[None]:
-    """Turn what MMEngine raises where a part of a checkpoint is of another form into one sentence.
-
-    Raises:
-        InputError: that.
-    """
+def resumption_errors(source: str) -> Iterator[None]:
+    """Turn what MMEngine raises where a part of a checkpoint has another form into an :class:`InputError`."""
     try:
         yield
     except (InputError, torch.cuda.OutOfMemoryError):
         raise
-    except Exception as error:  # it looks at nothing before it uses it
+    except Exception as error:  # MMEngine checks nothing before it uses it
         raise _refused(source, ' '.join(f'{type(error).__name__}: {error}'.split())[:200]) from error
 
 
@@ -87,3 +70,10 @@ def _refused(source: str, why: str) -> InputError:
         f"The checkpoint {source} can't be resumed, {why}: give one that a training with this config saved, or start "
         'from its weights by --cfg-options load_from=FILE.'
     )
+
+
+require_training, require_same_optimizer, explained_resumption = (
+    check_training_state,
+    check_same_optimizer,
+    resumption_errors,
+)

@@ -1,5 +1,5 @@
-"""Running the model: the runner, mixed precision, processes on a CPU, options, and the command lines' frame."""
+"""Running the model: the runner, its hooks and optimiser wrappers, config checks, and the command lines' frame."""
 
-from centermask.engine import amp, checkpoint_hook, runner, sharding
+from centermask.engine import amp, checkpoint_hook, nonfinite, runner
 
-__all__ = ['amp', 'checkpoint_hook', 'runner', 'sharding']
+__all__ = ['amp', 'checkpoint_hook', 'nonfinite', 'runner']

@@ -1,4 +1,4 @@
-"""Mixed precision wherever the model trains, half precision where it is tested."""
+"""Mixed precision in training, also without a GPU, and half precision in testing."""
 
 from __future__ import annotations
 
@@ -10,16 +10,15 @@ from mmengine.config import Config
 from mmengine.device import is_cuda_available
 from mmengine.optim import AmpOptimWrapper, OptimWrapper
 
-from centermask.engine.nonfinite import FiniteSteps
+from centermask.engine.nonfinite import SkipNonFinite
 from centermask.utils.errors import InputError
 
 
-# The second name is MMEngine's, which `mim train --amp` gives.
-@OPTIM_WRAPPERS.register_module(name=['MixedPrecisionOptimWrapper', 'AmpOptimWrapper'])
-class MixedPrecisionOptimWrapper(FiniteSteps, AmpOptimWrapper):
-    """MMEngine's ``AmpOptimWrapper`` on a GPU; without one bfloat16, the only type that autocast has for CPUs.
+@OPTIM_WRAPPERS.register_module()
+class NonFiniteSafeAmpOptimWrapper(SkipNonFinite, AmpOptimWrapper):
+    """MMEngine's ``AmpOptimWrapper`` that skips steps which aren't finite; on a CPU it trains in bfloat16.
 
-    bfloat16 has the exponents of float32, so on a CPU nothing is scaled, whatever ``loss_scale`` says.
+    bfloat16 has the exponents of float32, so that on a CPU no loss is scaled.
 
     Args:
         loss_scale: ``'dynamic'``, a number, or the arguments of torch's ``GradScaler``; GPU only.
@@ -31,29 +30,27 @@ class MixedPrecisionOptimWrapper(FiniteSteps, AmpOptimWrapper):
         if is_cuda_available():
             super().__init__(loss_scale=loss_scale, dtype=dtype, **kwargs)
             return
-        OptimWrapper.__init__(self, **kwargs)
+        OptimWrapper.__init__(self, **kwargs)  # MMEngine's asserts a GPU
         self.cast_dtype = torch.bfloat16
         self.loss_scaler = torch.amp.GradScaler('cpu', enabled=False)
         self._scale_update_param = None
 
     def state_dict(self) -> dict:
-        state = super().state_dict()
-        if not state['loss_scaler']:  # an unused scaler has no state, and one in use refuses to load that
-            del state['loss_scaler']
-        return state
+        """Return the optimiser's state, and the loss scaler's if it has one: a GPU refuses an empty one."""
+        return {key: value for key, value in super().state_dict().items() if key != 'loss_scaler' or value}
 
-    def _overflow_is_handled(self) -> bool:
-        # At 1 it's the gradients themselves that overflow.
+    def _scaler_handles_overflow(self) -> bool:
+        # With a scale of 1 the gradients themselves overflow.
         return self.loss_scaler.is_enabled() and self._scale_update_param is None and self.loss_scaler.get_scale() > 1
 
 
 def use_half_precision(cfg: Config, device: str, exported: bool = False) -> None:
-    """Have a config's detector compute in half precision when it is tested: ``--amp`` of the command lines.
+    """Make a config's detector compute in half precision when tested: ``--amp`` of the command lines.
 
     Args:
         cfg: config of a CenterMask.
         device: torch's name of the device that it will be tested on.
-        exported: whether it is an exported file that will be tested.
+        exported: whether an exported file will be tested.
 
     Raises:
         InputError: the config's detector can't do so, or the device would be slower for it.

@@ -1,94 +1,85 @@
-"""Checkpoints of which an old one goes only when the new one is in its place."""
+"""Checkpoints of which an old one is removed only after the new one is complete."""
 
 from __future__ import annotations
 
 import os
-from collections import deque
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from mmdet.registry import HOOKS
-from mmengine import hooks
 from mmengine.dist import is_main_process
+from mmengine.hooks import CheckpointHook
 from mmengine.runner import Runner
 
 from centermask.checkpoints.latest import numbered
-from centermask.utils.atomic_io import TMP_PREFIX, write_synced
+from centermask.utils.atomic_io import TMP_PREFIX
+
+
+class DeferredRemoval:
+    """A file backend that removes files when :meth:`remove_pending` is called, and only from one folder.
+
+    Args:
+        backend: the backend of MMEngine.
+        folder: the folder; a name of a checkpoint may come from an untrusted file.
+    """
+
+    def __init__(self, backend: Any, folder: str) -> None:
+        self._backend = backend
+        self._folder = os.path.abspath(folder)
+        self._pending: list[str] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._backend, name)
+
+    def remove(self, path: str) -> None:
+        self._pending.append(path)
+
+    def rmtree(self, path: str) -> None:
+        """Leave folders alone: no checkpoint of this package is one."""
+
+    def remove_pending(self, kept: set[str | None]) -> None:
+        """Remove the files whose removal was asked for, but those of ``kept``."""
+        for path in self._pending:
+            if path not in kept and os.path.dirname(os.path.abspath(path)) == self._folder:
+                self._backend.remove(path)
+        self._pending = []
 
 
 @HOOKS.register_module()
-class CheckpointHook(hooks.CheckpointHook):
-    """MMEngine's, which deletes the oldest checkpoint, and the best, before it writes the one that replaces it.
+class AtomicCheckpointHook(CheckpointHook):
+    """MMEngine's ``CheckpointHook``, which removes the oldest checkpoint, or the best, only after the new one is saved.
 
-    It has the same name in MMDetection's registry, so that every config gets it. Arguments are MMEngine's.
+    Arguments are MMEngine's. :class:`CenterMaskRunner` saves each file atomically.
 
     Raises:
-        ValueError: there is no such argument, which MMEngine finds out when it saves, or all files would have one name.
+        ValueError: there is no such argument, or ``filename_tmpl`` gives all files one name.
     """
 
-    keep_ckpt_ids: deque
-    best_ckpt_path: str | None
-    best_ckpt_path_dict: dict[str, str | None]
+    file_backend: Any
+    best_ckpt_path: str | None = None
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self.best_ckpt_path_dict: dict[str, str | None] = {}
         super().__init__(*args, **kwargs)
         if self.args:
-            raise ValueError(f'CheckpointHook has no argument {" nor ".join(self.args)}')
+            raise ValueError(f'AtomicCheckpointHook has no argument {" nor ".join(self.args)}')
         numbered(self.filename_tmpl)
 
     def before_train(self, runner: Runner) -> None:
         super().before_train(runner)
+        self.file_backend = DeferredRemoval(self.file_backend, self.out_dir)
         self.last_ckpt = runner.message_hub.runtime_info.get('last_ckpt')  # the one that a resumed training begins with
         if is_main_process() and '://' not in str(self.out_dir):
-            for left in Path(self.out_dir).glob(f'{TMP_PREFIX}*.pth'):  # by a kill
-                left.unlink()
+            for incomplete in Path(self.out_dir).glob(f'{TMP_PREFIX}*.pth'):  # of a killed training
+                incomplete.unlink()
 
     def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict) -> None:
-        name = self.filename_tmpl.format(step)
-        saved = [step]
-        if self.max_keep_ckpts > 0:
-            saved = [*(number for number in self.keep_ckpt_ids if number != step), step]
-            # With the one that goes: a kill may come before it has gone, and the resumed run lets it go then.
-            runner.message_hub.update_info('keep_ckpt_ids', saved)
-        self.last_ckpt = self.file_backend.join_path(self.out_dir, name)
-        runner.message_hub.update_info('last_ckpt', self.last_ckpt)
-        runner.save_checkpoint(
-            self.out_dir,
-            name,
-            self.file_client_args,
-            save_optimizer=self.save_optimizer,
-            save_param_scheduler=self.save_param_scheduler,
-            meta=meta,
-            by_epoch=self.by_epoch,
-            backend_args=self.backend_args,
-        )
-        if is_main_process():
-            write_synced(Path(runner.work_dir, 'last_checkpoint'), partial(Path.write_text, data=str(self.last_ckpt)))
-        if self.max_keep_ckpts > 0:
-            for old in saved[: -self.max_keep_ckpts]:
-                self._remove(self.file_backend.join_path(self.out_dir, self.filename_tmpl.format(old)))
-            self.keep_ckpt_ids = deque(saved[-self.max_keep_ckpts :])
+        super()._save_checkpoint_with_step(runner, step, meta)
+        self._remove_outdated()
 
     def _save_best_checkpoint(self, runner: Runner, metrics: dict) -> None:
-        if not self.save_best:
-            return
-        # MMEngine removes those that it knows of, before it writes.
-        one = len(self.key_indicators) == 1
-        before = {self.key_indicators[0]: self.best_ckpt_path} if one else self.best_ckpt_path_dict
-        self.best_ckpt_path, self.best_ckpt_path_dict = None, dict.fromkeys(self.key_indicators)
         super()._save_best_checkpoint(runner, metrics)
-        after = {self.key_indicators[0]: self.best_ckpt_path} if one else self.best_ckpt_path_dict
-        for key, path in before.items():
-            if path and after[key] and after[key] != path:
-                self._remove(path)
-        self.best_ckpt_path_dict = {key: path or before[key] for key, path in after.items()}
-        self.best_ckpt_path = self.best_ckpt_path_dict[self.key_indicators[0]] if one else None
+        self._remove_outdated()
 
-    def _remove(self, path: str) -> None:
-        """Remove a checkpoint from the folder of this training; its name may come from a file of a stranger's."""
-        if is_main_process() and os.path.dirname(os.path.abspath(path)) == os.path.abspath(self.out_dir):
-            if self.file_backend.isfile(path):
-                self.file_backend.remove(path)
-            elif self.file_backend.isdir(path):  # of sharded models
-                self.file_backend.rmtree(path)
+    def _remove_outdated(self) -> None:
+        self.file_backend.remove_pending({self.last_ckpt, self.best_ckpt_path, *self.best_ckpt_path_dict.values()})

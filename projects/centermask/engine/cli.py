@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import argparse
 import errno
-import json
 import os
 import shutil
 import signal
 import sys
 import tempfile
-import time
-import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -148,8 +145,7 @@ def run(command: Callable[[], None]) -> int:
     """Run a command line to its end and return its exit code.
 
     What the package raises for the user to read becomes one sentence, also from a worker of a data loader or from
-    within another error. Where torchrun started this process the sentence, or the traceback of an error that nobody
-    foresaw, goes to torchrun's error file, so that of N processes' reports one is shown.
+    within another error.
     """
     _made.clear()
     try:
@@ -159,19 +155,12 @@ def run(command: Callable[[], None]) -> int:
         return 130
     except Exception as error:
         known = find_user_error(error) or _disk_full(error)
+        if known is None:
+            raise
         if isinstance(known, InputError):
             _take_back()
-        report = os.environ.get('TORCHELASTIC_ERROR_FILE')
-        if known is None and report is None:
-            raise
-        text = one_line(known) if known else traceback.format_exc()
-        code = known.exit_code if known else 1
-        if report is None:
-            print(f'error: {text}', file=sys.stderr)
-        else:
-            content = {'message': text, 'timestamp': int(time.time()), 'foreseen': known is not None}
-            Path(report).write_text(json.dumps(content))
-        return code
+        print(f'error: {one_line(known)}', file=sys.stderr)
+        return known.exit_code
     if distributed.is_initialized():
         distributed.destroy_process_group()
     return 0

@@ -1,112 +1,121 @@
-"""Steps of the optimiser that are left out where a loss or a gradient isn't finite."""
+"""Optimiser steps whose loss or gradient isn't finite: skipped in all processes, and reported."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from mmdet.registry import OPTIM_WRAPPERS
-from mmengine import optim
-from torch import Tensor, distributed, nn
+from mmengine.dist import all_reduce
+from mmengine.hooks import Hook
+from mmengine.optim import OptimWrapper
+from mmengine.runner import Runner
+from torch import Tensor, nn
+from torch.nn.utils import get_total_norm
 
-from centermask.engine.preemption import Interruption
+from centermask.utils.errors import RunError
 
-
-class NotFinite(NamedTuple):
-    """Why a step was left out."""
-
-    losses: bool  # whether a loss wasn't finite, in any process, or else a gradient
-    here: bool  # whether this process may have caused it
-
-    @property
-    def what(self) -> str:
-        """What wasn't finite, for a sentence."""
-        return 'loss' if self.losses else 'gradient'
+MAX_SKIPPED = 3
+"""Steps skipped in a row that end a run."""
 
 
-class FiniteSteps(optim.OptimWrapper):
-    """An optimiser wrapper that applies finite steps only.
+class SkipNonFinite(OptimWrapper):
+    """An optimiser wrapper that skips steps with a loss or a gradient that isn't finite.
 
-    A batch that isn't finite leaves no trace: neither in the weights nor in what the model counts (BN's statistics,
-    which the forward pass has already changed by then). Processes agree in one reduction of three numbers a step,
-    which also tells them whether one of them was interrupted; the device is waited for once.
+    The weights stay as they were, and so do the buffers that training changes, such as the statistics of BN that isn't
+    frozen. The processes agree by one reduction of two numbers a step.
 
     Attributes:
-        not_finite: why the last step was left out, None if it was applied.
-        left_out: how many steps in a row were.
-        interruption: set by the run.
-        interrupted_by: the signal that any process got before its last step, None if none did.
+        cause: why the last step was skipped, ``'loss'`` or ``'gradient'``; None if it was applied.
+        is_local: whether a batch of this process may be the cause.
+        skipped: how many steps in a row were skipped.
     """
 
-    not_finite: NotFinite | None = None
-    left_out = 0
-    interruption: Interruption | None = None
-    interrupted_by: int | None = None
-    _buffers: list[Tensor] | None = None
-    _copies: Sequence[Tensor] = ()
-    _losses_finite: Tensor | None = None
-
-    @property
-    def starts_a_step(self) -> bool:
-        """Whether the next batch is the first of a step, of which there may be several (``accumulative_counts``)."""
-        return self._buffers is None
+    cause: str | None = None
+    is_local = False
+    skipped = 0
+    _losses: tuple[Tensor, ...] = ()  # of the batches of this step
+    _buffers: Sequence[tuple[Tensor, Tensor]] = ()  # with copies from before this step
 
     @contextmanager
     def optim_context(self, model: nn.Module) -> Iterator[None]:
-        if self.starts_a_step:
-            self._buffers = list(model.buffers())
-            self._copies = [buffer.clone() for buffer in self._buffers]
+        if not self._losses:
+            training = (module for module in model.modules() if module.training)  # frozen BN isn't
+            self._buffers = [(buffer, buffer.clone()) for module in training for buffer in module.buffers(False)]
         with super().optim_context(model):
             yield
 
     def update_params(self, loss: Tensor, step_kwargs: dict | None = None, zero_kwargs: dict | None = None) -> None:
-        self.not_finite = None
-        finite = loss.detach().isfinite().all()
-        self._losses_finite = finite if self._losses_finite is None else self._losses_finite & finite
+        self._losses = (*self._losses, loss.detach())
         super().update_params(loss, step_kwargs, zero_kwargs)
 
     def step(self, **kwargs: Any) -> None:
-        here, losses, gradients, interrupted_by = self._agree()
-        self.interrupted_by = interrupted_by or None
-        if losses and (gradients or self._overflow_is_handled()):
-            super().step(**kwargs)
-            self.left_out = 0
-        else:
-            self.not_finite = NotFinite(losses=not losses, here=not here or bool(losses))
-            self.left_out += 1
-            for buffer, copy in zip(self._buffers or [], self._copies, strict=True):
-                buffer.copy_(copy)
-        self._buffers = self._losses_finite = None
-        self._copies = ()
-
-    def _agree(self) -> tuple[int, int, int, int]:
-        """Whether losses are finite here, losses everywhere, gradients everywhere; and the greatest signal, 0 if none.
-
-        Gradients have been added up over the processes already, or each has its share.
-        """
+        """Apply the step if it is finite in all processes."""
         gradients = [p.grad for group in self.optimizer.param_groups for p in group['params'] if p.grad is not None]
-        here = self._losses_finite
-        if here is None:  # a step of one's own, without update_params, is judged by its gradients
-            here = torch.ones((), dtype=torch.bool, device=gradients[0].device if gradients else 'cpu')
-        finite = torch.ones_like(here)
-        if gradients:  # a norm isn't finite from gradients of 1e19 on either, as in clipping
-            finite = torch.stack([norm.float() for norm in torch._foreach_norm(gradients)]).isfinite().all()
-        signal = self.interruption.number if self.interruption is not None else None
-        words = torch.stack([~here, ~finite, here.new_zeros(())]).int()
-        words[2] = signal or 0
-        mine = words[:1].clone()
-        if distributed.is_initialized() and distributed.get_world_size() > 1:
-            distributed.all_reduce(words, distributed.ReduceOp.MAX)
-        not_here, losses, not_finite, number = torch.cat([mine, words]).tolist()
-        return 1 - not_here, 1 - losses, 1 - not_finite, number
+        norm = get_total_norm(gradients)  # of the gradients averaged over the processes
+        losses = torch.stack([loss.to(norm) for loss in self._losses] or [norm.new_zeros(())])
+        local = torch.stack([losses.isfinite().all(), norm.isfinite()]).logical_not().int()
+        anywhere = local.clone()
+        all_reduce(anywhere, 'max')
+        local_loss, _, loss, gradient = torch.cat([local, anywhere]).tolist()  # one wait for the device
+        if loss or (gradient and not self._scaler_handles_overflow()):
+            self.cause = 'loss' if loss else 'gradient'
+            self.is_local = bool(local_loss) or not loss
+            self.skipped += 1
+            for buffer, copy in self._buffers:
+                buffer.copy_(copy)
+        else:
+            self.cause, self.skipped = None, 0
+            super().step(**kwargs)
+        self._losses = ()
 
-    def _overflow_is_handled(self) -> bool:
-        """Whether a loss scaler leaves the step out by itself and goes on with a smaller scale."""
+    def _scaler_handles_overflow(self) -> bool:
+        """Whether a loss scaler will skip the step itself and reduce its scale."""
         return False
 
 
 @OPTIM_WRAPPERS.register_module()
-class OptimWrapper(FiniteSteps):
-    """MMEngine's, with finite steps only; the same name in MMDetection's registry, so that every config gets it."""
+class NonFiniteSafeOptimWrapper(SkipNonFinite):
+    """MMEngine's ``OptimWrapper`` that skips steps which aren't finite."""
+
+
+class NonFiniteHook(Hook):
+    """Logs the images of each skipped step and ends the run at the third in a row.
+
+    Raises:
+        RunError: by then.
+    """
+
+    priority = 'ABOVE_NORMAL'
+
+    def __init__(self) -> None:
+        self._batches: list[dict] = []  # of this step
+
+    def after_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict | None = None
+    ) -> None:
+        wrapper = runner.optim_wrapper
+        if not isinstance(wrapper, SkipNonFinite):
+            return
+        self._batches.append(data_batch)
+        if not wrapper.should_update():
+            return
+        batches, self._batches = self._batches, []
+        if wrapper.cause is None:
+            return
+        samples = (sample for batch in batches for sample in batch['data_samples'])
+        images = ', '.join(str(sample.metainfo.get('img_path')) for sample in samples)
+        if wrapper.is_local:
+            losses = ', '.join(f'{name} {value.item():.4g}' for name, value in (outputs or {}).items())
+            runner.logger.error(  # MMEngine prints errors of every process
+                f'Iteration {runner.iter + 1}, process {runner.rank}: a {wrapper.cause} is not finite and the step was '
+                f'skipped ({losses}), images: {images}.'
+            )
+        if wrapper.skipped == MAX_SKIPPED:
+            raise RunError(
+                f'{MAX_SKIPPED} steps in a row had a {wrapper.cause} that is not finite, up to iteration '
+                f'{runner.iter + 1} (images {images}): lower the learning rate or lengthen the warm-up, set '
+                'optim_wrapper.clip_grad, train without --amp, or check these images and their boxes.'
+            )

@@ -1,7 +1,7 @@
-"""Random numbers as a function of what they are for, so that a training that resumes draws those of one that didn't.
+"""Seeds as a function of what they are for, so that a resumed training draws the same random numbers.
 
-MMEngine seeds once and then draws on: what a training draws at an iteration depends on all that was drawn before, in
-every worker. Here each image and each iteration have a seed of their own, and no state has to be saved.
+MMEngine seeds once: what a training draws then depends on all that was drawn before, in every worker. Here each image
+and each iteration has a seed of its own, and no generator's state has to be saved.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from mmengine.runner import Runner
 
 
 def seed_all(*key: int) -> None:
-    """Seed Python, NumPy and torch (with its GPUs) by some numbers, none of them negative."""
+    """Seed Python, NumPy and torch (with its GPUs) by non-negative integers."""
     torch.manual_seed(_seed_host(key))
 
 
 @contextmanager
 def seeded(*key: int) -> Iterator[None]:
-    """Seed Python, NumPy and torch on the CPU within the block; outside they go on as if it hadn't been."""
+    """Seed Python, NumPy and torch on the CPU within the block; afterwards their generators are as before."""
     before = random.getstate(), np.random.get_state(), torch.get_rng_state()
     torch.default_generator.manual_seed(_seed_host(key))
     try:
@@ -36,10 +36,10 @@ def seeded(*key: int) -> Iterator[None]:
 
 def _seed_host(key: tuple[int, ...]) -> int:
     """Seed Python and NumPy, and return a seed for torch."""
-    numbers = np.random.SeedSequence(key).generate_state(8)
-    random.seed(numbers[:3].tobytes())
-    np.random.seed(numbers[3:6])
-    return int(numbers[6]) << 32 | int(numbers[7])
+    words = np.random.SeedSequence(key).generate_state(8)
+    random.seed(words[:3].tobytes())
+    np.random.seed(words[3:6])
+    return int(words[6]) << 32 | int(words[7])
 
 
 class IterationSeedHook(Hook):
@@ -48,9 +48,4 @@ class IterationSeedHook(Hook):
     priority = 'VERY_HIGH'
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: object = None) -> None:
-        seed_all(*iteration_key(runner))
-
-
-def iteration_key(runner: Runner) -> tuple[int, int, int]:
-    """What seeds the iteration that a runner is at."""
-    return runner.seed, runner.rank, runner.iter
+        seed_all(runner.seed, runner.rank, runner.iter)

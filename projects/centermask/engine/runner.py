@@ -1,42 +1,56 @@
-"""MMEngine's runner with strict checkpoints and with processes on a CPU."""
+"""MMEngine's runner with strict checkpoints, exact resumption, and processes on a CPU."""
 
 from __future__ import annotations
 
-import inspect
+import functools
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
-from mmengine.dist import is_distributed, is_main_process
+from mmengine.dist import broadcast_object_list, is_distributed, is_main_process
 from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.registry import RUNNERS
 from mmengine.runner import BaseLoop, Runner
 from torch import nn
 from torch.utils.data import DataLoader
 
-from centermask.arguments import given, whole_numbers
 from centermask.checkpoints.loading import count_classes, load_weights, read_checkpoint, require_fit, start_from
 from centermask.checkpoints.training_state import explained_resumption, require_same_optimizer, require_training
 from centermask.engine.configs import config_errors
 from centermask.engine.distributed import join_processes
 from centermask.engine.first_image import check_pipeline
-from centermask.engine.preemption import Interruption, find_checkpoint_hook
-from centermask.engine.replay import NotFiniteHook
-from centermask.engine.resumable_loader import TrainingLoader, end_workers, leave_signals_to_the_run
-from centermask.engine.resumption import choose_start, go_on, register_hooks_of_a_training, with_draws
+from centermask.engine.nonfinite import NonFiniteHook
+from centermask.engine.preemption import Interruption, InterruptionHook, find_checkpoint_hook
+from centermask.engine.randomness import IterationSeedHook
+from centermask.engine.resumable_loader import ResumableLoader, end_workers, shield_workers
+from centermask.engine.resumption import fast_forward, find_resume_checkpoint
 from centermask.engine.value_types import check_config
 from centermask.roi_head import CenterMaskRoIHead
 from centermask.utils.atomic_io import write_synced
 from centermask.utils.errors import ClassCountError
 
 
+def _explained(part: str) -> Callable[[Callable], Callable]:
+    """Decorate a method of a runner that builds a part of its config: an error becomes one sentence with that part."""
+
+    def decorate(build: Callable) -> Callable:
+        @functools.wraps(build)
+        def explained(runner: Runner, *args: Any, **kwargs: Any) -> Any:
+            with config_errors(runner.cfg.filename, part):
+                return build(runner, *args, **kwargs)
+
+        return explained
+
+    return decorate
+
+
 @RUNNERS.register_module()
 class CenterMaskRunner(Runner):
     """A ``Runner`` that refuses checkpoints and data which don't fit, and runs several processes without CUDA too.
 
-    Selected by ``runner_type = 'CenterMaskRunner'`` in a config, so that MMDetection's own scripts use it as well.
+    ``runner_type = 'CenterMaskRunner'`` in a config selects it, for MMDetection's own scripts as well.
     """
 
     _train_dataloader: Any
@@ -45,7 +59,6 @@ class CenterMaskRunner(Runner):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._interruption = Interruption()
-        self._draws: list | None = None  # of the checkpoint, for each process
         super().__init__(*args, **kwargs)
 
     @classmethod
@@ -58,74 +71,63 @@ class CenterMaskRunner(Runner):
         check_config(cfg)
         return super().from_cfg(cfg)
 
+    build_model = _explained('model')(Runner.build_model)
+    build_optim_wrapper = _explained('optim_wrapper')(Runner.build_optim_wrapper)
+    build_param_scheduler = _explained('param_scheduler')(Runner.build_param_scheduler)
+    scale_lr = _explained('auto_scale_lr')(Runner.scale_lr)
+
     def setup_env(self, env_cfg: dict) -> None:
         """Join the other processes here where there is no CUDA, which MMEngine's own way needs."""
         if self.distributed and not is_distributed():
             join_processes(self.launcher)
         super().setup_env(env_cfg)
 
-    def build_model(self, model: nn.Module | dict) -> nn.Module:
-        """Build the model of the config.
-
-        Raises:
-            InputError: a class, an argument or a value in it doesn't exist.
-        """
-        with config_errors(self.cfg.filename):
-            return super().build_model(model)
-
     def wrap_model(self, model_wrapper_cfg: dict | None, model: nn.Module) -> nn.Module:
-        """Wrap the model for several processes as MMEngine does: each has its own buffers, on a CPU no device."""
-        if self.distributed:
-            renamed = 'forward_sync_buffers' in inspect.signature(nn.parallel.DistributedDataParallel).parameters
+        """Wrap the model for several processes, on a CPU without a device."""
+        if self.distributed and not torch.cuda.is_available():
             model_wrapper_cfg = {
-                'forward_sync_buffers' if renamed else 'broadcast_buffers': False,  # by the version of torch
+                'broadcast_buffers': False,  # MMEngine's defaults
                 'find_unused_parameters': self.cfg.get('find_unused_parameters', False),
                 **(model_wrapper_cfg or {}),
-                **({} if torch.cuda.is_available() else {'device_ids': None}),
+                'device_ids': None,
             }
         return super().wrap_model(model_wrapper_cfg, model)
 
+    @staticmethod
+    def build_dataloader(*args: Any, **kwargs: Any) -> DataLoader:
+        """Build a data loader whose workers leave signals to this process."""
+        loader = Runner.build_dataloader(*args, **kwargs)
+        shield_workers(loader)
+        return loader
+
+    @_explained('train_dataloader or train_cfg')
     def build_train_loop(self, loop: BaseLoop | dict) -> BaseLoop:
-        with config_errors(self.cfg.filename, 'train_dataloader or train_cfg'):
-            if isinstance(loop, dict):
-                counts = given(loop, 'max_iters', 'max_epochs', 'val_interval')
-                whole = {key: int(count) if str(count).endswith('.0') else count for key, count in counts.items()}
-                whole_numbers('train_cfg', whole)
-            if isinstance(self._train_dataloader, dict):
-                apart = self._randomness_cfg.get('diff_rank_seed', False)
-                built = self.build_dataloader(self._train_dataloader, seed=self.seed, diff_rank_seed=apart)
-                self._train_dataloader = TrainingLoader(built, self.seed)
-            return self._checked(super().build_train_loop(loop), 'train')
+        """Build the training's loop, with a loader that can be resumed."""
+        if isinstance(self._train_dataloader, dict):
+            seed = [self.seed]
+            broadcast_object_list(seed)  # `diff_rank_seed` gives each process its own
+            self._train_dataloader = ResumableLoader(self.build_dataloader(self._train_dataloader, *seed), *seed)
+        return self._checked(super().build_train_loop(loop), 'train')
 
+    @_explained('val_dataloader, val_evaluator or val_cfg')
     def build_val_loop(self, loop: BaseLoop | dict) -> BaseLoop:
-        with config_errors(self.cfg.filename, 'val_dataloader, val_evaluator or val_cfg'):
-            return self._with_rle(self._checked(super().build_val_loop(loop), 'val'))
+        """Build the validation's loop."""
+        return self._with_rle(self._checked(super().build_val_loop(loop), 'val'))
 
+    @_explained('test_dataloader, test_evaluator or test_cfg')
     def build_test_loop(self, loop: BaseLoop | dict) -> BaseLoop:
-        with config_errors(self.cfg.filename, 'test_dataloader, test_evaluator or test_cfg'):
-            return self._with_rle(self._checked(super().build_test_loop(loop), 'test'))
-
-    def build_optim_wrapper(self, optim_wrapper: Any) -> Any:
-        with config_errors(self.cfg.filename, 'optim_wrapper'):
-            return super().build_optim_wrapper(optim_wrapper)
-
-    def build_param_scheduler(self, scheduler: Any) -> Any:
-        with config_errors(self.cfg.filename, 'param_scheduler'):
-            return super().build_param_scheduler(scheduler)
-
-    def scale_lr(self, *args: Any) -> None:
-        with config_errors(self.cfg.filename, 'auto_scale_lr'):
-            super().scale_lr(*args)
+        """Build the test's loop."""
+        return self._with_rle(self._checked(super().build_test_loop(loop), 'test'))
 
     def _with_rle(self, loop: BaseLoop) -> BaseLoop:
-        """The loop; its masks come run-length encoded, as COCO's evaluation needs them, unless the config says how."""
+        """Have masks run-length encoded, as COCO's evaluation needs them, unless the config says how."""
         head = getattr(self._detector(), 'roi_head', None)
         if isinstance(head, CenterMaskRoIHead):
             head.test_cfg.setdefault('mask_format', 'rle')
         return loop
 
     def _checked(self, loop: BaseLoop, mode: str) -> BaseLoop:
-        """The loop, if its data have as many classes as the model and their first image can be loaded."""
+        """Check that a loop's data have as many classes as the model, and that their first image can be loaded."""
         classes = getattr(loop.dataloader.dataset, 'metainfo', {}).get('classes')
         in_model = count_classes(self._detector())
         if classes and in_model and len(classes) != in_model:
@@ -140,64 +142,55 @@ class CenterMaskRunner(Runner):
         return loop
 
     def _detector(self) -> nn.Module:
-        """The model without what is wrapped around it."""
+        """Return the model without its wrappers."""
         model = self.model.module if is_model_wrapper(self.model) else self.model
         return model.module if isinstance(model, BaseTTAModel) else model
-
-    @staticmethod
-    def build_dataloader(*args: Any, **kwargs: Any) -> DataLoader:
-        """As MMEngine builds it, with workers that leave signals to this process."""
-        loader = Runner.build_dataloader(*args, **kwargs)
-        leave_signals_to_the_run(loader)
-        return loader
 
     def register_hooks(self, default_hooks: dict | None = None, custom_hooks: list | None = None) -> None:
         """Register the config's hooks, and those that every training has."""
         super().register_hooks(default_hooks, custom_hooks)
-        register_hooks_of_a_training(self, self._interruption, NotFiniteHook())
+        for hook in (IterationSeedHook(), NonFiniteHook(), InterruptionHook(self._interruption)):
+            self.register_hook(hook)
 
     def call_hook(self, fn_name: str, **kwargs: Any) -> None:
-        """Call all hooks. Before a run some, as an EMA's, build what their arguments are of."""
+        """Call all hooks; before a run some of them, such as an EMA's, build what their arguments name."""
         with config_errors(self.cfg.filename, 'hooks') if fn_name == 'before_run' else nullcontext():
             super().call_hook(fn_name, **kwargs)
 
     def train(self) -> nn.Module:
-        """Train; to resume without naming a checkpoint is to take the newest in the work folder that is whole.
+        """Train; a training that resumes without naming a checkpoint takes the newest intact one of its work folder.
 
         Raises:
-            InputError: there are some and none is.
+            InputError: there are checkpoints and none is intact.
         """
-        choose_start(self)
+        if self._resume and self._load_from is None:
+            self._load_from = find_resume_checkpoint(self)
+            self._resume = self._load_from is not None
         with self._interruption:
             model = super().train()
         end_workers(self.train_loop, self.val_loop)
         return model
 
-    def save_checkpoint(self, out_dir: str, filename: str, *args: Any, meta: dict | None = None, **kwargs: Any) -> None:
-        """Save a checkpoint; a local file is written aside, synced and renamed, so that there is never half of one.
+    def save_checkpoint(self, out_dir: str, filename: str, *args: Any, **kwargs: Any) -> None:
+        """Save a checkpoint; a local file is written under another name, synced and renamed.
 
         Raises:
-            RunError: it can't be written to its end.
+            RunError: it can't be written completely.
         """
-        loader = self._train_loop.dataloader if isinstance(self._train_loop, BaseLoop) else None
-        meta = with_draws(meta, loader)
         if '://' in out_dir:
-            super().save_checkpoint(out_dir, filename, *args, meta=meta, **kwargs)
+            super().save_checkpoint(out_dir, filename, *args, **kwargs)
         elif is_main_process():
-
-            def write(aside: Path) -> None:
-                super(CenterMaskRunner, self).save_checkpoint(out_dir, aside.name, *args, meta=meta, **kwargs)
-
-            write_synced(Path(out_dir, filename), write)
+            save = super().save_checkpoint
+            write_synced(Path(out_dir, filename), lambda path: save(out_dir, path.name, *args, **kwargs))
 
     def _init_model_weights(self) -> None:
-        """Initialise weights, but for a training that resumes: it needs no pre-trained backbone any more."""
+        """Initialise weights, unless the training resumes: it needs no pre-trained backbone."""
         if not self._resume:
             with config_errors(self.cfg.filename):
                 super()._init_model_weights()
 
     def resume(self, filename: str, *args: Any, **kwargs: Any) -> None:
-        """Go on from a checkpoint, with the images after those that were trained on before it, none of which is loaded.
+        """Resume from a checkpoint; no image that was trained on before it is loaded.
 
         Args:
             filename: file, URL or short form.
@@ -209,7 +202,7 @@ class CenterMaskRunner(Runner):
         with explained_resumption(filename):
             super().resume(filename, *args, **kwargs)
             require_same_optimizer(self.optim_wrapper, filename)
-            go_on(self, filename, self._draws)
+            fast_forward(self)
 
     def load_checkpoint(
         self,
@@ -230,16 +223,16 @@ class CenterMaskRunner(Runner):
         """
         checkpoint = read_checkpoint(filename, map_location)
         model = self._detector()
-        if isinstance(self._train_loop, BaseLoop) and not self._resume:
+        training = isinstance(self._train_loop, BaseLoop)
+        if training and not self._resume:
             start_from(model, checkpoint, filename)
         else:
             require_fit(load_weights(model, checkpoint['state_dict']), filename, model)
-        if self._resume and isinstance(self._train_loop, BaseLoop):
-            hook = find_checkpoint_hook(self)  # which may have been told to save less
+        if training and self._resume:
+            hook = find_checkpoint_hook(self)  # a config may have it save less
             optimizer = hook is None or hook.save_optimizer
             schedulers = bool(self.param_schedulers) and (hook is None or hook.save_param_scheduler)
             require_training(checkpoint, filename, optimizer, schedulers)
-        self._draws = checkpoint.get('meta', {}).get('draws')
         self.call_hook('after_load_checkpoint', checkpoint=checkpoint)
         load_weights(model, checkpoint['state_dict'])  # an EMA hook may have swapped them for its own
         self._has_loaded = True

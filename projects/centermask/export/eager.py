@@ -9,9 +9,9 @@ import torch
 from mmdet.structures import DetDataSample
 from torch import Tensor
 
+from centermask.boxes import clip_to_image
 from centermask.detector import CenterMask
 from centermask.export.runtime import Detections
-from centermask.roi_head import clip_to_image
 
 
 @dataclass
@@ -42,8 +42,9 @@ def run_eagerly(model: CenterMask, images: Tensor, sizes: np.ndarray) -> list[Ea
     x = fast.extract_feat(images)
     head = fast.bbox_head
     maps = head(x)
-    detections = head.predict_by_feat(*maps, batch_img_metas=[sample.metainfo for sample in samples])
-    masks = fast.roi_head(x, detections, samples)
+    metas = [sample.metainfo for sample in samples]
+    detections = head.predict_by_feat(*maps, batch_img_metas=metas)
+    masks = fast.roi_head(x, [image.bboxes for image in detections], [image.labels for image in detections], metas)
     results = []
     counts = [len(detected) for detected in detections]
     everywhere = zip(*(_decoded(head, *level) for level in zip(*maps, head.strides, strict=True)), strict=True)

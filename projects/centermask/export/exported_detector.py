@@ -17,11 +17,11 @@ from mmengine.config import Config, ConfigDict
 from mmengine.structures import InstanceData
 from torch import Tensor
 
+from centermask.boxes import clip_to_image, scale_factors
 from centermask.export.metadata import Metadata
 from centermask.export.runtime import Detections, ExportedModel
 from centermask.fast.malloc import large_buffers_kept
 from centermask.mask_pasting import encode, paste
-from centermask.roi_head import clip_to_image, scale_of
 from centermask.structures.rle_masks import RLEMasks
 from centermask.utils.errors import InputError
 
@@ -129,7 +129,7 @@ class ExportedCenterMask(BaseDetector):
     def _finish(self, found: Detections, meta: dict, rescale: bool) -> InstanceData:
         boxes = torch.from_numpy(found.boxes)
         if rescale:
-            boxes = boxes / scale_of(boxes, meta)
+            boxes = boxes / scale_factors(boxes, meta)
         size = meta['ori_shape' if rescale else 'img_shape'][:2]
         detected = InstanceData(
             bboxes=boxes,

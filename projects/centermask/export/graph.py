@@ -10,9 +10,9 @@ from mmcv.cnn.utils import fuse_conv_bn
 from mmcv.ops import ModulatedDeformConv2dPack
 from torch import Tensor, nn
 
+from centermask.boxes import offset_by_class
 from centermask.detector import CenterMask
 from centermask.export import operators
-from centermask.fcos_head import apart_by_class
 
 OUTPUTS = ('boxes', 'labels', 'scores', 'mask_scores', 'masks')
 
@@ -141,7 +141,7 @@ class ExportGraph(nn.Module):
         """
         found = (scores > 0)[..., None]
         boxes = torch.where(found, boxes, boxes.new_zeros(()))
-        boxes = apart_by_class(boxes, labels, self.model.bbox_head.num_classes)
+        boxes = offset_by_class(boxes, labels, self.model.bbox_head.num_classes)
         return torch.cat([boxes[..., :2], boxes[..., 2:] + offset], dim=2)
 
     def pad(self, image: Tensor, place: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -185,7 +185,7 @@ class ExportGraph(nn.Module):
                 layer.aligned,
             )
             pooled = of_level if pooled is None else torch.where(here[:, None, None, None], of_level, pooled)
-        return head.forward_heads(pooled, labels)
+        return head.heads(pooled, labels)
 
     def pasted(self, masks: Tensor, boxes: Tensor, height: int, width: int) -> Tensor:
         """Masks (D, H, W) of 0 and 1, uint8, of probabilities (D, 28, 28) in boxes (D, 4).

@@ -79,7 +79,7 @@ def _forward_rois(model: Any) -> None:
         head.bbox_head(_features_of_rois(head.bbox_roi_extractor, settings['rpn']['max_per_img']))
     features = _features_of_rois(head.mask_roi_extractor, settings.get('rcnn', settings)['max_per_img'])
     if isinstance(head, CenterMaskRoIHead):
-        head.forward_heads(features, torch.zeros(len(features), dtype=torch.long, device='meta'))
+        head.heads(features, torch.zeros(len(features), dtype=torch.long, device='meta'))
     else:
         head.mask_head(features)
 

@@ -399,7 +399,7 @@ def test_paper_recipe_resizes_by_its_own_rule() -> None:
 
 def test_config_without_fcos() -> None:
     with pytest.raises(InputError, match='has no FCOS box head'):
-        Assignment(Config.fromfile(CONFIGS / 'yolact-550_r50_coco.py'))
+        Assignment(Config.fromfile(CONFIGS / 'baselines/yolact-550_r50_coco.py'))
 
 
 @pytest.mark.parametrize('size', [(1, 4000), (4000, 1)])

@@ -9,7 +9,7 @@ from mmengine.config import Config
 from centermask.datasets.checking import check_training_data
 from centermask.datasets.checking import quick as quick_module
 
-SHAPES = Path(__file__).resolve().parents[3] / 'configs/centermask-lite-star_v2-19-slim_shapes.py'
+SHAPES = Path(__file__).resolve().parents[3] / 'configs/demo/centermask-lite-star_v2-19-slim_shapes.py'
 
 
 @pytest.fixture

@@ -1,2 +1,0 @@
-_base_ = ['./star.py', './lite.py']
-model = {{_base_.lite_model}}

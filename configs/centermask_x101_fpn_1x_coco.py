@@ -1,6 +1,0 @@
-_base_ = [
-    './_base_/models/paper_x101.py',
-    './_base_/datasets/coco_paper.py',
-    './_base_/schedules/paper_1x.py',
-    './_base_/default_runtime.py',
-]

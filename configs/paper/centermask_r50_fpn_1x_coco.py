@@ -1,0 +1,16 @@
+_base_ = './centermask_v2-39_fpn_1x_coco.py'
+model = dict(
+    backbone=dict(
+        _delete_=True,
+        type='ResNet',
+        depth=50,
+        num_stages=4,
+        out_indices=(1, 2, 3),
+        frozen_stages=1,
+        norm_cfg=dict(type='BN', requires_grad=False, eps=0),
+        norm_eval=True,
+        style='caffe',
+        init_cfg=dict(type='StrictPretrained', checkpoint='open-mmlab://detectron2/resnet50_caffe'),
+    ),
+    neck=dict(in_channels=[512, 1024, 2048]),
+)
