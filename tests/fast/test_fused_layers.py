@@ -1,4 +1,4 @@
-"""A network prepared for testing computes the same."""
+"""Fused networks compute the same."""
 
 import pytest
 import torch
@@ -6,6 +6,7 @@ from helpers.small_model import unlike_identity
 from mmdet.registry import MODELS
 from torch import nn
 
+from centermask.fast import fused_layers
 from centermask.fast.fused_layers import FusedConv, fuse_for_inference
 
 BACKBONES = {
@@ -44,8 +45,16 @@ BACKBONES = {
 }
 
 
+@pytest.fixture(params=[True, False], ids=['oneDNN', 'no oneDNN'])
+def operators(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """Whether torch has oneDNN's private operators."""
+    if not request.param:
+        monkeypatch.setattr(fused_layers, 'has_onednn_operators', lambda dtype: False)
+    return request.param
+
+
 @pytest.mark.parametrize('backbone', BACKBONES.values(), ids=BACKBONES)
-def test_features_are_the_plain_networks(backbone: dict) -> None:
+def test_features_are_the_plain_networks(backbone: dict, operators: bool) -> None:
     torch.manual_seed(0)
     plain = unlike_identity(MODELS.build({'type': 'VoVNet', 'norm_cfg': dict(type='BN'), **backbone}))
     plain.eval()
@@ -56,11 +65,12 @@ def test_features_are_the_plain_networks(backbone: dict) -> None:
         found = fuse_for_inference(plain)(image)
     left = [name for name, module in plain.named_modules() if isinstance(module, nn.BatchNorm2d)]
     assert len(norms) > 10 and len(left) <= 3  # those after a deformable conv
+    assert any(isinstance(module, FusedConv) for module in plain.modules()) == operators
     for level, of_plain in zip(found, expected, strict=True):
         torch.testing.assert_close(level, of_plain, rtol=1e-4, atol=2e-5 * of_plain.std().item())
 
 
-def test_mmdetections_models_can_be_prepared() -> None:
+def test_mmdetections_extractor_reads_channels_last_features() -> None:
     """RoIAlign of MMCV reads channels-last memory wrongly."""
     torch.manual_seed(0)
     head = dict(type='SingleRoIExtractor', out_channels=8, featmap_strides=[4])
@@ -72,15 +82,15 @@ def test_mmdetections_models_can_be_prepared() -> None:
 
 
 @pytest.mark.parametrize('kernel', [1, 3])
-def test_weights_are_ordered_for_the_size_of_the_first_image(kernel: int) -> None:
-    """In the order of another size they would be ordered anew at every call, for longer than the conv takes."""
+def test_weights_are_reordered_for_the_size_of_the_first_image(kernel: int) -> None:
+    """In the order for another size oneDNN would reorder them at every call, for longer than the conv takes."""
     conv = nn.Conv2d(64, 192, kernel, padding=kernel // 2)
     fused = FusedConv(conv)
     with torch.no_grad():
-        for size, ordered in (((38, 50), True), ((25, 34), False), ((38, 50), True)):
+        for size, reordered in (((38, 50), True), ((25, 34), False), ((38, 50), True)):
             x = torch.randn(1, 64, *size)
             torch.testing.assert_close(fused(x), conv(x), rtol=1e-4, atol=1e-4)
-            assert fused._weight_for(x).is_mkldnn == ordered
+            assert fused._weight_for(x).is_mkldnn == reordered
 
 
 @pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])  # what CPUs and GPUs compute fast

@@ -47,6 +47,7 @@ def _measure(way: str) -> list[int]:
     return [int(number) for number in done.stdout.split()]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     sys.platform != 'linux' or not hasattr(ctypes.CDLL(None), 'mallinfo2'), reason='malloc is not glibc 2.33 or later'
 )
