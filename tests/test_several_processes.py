@@ -47,7 +47,7 @@ test_evaluator = val_evaluator
     coco = json.loads(annotations.read_text())
     coco['annotations'] = []
     for image in coco['images']:
-        found = inferencer([folder / 'val/images' / image['file_name']])['predictions'][0]
+        found = inferencer(str(folder / 'val/images' / image['file_name']))['predictions'][0]
         for i in range(image['id'] % 2, min(8, len(found['labels'])), 2):
             (x1, y1, x2, y2), shift = found['bboxes'][i], i * (image['id'] % 3)
             entry = dict(image_id=image['id'], category_id=found['labels'][i] + 1, iscrowd=0)

@@ -6,21 +6,24 @@ import argparse
 import sys
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from mmengine.config import Config
+from torch import Tensor
 
 from centermask.datasets.images import find_images
 from centermask.detector import CenterMask
-from centermask.engine.cli import add_config_options, require_writable, run
-from centermask.engine.configs import load_config
+from centermask.engine.cli import add_config_options, positive, require_writable, run
+from centermask.engine.configs import build_runner, load_config
 from centermask.engine.inferencer import CenterMaskInferencer
-from centermask.export import pictures, quantise
-from centermask.export.accuracy import measure
-from centermask.export.check import check
-from centermask.export.files import convert, save_onnx
+from centermask.export.compare import compare_file
+from centermask.export.exported_detector import use_exported_file
+from centermask.export.files import convert
+from centermask.export.inputs import make_inputs, paths_of_dataset, read_images, synthetic_images
 from centermask.export.onnx import describe, has_deform_conv, to_onnx
-from centermask.export.runtime import require
+from centermask.export.runtime import is_exported, require
+from centermask.utils.atomic_io import TMP_PREFIX
 from centermask.utils.errors import InputError, RunError
 
 SUFFIXES = {'onnx': ('.onnx',), 'openvino': ('.xml', '.bin')}  # the first is that of --out
@@ -32,86 +35,104 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument('checkpoint', help='checkpoint file')
     parser.add_argument('--format', choices=[*SUFFIXES], default='onnx', help='default %(default)s')
     parser.add_argument(
-        '--out', type=Path, required=True, help='the file to write: .onnx, or .xml (and .bin beside it)'
+        '--out', type=Path, required=True, help='file to write: .onnx, or .xml (with a .bin beside it) for OpenVINO'
     )
     parser.add_argument(
-        '--preprocess', action='store_true', help='take bytes (N, H, W, 3), blue first, and normalise and pad inside'
+        '--preprocess', action='store_true', help='take bytes (N, H, W, 3) in BGR; normalise and pad inside'
     )
     parser.add_argument(
-        '--full-masks', action='store_true', help="give masks in the images' pixels, not 28×28 in their boxes"
+        '--full-masks', action='store_true', help='give masks of the size of the images, not 28×28 in their boxes'
     )
     parser.add_argument(
-        '--fixed', action='store_true', help='give as many detections an image as the config allows, missing ones as −1'
+        '--fixed', action='store_true', help='give max_per_img detections for each image, missing ones with label −1'
     )
-    smaller = parser.add_mutually_exclusive_group()
-    smaller.add_argument('--half', action='store_true', help='float16 (ONNX), bfloat16 where the CPU can (OpenVINO)')
-    smaller.add_argument('--int8', action='store_true', help="quantise by the runtime's own tool, on --calibration")
+    reduced = parser.add_mutually_exclusive_group()
+    reduced.add_argument('--half', action='store_true', help='float16 (ONNX), bfloat16 where the CPU can (OpenVINO)')
+    reduced.add_argument('--int8', action='store_true', help="quantise by the runtime's own tool, on --calibration")
     parser.add_argument(
-        '--calibration', metavar='FOLDER', help="pictures to quantise by (default: some of the config's training data)"
+        '--calibration', metavar='FOLDER', help="images to quantise on (default: some of the config's training data)"
     )
-    parser.add_argument('--calibration-count', type=int, default=32, help='at most so many (default %(default)s)')
     parser.add_argument(
-        '--images', metavar='FOLDER', help="pictures to check the file on (default: some of the config's test data)"
+        '--calibration-count', type=positive, default=32, help='number of them at most (default %(default)s)'
+    )
+    parser.add_argument(
+        '--images', metavar='FOLDER', help="images to compare on (default: four of the config's test data)"
     )
     add_config_options(parser)
     return parser.parse_args(argv)
 
 
-def require_options(args: argparse.Namespace) -> None:
-    """Refuse options that don't go together."""
+def check_options(args: argparse.Namespace) -> None:
+    """Refuse what can't work, before the slow export."""
     if args.out.suffix != SUFFIXES[args.format][0]:
         raise InputError(f'--out {args.out}: the name of such a file ends in {SUFFIXES[args.format][0]}.')
     if args.calibration and not args.int8:
         raise InputError('--calibration is for --int8, add that or leave it out.')
-    if args.calibration_count < 1:
-        raise InputError(f'--calibration-count {args.calibration_count}: give at least 1.')
     for folder in filter(None, (args.images, args.calibration)):
-        find_images(folder)  # which are needed at the end alone
-    require('onnx'), require('onnxscript'), require('onnxruntime')
+        find_images(folder)
+    for package in ('onnx', 'onnxscript', 'onnxruntime'):
+        require(package)
     if args.format == 'openvino':
         require('openvino')
         if args.int8:
             require('nncf')
 
 
-def calibration_inputs(args: argparse.Namespace, cfg: Config, model: CenterMask) -> quantise.Inputs:
-    """Of the pictures to quantise by."""
+def calibration_images(args: argparse.Namespace, cfg: Config) -> list[Tensor]:
+    """Return the images to quantise on."""
     count = args.calibration_count
-    files = pictures.find(args.calibration, cfg, 'train', count)[:count]
+    files = (
+        find_images(args.calibration)[:count]
+        if args.calibration
+        else paths_of_dataset(cfg.train_dataloader.dataset, count)
+    )
     if not files:
-        raise InputError(
-            "--int8 needs pictures and the config's training data are not here: give --calibration FOLDER."
-        )
-    print(f'quantising by {len(files)} pictures')
-    return pictures.make_inputs(model, pictures.read(cfg, files), args.preprocess)
+        raise InputError("--int8 needs images and the config's training data are not here: give --calibration FOLDER.")
+    print(f'quantising on {len(files)} images')
+    return read_images(cfg, files)
 
 
-def print_check(args: argparse.Namespace, cfg: Config, model: CenterMask) -> None:
-    """Say how the file's detections compare with the checkpoint's."""
-    files = pictures.find(args.images, cfg, 'test', 4)
-    images = pictures.read(cfg, files) if files else pictures.made()
-    for runtime, found in check(model, args.out, images):
-        if isinstance(found, InputError):
-            print(f'not checked by {runtime}: {found}')
+def print_comparison(args: argparse.Namespace, cfg: Config, model: CenterMask, file: Path) -> None:
+    """Print how the detections of a file agree with the checkpoint's; raise a :class:`RunError` if they don't."""
+    files = find_images(args.images) if args.images else paths_of_dataset(cfg.test_dataloader.dataset, 4)
+    images = read_images(cfg, files) if files else synthetic_images()
+    for runtime, comparison in compare_file(model, file, images):
+        if isinstance(comparison, InputError):
+            print(f'not compared in {runtime}: {comparison}')
             continue
-        print(f'{runtime} on {len(images)} {"pictures" if files else "made pictures"}: {found}')
-        if found.wrong:
-            raise RunError(f'{args.out} finds something else than {args.checkpoint} by {runtime}: see above.')
+        print(f'{runtime} on {len(images)} {"images" if files else "synthetic images"}: {comparison}')
+        if not comparison.agrees:
+            raise RunError(
+                f'{args.out} is not written, since its detections in {runtime} differ from those of {args.checkpoint}: '
+                f'{comparison}.'
+            )
+
+
+def measure_ap(cfg: Config, file: str) -> dict[str, float]:
+    """Return ``{'bbox_mAP': …, 'segm_mAP': …}`` of a checkpoint or an exported file, as tools/test.py measures it."""
+    cfg = cfg.copy()
+    with tempfile.TemporaryDirectory() as folder:
+        cfg.work_dir = folder
+        cfg.load_from, cfg.resume, cfg.launcher = file, False, 'none'
+        if is_exported(file):
+            use_exported_file(cfg, file)
+        figures = build_runner(cfg).test()
+    return {key.partition('/')[2]: value for key, value in figures.items() if key.endswith('mAP')}
 
 
 def print_accuracy(args: argparse.Namespace, cfg: Config) -> None:
-    """Say how much AP the smaller numbers cost."""
-    if not pictures.of_data_set(cfg.test_dataloader.dataset, 1):
-        print("what it costs in AP is not measured: the config's test data are not here")
+    """Print the AP that reduced precision costs."""
+    if not paths_of_dataset(cfg.test_dataloader.dataset, 1):
+        print("the loss of AP is not measured, since the config's test data are not here")
         return
-    before, after = measure(cfg, args.checkpoint), measure(cfg, str(args.out))
+    before, after = measure_ap(cfg, args.checkpoint), measure_ap(cfg, str(args.out))
     for key, value in before.items():
         print(f'{key}: {value:.3f} by the checkpoint, {after[key]:.3f} by the file, {value - after[key]:+.3f} lost')
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
-    require_options(args)
+    check_options(args)
     cfg = load_config(args.config, args.cfg_options)
     require_writable(args.out.parent, '--out')
     model = CenterMaskInferencer(cfg, args.checkpoint, 'cpu').model
@@ -120,18 +141,20 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise InputError("OpenVINO doesn't run deformable convs of this kind: export with --format onnx.")
     print(f'exporting {args.checkpoint}, which takes a minute')
     exported = to_onnx(model, metadata)
-    metadata.precision = 'half' if args.half else 'int8' if args.int8 else 'float32'
-    inputs = calibration_inputs(args, cfg, model) if args.int8 else ()
-    with tempfile.TemporaryDirectory() as folder:
-        plain = Path(folder) / 'float32.onnx'
-        save_onnx(exported, plain)
-        convert(plain, args.out, metadata, inputs)
-    for file in map(args.out.with_suffix, SUFFIXES[args.format]):
-        print(f'{file} is written, {file.stat().st_size / 1e6:.1f} MB')
-    if args.half or args.int8:
+    metadata = replace(metadata, precision='half' if args.half else 'int8' if args.int8 else 'float32')
+    inputs = make_inputs(model, calibration_images(args, cfg), args.preprocess) if args.int8 else ()
+    # Written and compared beside --out, then put in place.
+    with tempfile.TemporaryDirectory(dir=args.out.parent, prefix=TMP_PREFIX) as folder:
+        source, file = Path(folder) / 'float32.onnx', Path(folder) / args.out.name
+        require('onnx').save(exported, source)
+        convert(source, file, metadata, inputs)
+        if metadata.precision == 'float32':
+            print_comparison(args, cfg, model, file)
+        for suffix in reversed(SUFFIXES[args.format]):
+            out = file.with_suffix(suffix).replace(args.out.with_suffix(suffix))
+            print(f'{out} is written, {out.stat().st_size / 1e6:.1f} MB')
+    if metadata.precision != 'float32':
         print_accuracy(args, cfg)
-    else:
-        print_check(args, cfg, model)
 
 
 if __name__ == '__main__':

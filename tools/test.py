@@ -19,7 +19,7 @@ from mmengine.fileio import dump
 from centermask.engine.amp import use_half_precision
 from centermask.engine.cli import add_run_arguments, load_run_config, require_file, require_writable, run
 from centermask.engine.configs import build_runner
-from centermask.export.exported_detector import put_in_place, require_no_model_options
+from centermask.export.exported_detector import require_no_model_options, use_exported_file
 from centermask.export.runtime import is_exported
 from centermask.utils.atomic_io import atomic_write
 from centermask.utils.errors import ClassCountError, InputError
@@ -42,7 +42,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 class WriteResults(DumpDetResults):
-    """MMDetection's pseudo metric that writes all predictions, written aside and renamed into place."""
+    """MMDetection's metric that writes all predictions, with an atomic write."""
 
     default_prefix = 'predictions'  # without one MMEngine warns
 
@@ -53,7 +53,7 @@ class WriteResults(DumpDetResults):
 
 
 def use_tta(cfg: Config) -> None:
-    """Put the config's test-time augmentation around its model and into its test data."""
+    """Wrap the config's model in its test-time augmentation, and use its pipeline for the test data."""
     for key in ('tta_model', 'tta_pipeline'):
         if not cfg.get(key):
             raise InputError(f'--tta: the config {cfg.filename} has no {key}.')
@@ -62,7 +62,7 @@ def use_tta(cfg: Config) -> None:
 
 
 def explain_classes(error: ClassCountError, checkpoint: str, data: str) -> InputError:
-    """The error where ``--data``, from which the classes are then taken, is why a model doesn't fit."""
+    """Return the error of a model that doesn't fit the classes, which ``--data`` takes from the data."""
     if error.of_model < error.wanted:
         options = 'ann_file, .data_root and .data_prefix.img, and test_evaluator.ann_file'
         remedy = f'leave out --data and name the data by --cfg-options, test_dataloader.dataset.{options}.'
@@ -86,7 +86,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         if args.tta:
             raise InputError('--tta: an exported file looks at an image as it is; test the checkpoint.')
         require_no_model_options(args.cfg_options)
-        put_in_place(cfg, args.checkpoint)
+        use_exported_file(cfg, args.checkpoint)
     if args.show or args.show_dir:
         if not cfg.default_hooks.get('visualization'):
             raise InputError(f'--show: the config {args.config} has no default_hooks.visualization.')

@@ -131,7 +131,7 @@ class OSAModule(nn.Module):
 def _conv3x3(
     in_channels: int, out_channels: int, stride: int, depthwise: bool, conv_cfg: dict | None, norm_cfg: dict
 ) -> nn.Module:
-    """3×3 conv-BN-ReLU; depthwise: 3×3 without norm or activation, then 1×1-BN-ReLU."""
+    """Return a 3×3 conv-BN-ReLU, or if depthwise a 3×3 conv without norm and activation and a 1×1 conv-BN-ReLU."""
     if depthwise:
         return DepthwiseSeparableConvModule(
             in_channels,

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from centermask.checkpoints import reading
-from centermask.engine import inferencer
+from centermask.engine.inferencer import class_names
 from centermask.utils.errors import InputError
 
 NAME = 'layer.weight'
@@ -100,21 +100,19 @@ def test_refused(case: str, config: Path, outcome: Callable, tmp_path: Path) -> 
     assert not list(tmp_path.glob('*.mark'))
 
 
-NAMED = {'classes': ('a', 'b'), 'palette': [(1, 2, 3), (4, 5, 6)]}
-USABLE: dict[str, tuple[Any, dict | None]] = {  # dataset_meta of a file, what is used of it
-    'as it should be': (NAMED, NAMED),
-    'in capitals': ({'CLASSES': ('a', 'b')}, {'classes': ('a', 'b')}),
-    'a number': (7, None),
-    'too few names': ({'classes': ('a',)}, None),
-    'too few colours': ({**NAMED, 'palette': [(1, 2, 3)]}, {'classes': ('a', 'b')}),
-    'colours beyond white': ({**NAMED, 'palette': [(999, 0, 0)] * 2}, {'classes': ('a', 'b')}),
-}
-
-
-@pytest.mark.parametrize('case', USABLE)
-def test_names_of_classes(case: str) -> None:
-    given_by_file, used = USABLE[case]
-    assert inferencer._usable(given_by_file, 2) == used
+@pytest.mark.parametrize(
+    ('metainfo', 'names'),
+    [
+        ({'classes': ['a', 'b'], 'palette': 7}, ('a', 'b')),
+        ({'CLASSES': ('a', 'b')}, ('a', 'b')),
+        (7, None),
+        ({'classes': 7}, None),
+        ({'classes': ('a', 2)}, None),
+        ({'classes': ('a',)}, None),
+    ],
+)
+def test_names_of_classes(metainfo: Any, names: tuple | None) -> None:
+    assert class_names(metainfo, 2) == names
 
 
 @settings(

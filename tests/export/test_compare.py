@@ -1,75 +1,80 @@
-"""Which differences between a checkpoint and its file are allowed."""
+"""Comparison of detections by class, box, scores and mask."""
 
 import numpy as np
+import pycocotools.mask as coco_mask
+import pytest
 import torch
+from mmengine.structures import InstanceData
 
-from centermask.export.compare import Comparison, Image
-from centermask.export.eager import Eager
-from centermask.export.runtime import Detections
+from centermask.export.compare import Comparison
+from centermask.structures.rle_masks import RLEMasks
 
+SIZE = (100, 120)
 Row = tuple[tuple[float, float, float, float], int, float]
-"""A detection: its box, its class and its score."""
-
-FAR: Row = ((10, 10, 30, 30), 0, 0.9)
-LEFT: Row = ((50, 50, 90, 90), 1, 0.8)
-RIGHT: Row = ((60, 50, 100, 90), 1, 0.7)  # its IoU with the left one is 30 / 50
-TEST_CFG = dict(score_thr=0.05, max_per_img=50, nms=dict(iou_threshold=0.6))
+"""Box, class and score of a detection, whose mask fills its box."""
+FIRST: Row = ((10, 10, 30, 30), 0, 0.9)
+SECOND: Row = ((50, 50, 90, 90), 1, 0.8)
 
 
-def _detections(*rows: Row) -> Detections:
-    boxes = np.array([row[0] for row in rows], np.float32).reshape(-1, 4)
-    labels, scores = np.array([row[1] for row in rows], int), np.array([row[2] for row in rows], np.float32)
-    return Detections(boxes, labels, scores, scores, np.zeros((len(rows), 28, 28), np.float32))
+def instances(*rows: Row, mask_shift: int = 0) -> InstanceData:
+    masks = np.zeros((*SIZE, len(rows)), np.uint8, order='F')
+    for i, ((left, top, right, bottom), _, _) in enumerate(rows):
+        masks[round(top) : round(bottom), round(left) + mask_shift : round(right) + mask_shift, i] = 1
+    return InstanceData(
+        bboxes=torch.tensor([row[0] for row in rows]).reshape(-1, 4),
+        labels=torch.tensor([row[1] for row in rows], dtype=torch.long),
+        scores=torch.tensor([row[2] for row in rows]),
+        masks=RLEMasks(coco_mask.encode(masks), SIZE),
+    )
 
 
-def _compare(expected: list[Row], found: list[Row], class_score: float = 0.5, last_score: float = -1) -> Comparison:
-    """``class_score`` is that of the right one."""
-    rows = [FAR, LEFT, RIGHT]
-    class_scores = torch.full((3, 2), 0.5)
-    class_scores[2] = class_score
-    boxes = torch.tensor([row[0] for row in rows])
-    eager = Eager(_detections(*expected), boxes, boxes, class_scores, last_score)
-    result = Comparison()
-    Image(eager, _detections(*found), TEST_CFG).compare(result)
-    return result
+def compare(expected: InstanceData, found: InstanceData) -> Comparison:
+    comparison = Comparison()
+    comparison.add(expected, found)
+    return comparison
 
 
-def _moved(row: Row, pixels: float = 0, score: float = 0) -> Row:
-    return (*(value + pixels for value in row[0]),), row[1], row[2] + score  # type: ignore[return-value]
+def test_agreement_in_any_order() -> None:
+    moved: Row = ((10.05, 10, 30, 30), 0, 0.9005)
+    result = compare(instances(FIRST, SECOND), instances(SECOND, moved))
+    assert (result.agreeing, result.total, result.agrees) == (2, 2, True)
+    assert result.box == pytest.approx(0.05, abs=1e-4) and result.score == pytest.approx(5e-4, abs=1e-5)
+    assert str(result).startswith('2 of 2 detections agree; largest deviations: boxes 5.0e-02 pixels, scores 5.0e-04,')
 
 
-def test_same() -> None:
-    result = _compare([FAR, LEFT], [_moved(LEFT, 0.005, 5e-5), FAR])
-    assert (result.matched, result.allowed, result.wrong) == (2, [], [])
-    assert 0.004 < result.boxes < 0.006 and 4e-5 < result.scores < 6e-5
+def test_nothing_on_both_sides() -> None:
+    assert compare(instances(), instances()).agrees
 
 
-def test_too_far() -> None:
-    assert 'scores 2.0e-04' in _compare([FAR], [_moved(FAR, 0, 2e-4)]).wrong[0]
-    assert len(_compare([FAR], [_moved(FAR, 0.02)]).wrong) == 2
-    assert len(_compare([FAR], [(FAR[0], 1, FAR[2])]).wrong) == 2
-    assert _compare([FAR], []).wrong == [
-        'only the checkpoint has class 0 at (10.0, 10.0, 30.0, 30.0) with score 0.9000'
-    ]
+@pytest.mark.parametrize(
+    ('found', 'agreeing', 'total'),
+    [
+        ([], 0, 1),
+        ([((10.2, 10, 30, 30), 0, 0.9)], 0, 2),
+        ([(FIRST[0], 1, 0.9)], 0, 2),
+        ([(FIRST[0], 0, 0.902)], 0, 1),
+        ([(FIRST[0], 0, float('nan'))], 0, 2),
+        ([FIRST, SECOND], 1, 2),
+    ],
+    ids=['missing', 'other box', 'other class', 'other score', 'not a number', 'one too many'],
+)
+def test_disagreement(found: list[Row], agreeing: int, total: int) -> None:
+    result = compare(instances(FIRST), instances(*found))
+    assert (result.agreeing, result.total, result.agrees) == (agreeing, total, False)
 
 
-def test_at_the_threshold() -> None:
-    result = _compare([FAR], [FAR, RIGHT], class_score=0.05005)
-    assert result.wrong == [] and 'only the file has' in result.allowed[0] and 'threshold' in result.allowed[0]
-    assert len(_compare([FAR], [FAR, RIGHT], class_score=0.052).wrong) == 1
+def test_other_mask() -> None:
+    result = compare(instances(FIRST), instances(FIRST, mask_shift=1))
+    assert (result.agreeing, result.total) == (0, 1)
+    assert result.mask == pytest.approx(2 / 21)
 
 
-def test_at_the_last() -> None:
-    assert 'the last of 50' in _compare([FAR, RIGHT], [FAR], last_score=0.70005).allowed[0]
-    assert len(_compare([FAR, RIGHT], [FAR], last_score=0.69).wrong) == 1
+def test_of_two_detections_in_one_place_the_scores_decide() -> None:
+    twice = [FIRST, (FIRST[0], 0, 0.5)]
+    assert compare(instances(*twice), instances(*twice[::-1])).agreeing == 2
 
 
-def test_at_the_overlap() -> None:
-    """And what such a one suppresses or displaces."""
-    assert "NMS's 0.6" in _compare([LEFT], [LEFT, RIGHT]).allowed[0]
-    result = _compare([LEFT], [RIGHT], class_score=0.05)
-    assert result.wrong == [] and len(result.allowed) == 2
-
-
-def test_finite() -> None:
-    assert len(_compare([FAR], [(FAR[0], FAR[1], float('nan'))]).wrong) > 0
+def test_one_in_twenty_may_disagree() -> None:
+    rows: list[Row] = [((i, 0, i + 9, 9), 0, 0.5) for i in range(20)]
+    assert compare(instances(*rows), instances(*rows[:19])).agrees
+    assert not compare(instances(*rows), instances(*rows[:18])).agrees

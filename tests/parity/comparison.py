@@ -8,7 +8,6 @@ from typing import NamedTuple
 
 import numpy as np
 from mmengine.config import Config
-from scipy.optimize import linear_sum_assignment
 
 from centermask.detector import CenterMask
 from centermask.utils.errors import InputError
@@ -18,18 +17,17 @@ from parity.model import build_reference_model
 from parity.outputs import Arrays, compute
 from parity.synthetic import fingerprint
 
-# In standard deviations of the array: so much the references' own mask logits differ between one thread and two. Of a
-# number near 0 rounding is all that there is.
-NOISE = 4e-6
 # Where exactly 0 is expected of a loss or a gradient.
 NEAR_ZERO = 1e-6
 GRADIENTS, GRADIENTS_OF_99 = 5e-3, 1e-2
 
-# How arrays are compared, the first that matches: a name, the unit of the deviation, the largest one.
+# How arrays are compared, the first that matches: a name, the unit of the deviation, the largest deviation allowed.
+# Units that count from the array's scale hold on any CPU: with the instructions of SSE4.1 or of AVX2 alone, mask logits
+# near 0 deviate by 8e-5 of themselves, and no logit by more than 3e-6 of the largest.
 KINDS: tuple[tuple[str, str, float], ...] = (
     (r'backbone\..*|fpn\..*', 'std', 5e-5),
     (r'fcos\..*|roi\.features|(bias3\.)?det\.mask_probs', 'std', 3e-4),
-    (r'mask\.(logits|iou)|.*\.mask_scores', 'ratio with noise', 1e-4),
+    (r'mask\.(logits|iou)|.*\.mask_scores', 'largest', 5e-5),
     (r'.*\.scores', 'ratio', 1e-4),
     (r'.*\.boxes', 'pixels', 0.01),
     (r'.*\.mask_areas', 'pixels', 2),
@@ -147,8 +145,8 @@ def _row(name: str, ours: np.ndarray, reference: np.ndarray, gradient_tolerance:
         return Row(name, deviation.max(), NEAR_ZERO, 'absolute')
     if unit == 'std':
         scale = reference[1]
-    elif unit == 'ratio with noise':
-        scale = size + NOISE / tolerance * reference.std()
+    elif unit == 'largest':
+        scale = size.max()
     elif unit == 'ratio':
         scale = size
     else:
@@ -171,7 +169,10 @@ def _in_expected_order(computed: Mapping[str, np.ndarray], expected: Mapping[str
             (computed[key].astype(np.float64), expected[key].astype(np.float64)) for key in keys
         )
         cost = np.abs(boxes[:, None] - our_boxes).max(-1, initial=0) + np.abs(scores[:, None] - our_scores)
-        cost += 1e6 * (labels[:, None] != our_labels)
-        order = linear_sum_assignment(np.nan_to_num(cost, nan=1e9))[1]
+        cost = np.nan_to_num(cost + 1e6 * (labels[:, None] != our_labels), nan=1e9)
+        order = np.empty(len(cost), int)
+        for i in range(len(cost)):  # each expected detection takes the nearest of those left
+            order[i] = cost[i].argmin()
+            cost[:, order[i]] = np.inf
         ordered |= {name: array[order] for name, array in computed.items() if name.startswith(group)}
     return ordered

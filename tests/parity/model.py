@@ -9,11 +9,10 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from torch import Tensor, nn
 
-from centermask.checkpoints.layouts import recipe_of, from_release, to_release
+from centermask.checkpoints.layouts import from_release, recipe_of, to_release
 from centermask.checkpoints.loading import load_weights
 from centermask.detector import CenterMask
-from centermask.engine.configs import config_errors
-from centermask.utils.errors import InputError
+from centermask.utils.errors import InputError, config_errors
 from parity.synthetic import synthetic_weights
 
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from PIL import Image
 from centermask.engine.cli import run
 from centermask.export.runtime import ExportedModel
 from centermask.mask_pasting import paste
+from centermask.utils.errors import RunError
 
 for package in ('onnx', 'onnxscript', 'onnxruntime', 'openvino'):
     pytest.importorskip(package)
@@ -27,15 +29,17 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 def exported(
     tools: Callable, tiny_config: Path, tiny_run: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, str]:
-    """The file, and what the command said."""
-    out, said = tmp_path_factory.mktemp('export') / 'tiny.onnx', io.StringIO()
-    with contextlib.redirect_stdout(said):
+    """A file, and what the command printed."""
+    out, printed = tmp_path_factory.mktemp('export') / 'tiny.onnx', io.StringIO()
+    with contextlib.redirect_stdout(printed):
         assert run(lambda: tools('export')([str(tiny_config), str(tiny_run / 'iter_2.pth'), '--out', str(out)])) == 0
-    return out, said.getvalue()
+    return out, printed.getvalue()
 
 
 @pytest.fixture
 def call(tools: Callable, capsys: pytest.CaptureFixture) -> Callable:
+    """``call(tool, *arguments)`` returns the exit code and the last line on stderr."""
+
     def run_tool(name: str, *argv: str | Path) -> tuple[int, str]:
         code = run(lambda: tools(name)([str(word) for word in argv]))
         return code, capsys.readouterr().err.strip().rpartition('\n')[2]
@@ -44,38 +48,53 @@ def call(tools: Callable, capsys: pytest.CaptureFixture) -> Callable:
 
 
 @pytest.mark.slow
-def test_says_that_it_is_checked(exported: tuple[Path, str]) -> None:
-    file, said = exported
+def test_prints_the_comparison(exported: tuple[Path, str]) -> None:
+    file, printed = exported
     for runtime in ('onnxruntime', 'openvino'):
-        (count,) = re.findall(rf'{runtime} on 3 pictures: (\d+) detections: boxes within', said)
-        assert int(count) > 0
-    assert 'differs' not in said and [path.name for path in file.parent.iterdir()] == ['tiny.onnx']
+        ((agreeing, total),) = re.findall(rf'{runtime} on 3 images: (\d+) of (\d+) detections agree', printed)
+        assert int(agreeing) >= 0.95 * int(total) > 0
+    assert [path.name for path in file.parent.iterdir()] == ['tiny.onnx']
 
 
 @pytest.mark.slow
-def test_is_predicted_with_like_a_checkpoint(
-    exported: tuple[Path, str], tiny_config: Path, tiny_run: Path, call: Callable, tmp_path: Path
+def test_a_file_that_disagrees_is_not_written(
+    exported: tuple[Path, str], tiny_config: Path, tiny_run: Path, call: Callable, tools: Callable, tmp_path: Path
 ) -> None:
+    """It is of another checkpoint here."""
+    onnx, main = pytest.importorskip('onnx'), tools('export')
+    other = onnx.load(exported[0])
+    for weight in other.graph.initializer:
+        if weight.name.endswith('conv_reg.weight'):
+            weight.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(weight) + 0.01, weight.name))
+    command = [str(tiny_config), str(tiny_run / 'iter_2.pth'), '--out', str(tmp_path / 'out/a.onnx')]
+    with (
+        patch.dict(main.__globals__, to_onnx=lambda *_: other),
+        pytest.raises(RunError, match=r'a\.onnx is not written'),
+    ):
+        main(command)
+    assert list((tmp_path / 'out').iterdir()) == []
+
+
+@pytest.mark.slow
+def test_predict(exported: tuple[Path, str], tiny_config: Path, tiny_run: Path, call: Callable, tmp_path: Path) -> None:
     images = tiny_config.parent / 'shapes/val/images'
     results = []
-    for name, file in (('eager', tiny_run / 'iter_2.pth'), ('file', exported[0])):
+    for name, file in (('checkpoint', tiny_run / 'iter_2.pth'), ('file', exported[0])):
         assert call('predict', images, tiny_config, file, '--device', 'cpu', '--out-dir', tmp_path / name)[0] == 0
         results.append(json.loads((tmp_path / f'{name}/predictions.segm.json').read_text()))
         assert len(list((tmp_path / f'{name}/vis').iterdir())) == 3
-    eager, found = results
-    assert len(found) == len(eager) > 0
+    expected, found = results
+    assert len(found) == len(expected) > 0
     for key in ('category_name', 'file_name'):
-        assert sorted(mask[key] for mask in found) == sorted(mask[key] for mask in eager)
-    scores = [sorted(mask['score'] for mask in of_one) for of_one in (eager, found)]
+        assert sorted(mask[key] for mask in found) == sorted(mask[key] for mask in expected)
+    scores = [sorted(mask['score'] for mask in masks) for masks in results]
     np.testing.assert_allclose(*scores, atol=1e-4)
 
 
 @pytest.mark.slow
-def test_is_tested_like_a_checkpoint(
-    exported: tuple[Path, str], tiny_config: Path, tiny_run: Path, call: Callable, tmp_path: Path
-) -> None:
+def test_test(exported: tuple[Path, str], tiny_config: Path, tiny_run: Path, call: Callable, tmp_path: Path) -> None:
     figures = []
-    for name, file in (('eager', tiny_run / 'iter_2.pth'), ('file', exported[0])):
+    for name, file in (('checkpoint', tiny_run / 'iter_2.pth'), ('file', exported[0])):
         assert call('test', tiny_config, file, '--work-dir', tmp_path / name)[0] == 0
         (log,) = (tmp_path / name).glob('*/2*.json')
         figures.append(json.loads(log.read_text().splitlines()[-1]))
@@ -86,24 +105,23 @@ def test_is_tested_like_a_checkpoint(
 EXAMPLE = REPOSITORY / 'examples/onnx_detect.py'
 
 
-def test_example_is_short_and_without_torch() -> None:
+def test_example_needs_no_torch() -> None:
     lines = EXAMPLE.read_text().splitlines()
     assert len(lines) <= 60
     imported = {line.split()[1] for line in lines if line.startswith(('import ', 'from '))}
     assert imported == {'json', 'sys', 'numpy', 'onnxruntime', 'PIL'}
 
 
-def test_example_without_arguments_says_how_it_is_used() -> None:
+def test_example_without_arguments_prints_its_usage() -> None:
     done = subprocess.run([sys.executable, EXAMPLE, 'a.onnx'], capture_output=True, text=True)
-    assert done.returncode == 1 and 'MODEL.onnx PICTURE OUT.png [LEAST_SCORE]' in done.stderr
-    assert 'Traceback' not in done.stderr
+    assert done.returncode == 1 and 'MODEL.onnx IMAGE OUT.png [MIN_SCORE]' in done.stderr
 
 
 @pytest.mark.slow
 def test_example_draws(exported: tuple[Path, str], tiny_config: Path, tmp_path: Path) -> None:
-    """The file's boxes, and the best one's mask, of a picture that is resized and padded."""
+    """Boxes and masks on an image that is resized and padded."""
     before = Image.open(next((tiny_config.parent / 'shapes/val/images').iterdir())).convert('RGB').resize((1000, 520))
-    before.save(tmp_path / 'picture.png')
+    before.save(tmp_path / 'image.png')
     small = before.resize((160, 83), Image.Resampling.BILINEAR)  # the config's scale is 160×160
     model = ExportedModel(exported[0])
     pixels = np.asarray(small, np.float32)[:, :, ::-1]
@@ -111,7 +129,7 @@ def test_example_draws(exported: tuple[Path, str], tiny_config: Path, tmp_path: 
     (found,) = model(np.pad(images, ((0, 0), (0, 0), (0, 13), (0, 0))), np.array([[83, 160]]))
     boxes = (found.boxes * np.tile([1000 / 160, 520 / 83], 2)).astype(np.float32)
 
-    command = [sys.executable, EXAMPLE, exported[0], tmp_path / 'picture.png', tmp_path / 'out.png', 0]
+    command = [sys.executable, EXAMPLE, exported[0], tmp_path / 'image.png', tmp_path / 'out.png', 0]
     done = subprocess.run([*map(str, command)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     printed = [[float(number) for number in line.split()[-4:]] for line in done.stdout.splitlines()]
@@ -130,7 +148,7 @@ def test_example_draws(exported: tuple[Path, str], tiny_config: Path, tmp_path: 
 
 @pytest.mark.slow
 def test_example_refuses(exported: tuple[Path, str], tmp_path: Path) -> None:
-    """Files with other outputs than it draws, and files that don't say what they need."""
+    """Full masks, and a file without metadata."""
     onnx = pytest.importorskip('onnx')
     for metadata in ({}, {**ExportedModel(exported[0]).metadata.strings(), 'full_masks': 'true'}):
         model = onnx.load(exported[0])
@@ -144,46 +162,39 @@ def test_example_refuses(exported: tuple[Path, str], tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_int8_says_what_it_costs(
-    exported: tuple[Path, str], tiny_config: Path, tiny_run: Path, call: Callable, tmp_path: Path
-) -> None:
-    pytest.importorskip('nncf')
-    out = tmp_path / 'int8.xml'
-    command = ['tools/export.py', tiny_config, tiny_run / 'iter_2.pth', '--format', 'openvino', '--int8', '--out', out]
-    done = subprocess.run([sys.executable, *map(str, command)], cwd=REPOSITORY, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert 'quantising by 4 pictures' in done.stdout
-    for key in ('bbox_mAP', 'segm_mAP'):
-        assert re.search(rf'{key}: 0\.\d+ by the checkpoint, 0\.\d+ by the file, [+-]0\.\d+ lost', done.stdout)
-    assert ExportedModel(out).metadata.precision == 'int8'
-    assert out.with_suffix('.bin').stat().st_size < 0.4 * exported[0].stat().st_size
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize('format_', ['onnx', 'openvino'])
-def test_half_says_what_it_costs(
-    format_: str,
+@pytest.mark.parametrize(
+    ('option', 'name', 'size'),  # ONNX Runtime quantises convs alone
+    [('half', 'a.onnx', 0.6), ('half', 'a.xml', 0.6), ('int8', 'a.onnx', 0.75), ('int8', 'a.xml', 0.4)],
+)
+def test_reduced_precision_prints_its_ap(
+    option: str,
+    name: str,
+    size: float,
     exported: tuple[Path, str],
     tiny_config: Path,
     tiny_run: Path,
     tools: Callable,
-    monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture,
     tmp_path: Path,
 ) -> None:
     onnx, main = pytest.importorskip('onnx'), tools('export')
-    monkeypatch.setitem(main.__globals__, 'to_onnx', lambda model, metadata: onnx.load(exported[0]))  # takes long
-    out = tmp_path / ('half.onnx' if format_ == 'onnx' else 'half.xml')
-    command = [tiny_config, tiny_run / 'iter_2.pth', '--format', format_, '--half', '--out', out]
-    assert run(lambda: main([str(word) for word in command])) == 0
-    said = capsys.readouterr().out
+    if (option, name) == ('int8', 'a.xml'):
+        pytest.importorskip('nncf')
+    out = tmp_path / name
+    format_ = 'onnx' if out.suffix == '.onnx' else 'openvino'
+    command = [tiny_config, tiny_run / 'iter_2.pth', '--format', format_, f'--{option}', '--out', out]
+    with patch.dict(main.__globals__, to_onnx=lambda *_: onnx.load(exported[0])):  # tracing takes long
+        assert run(lambda: main([str(word) for word in command])) == 0
+    printed = capsys.readouterr().out
+    assert ('quantising on 4 images' in printed) == (option == 'int8')
     for key in ('bbox_mAP', 'segm_mAP'):
-        assert re.search(rf'{key}: 0\.\d+ by the checkpoint, 0\.\d+ by the file, [+-]0\.\d+ lost', said)
-    assert ExportedModel(out).metadata.precision == 'half'
+        assert re.search(rf'{key}: 0\.\d+ by the checkpoint, 0\.\d+ by the file, [+-]0\.\d+ lost', printed)
+    assert ExportedModel(out).metadata.precision == option
     weights = out if format_ == 'onnx' else out.with_suffix('.bin')
+    assert set(tmp_path.iterdir()) == {out, weights}
     for file in {out, weights}:
-        assert f'{file} is written, {file.stat().st_size / 1e6:.1f} MB\n' in said
-    assert weights.stat().st_size < 0.6 * exported[0].stat().st_size
+        assert f'{file} is written, {file.stat().st_size / 1e6:.1f} MB\n' in printed
+    assert weights.stat().st_size < size * exported[0].stat().st_size
 
 
 BAD = [
@@ -193,7 +204,11 @@ BAD = [
     ('test', '{config} no.onnx', "The checkpoint no.onnx doesn't exist"),
     ('test', '{config} {bad} --tta', '--tta: an exported file looks at an image as it is'),
     ('test', '{config} {bad}', 'bad.onnx is damaged or no model: export the checkpoint again by tools/export.py.'),
-    ('test', '{config} {bad} --cfg-options model.test_cfg.score_thr=0.1', 'model.test_cfg.score_thr: an exported file'),
+    (
+        'test',
+        '{config} {bad} --cfg-options model.test_cfg.score_thr=0.1',
+        "score_thr: an exported file can't be changed",
+    ),
     ('predict', '{images} {config} {bad} --device cpu --out-dir {tmp}/out', 'bad.onnx is damaged or no model'),
 ]
 
@@ -203,7 +218,7 @@ def test_bad_input(
     tool: str, argv: str, words: str, call: Callable, tiny_config: Path, tiny_run: Path, tmp_path: Path
 ) -> None:
     (tmp_path / 'bad.onnx').write_bytes(b'no model')
-    places = dict(
+    paths = dict(
         config=tiny_config,
         checkpoint=tiny_run / 'iter_2.pth',
         bad=tmp_path / 'bad.onnx',
@@ -211,5 +226,5 @@ def test_bad_input(
         tmp=tmp_path,
     )
     work_dir = ['--work-dir', str(tmp_path / 'run')] if tool == 'test' else []
-    code, last = call(tool, *argv.format(**places).split(), *work_dir)
+    code, last = call(tool, *argv.format(**paths).split(), *work_dir)
     assert code == 2 and last.startswith('error: ') and words in last

@@ -15,9 +15,10 @@ from mmengine.registry import DefaultScope
 from centermask.benchmark.models import Contestant
 from centermask.detector import CenterMask
 from centermask.export.exported_detector import ExportedCenterMask
-from centermask.export.files import convert, save_onnx
+from centermask.export.files import convert
+from centermask.export.inputs import make_inputs
 from centermask.export.onnx import describe, to_onnx
-from centermask.export.pictures import make_inputs
+from centermask.export.runtime import require
 
 RUNTIMES = ('onnxruntime', 'openvino')
 
@@ -45,7 +46,7 @@ def exported_ways(
     metadata = describe(model, config, padded=int8)
     with tempfile.TemporaryDirectory() as folder:
         onnx_file = Path(folder) / 'model.onnx'
-        save_onnx(to_onnx(model, metadata), onnx_file)
+        require('onnx').save(to_onnx(model, metadata), onnx_file)
         files = [(runtime, onnx_file, 'float32') for runtime in runtimes]
         inputs = make_inputs(model, contestant.batches[0]['inputs'], metadata.preprocess)
         smaller = [('openvino', 'half.xml')] if half else []

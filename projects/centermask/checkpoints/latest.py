@@ -63,6 +63,3 @@ def find_latest(work_dir: Path, filename_tmpl: str = 'iter_{}.pth') -> tuple[Pat
             'name one by --resume CHECKPOINT, or remove them to start from the beginning.'
         )
     return None, []
-
-
-find_newest, numbered = find_latest, filename_pattern

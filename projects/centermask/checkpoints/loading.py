@@ -184,6 +184,3 @@ def _possible_class_counts(mismatch: KeyMismatch, in_model: int) -> set[int]:
         if outputs and not rest and file[0] % outputs == 0:
             counts.add(file[0] // outputs - background)
     return counts - {0, in_model}
-
-
-require_fit, start_from = check_match, load_pretrained

@@ -70,10 +70,3 @@ def _refused(source: str, why: str) -> InputError:
         f"The checkpoint {source} can't be resumed, {why}: give one that a training with this config saved, or start "
         'from its weights by --cfg-options load_from=FILE.'
     )
-
-
-require_training, require_same_optimizer, explained_resumption = (
-    check_training_state,
-    check_same_optimizer,
-    resumption_errors,
-)

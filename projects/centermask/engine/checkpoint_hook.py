@@ -11,7 +11,7 @@ from mmengine.dist import is_main_process
 from mmengine.hooks import CheckpointHook
 from mmengine.runner import Runner
 
-from centermask.checkpoints.latest import numbered
+from centermask.checkpoints.latest import filename_pattern
 from centermask.utils.atomic_io import TMP_PREFIX
 
 
@@ -63,7 +63,7 @@ class AtomicCheckpointHook(CheckpointHook):
         super().__init__(*args, **kwargs)
         if self.args:
             raise ValueError(f'AtomicCheckpointHook has no argument {" nor ".join(self.args)}')
-        numbered(self.filename_tmpl)
+        filename_pattern(self.filename_tmpl)
 
     def before_train(self, runner: Runner) -> None:
         super().before_train(runner)

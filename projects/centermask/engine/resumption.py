@@ -8,7 +8,7 @@ from pathlib import Path
 from mmengine.dist import broadcast_object_list, is_main_process
 from mmengine.runner import IterBasedTrainLoop, Runner
 
-from centermask.checkpoints.latest import find_newest
+from centermask.checkpoints.latest import find_latest
 from centermask.engine.preemption import find_checkpoint_hook
 from centermask.engine.resumable_loader import ResumableLoader
 from centermask.utils.errors import InputError
@@ -24,7 +24,7 @@ def find_resume_checkpoint(runner: Runner) -> str | None:
     found: list = [None]
     if is_main_process():  # each process may see another state of a shared folder
         try:
-            found = [find_newest(Path(runner.work_dir), hook.filename_tmpl if hook else 'iter_{}.pth')]
+            found = [find_latest(Path(runner.work_dir), hook.filename_tmpl if hook else 'iter_{}.pth')]
         except InputError as error:
             found = [error]
     broadcast_object_list(found)

@@ -16,20 +16,18 @@ from mmengine.runner import BaseLoop, Runner
 from torch import nn
 from torch.utils.data import DataLoader
 
-from centermask.checkpoints.loading import count_classes, load_weights, read_checkpoint, require_fit, start_from
-from centermask.checkpoints.training_state import explained_resumption, require_same_optimizer, require_training
-from centermask.engine.configs import config_errors
+from centermask.checkpoints.loading import check_match, count_classes, load_pretrained, load_weights, read_checkpoint
+from centermask.checkpoints.training_state import check_same_optimizer, check_training_state, resumption_errors
+from centermask.engine.config_check import check_config, check_pipeline
 from centermask.engine.distributed import join_processes
-from centermask.engine.first_image import check_pipeline
 from centermask.engine.nonfinite import NonFiniteHook
 from centermask.engine.preemption import Interruption, InterruptionHook, find_checkpoint_hook
 from centermask.engine.randomness import IterationSeedHook
 from centermask.engine.resumable_loader import ResumableLoader, end_workers, shield_workers
 from centermask.engine.resumption import fast_forward, find_resume_checkpoint
-from centermask.engine.value_types import check_config
 from centermask.roi_head import CenterMaskRoIHead
 from centermask.utils.atomic_io import write_synced
-from centermask.utils.errors import ClassCountError
+from centermask.utils.errors import ClassCountError, config_errors
 
 
 def _explained(part: str) -> Callable[[Callable], Callable]:
@@ -199,9 +197,9 @@ class CenterMaskRunner(Runner):
         Raises:
             InputError: it can't be read, doesn't fit, or lacks a part of a training's state.
         """
-        with explained_resumption(filename):
+        with resumption_errors(filename):
             super().resume(filename, *args, **kwargs)
-            require_same_optimizer(self.optim_wrapper, filename)
+            check_same_optimizer(self.optim_wrapper, filename)
             fast_forward(self)
 
     def load_checkpoint(
@@ -225,14 +223,14 @@ class CenterMaskRunner(Runner):
         model = self._detector()
         training = isinstance(self._train_loop, BaseLoop)
         if training and not self._resume:
-            start_from(model, checkpoint, filename)
+            load_pretrained(model, checkpoint, filename)
         else:
-            require_fit(load_weights(model, checkpoint['state_dict']), filename, model)
+            check_match(load_weights(model, checkpoint['state_dict']), filename, model)
         if training and self._resume:
             hook = find_checkpoint_hook(self)  # a config may have it save less
             optimizer = hook is None or hook.save_optimizer
             schedulers = bool(self.param_schedulers) and (hook is None or hook.save_param_scheduler)
-            require_training(checkpoint, filename, optimizer, schedulers)
+            check_training_state(checkpoint, filename, optimizer, schedulers)
         self.call_hook('after_load_checkpoint', checkpoint=checkpoint)
         load_weights(model, checkpoint['state_dict'])  # an EMA hook may have swapped them for its own
         self._has_loaded = True

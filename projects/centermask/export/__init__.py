@@ -1,1 +1,1 @@
-"""A trained detector as an ONNX or OpenVINO file, and such files run, checked and measured."""
+"""Export of a trained detector to ONNX or OpenVINO, and use of such files in place of the checkpoint."""

@@ -1,208 +1,130 @@
-"""Does an exported file find what its checkpoint finds?"""
+"""Comparison of an exported file's detections with the checkpoint's."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
-import numpy as np
+import pycocotools.mask as coco_mask
 import torch
+from mmdet.structures import DetDataSample
+from mmengine.structures import InstanceData
+from torch import Tensor
 
 from centermask.detector import CenterMask
-from centermask.export.eager import Eager, run_eagerly
-from centermask.export.metadata import Metadata
-from centermask.export.pictures import Batch
-from centermask.export.runtime import Detections, ExportedModel
-from centermask.mask_pasting import paste
+from centermask.export.exported_detector import ExportedCenterMask
+from centermask.export.onnx import has_deform_conv
+from centermask.export.runtime import BACKENDS
+from centermask.utils.errors import InputError
 
-BOXES, SCORES, MASKS = 1e-2, 1e-4, 1e-3  # pixels, and differences of probabilities
-MARGIN = 1e-4  # how near a score or an IoU lies to the value that decides
+# Tolerances of a detection that agrees: corners in pixels, scores, 1 − IoU of masks (or a few pixels of small ones).
+BOX, SCORE, MASK, MASK_PIXELS = 0.1, 1e-3, 0.01, 2
+LEAST_AGREEMENT = 0.95  # float32's rounding may move a detection over the score threshold or NMS's
 
 
 @dataclass
 class Comparison:
-    """What the two found in some images.
+    """Agreement of two detectors on some images.
 
     Args:
-        matched: pairs of detections that have the same class and box.
-        boxes, scores, masks: the largest differences among these, ``scores`` of mask scores as well.
-        allowed: detections of one side alone that a difference within the margin explains.
-        wrong: the others, and pairs that differ too much, a sentence each.
+        total: number of detections, those of both detectors counted once.
+        agreeing: number of those that agree in class, box, scores and mask.
+        box, score, mask: largest deviations between detections of the same class and nearly the same box: corners in
+            pixels, scores (of boxes and of masks), and 1 − IoU of the masks.
     """
 
-    matched: int = 0
-    boxes: float = 0.0
-    scores: float = 0.0
-    masks: float = 0.0
-    allowed: list[str] = field(default_factory=list)
-    wrong: list[str] = field(default_factory=list)
-
-    def __str__(self) -> str:
-        lines = [
-            f'{self.matched} detections: boxes within {self.boxes:.1e} pixels, scores {self.scores:.1e}, '
-            f'masks {self.masks:.1e}',
-            *(f'may differ: {text}' for text in self.allowed),
-            *(f'differs: {text}' for text in self.wrong),
-        ]
-        return '\n'.join(lines)
-
-
-class Detection(NamedTuple):
-    """A detection of one side."""
-
-    side: Detections
-    place: int  # among the side's
-    whose: str  # the side's name
+    total: int = 0
+    agreeing: int = 0
+    box: float = 0.0
+    score: float = 0.0
+    mask: float = 0.0
 
     @property
-    def label(self) -> int:
-        """Its class."""
-        return int(self.side.labels[self.place])
-
-    @property
-    def score(self) -> float:
-        """Its score."""
-        return self.side.scores[self.place]
+    def agrees(self) -> bool:
+        """Whether enough of the detections agree."""
+        return self.agreeing >= LEAST_AGREEMENT * self.total
 
     def __str__(self) -> str:
-        box = ', '.join(f'{value:.1f}' for value in self.side.boxes[self.place])
-        return f'class {self.label} at ({box}) with score {self.score:.4f}'
+        return (
+            f'{self.agreeing} of {self.total} detections agree; largest deviations: boxes {self.box:.1e} pixels, '
+            f'scores {self.score:.1e}, 1 − IoU of masks {self.mask:.1e}'
+        )
 
-
-class Image:
-    """One image: what the checkpoint and the file find in it, and why they may differ.
-
-    Args:
-        eager: of the checkpoint.
-        found: by the file.
-        test_cfg: the model's.
-    """
-
-    def __init__(self, eager: Eager, found: Detections, test_cfg: Mapping) -> None:
-        self.eager = eager
-        self.found = found
-        self.test_cfg = test_cfg
-        self.sides = [
-            [Detection(side, i, whose) for i in range(len(side.boxes))]
-            for side, whose in ((eager.found, 'the checkpoint'), (found, 'the file'))
-        ]
-
-    def compare(self, result: Comparison) -> None:
-        """Add what the two sides have in common and what they differ in."""
-        pairs = _pairs(self.eager.found, self.found)
-        result.matched += len(pairs)
+    def add(self, expected: InstanceData, found: InstanceData) -> None:
+        """Add the detections of one image, masks as :class:`RLEMasks`."""
+        pairs = _match(expected, found)
+        self.total += len(expected) + len(found) - len(pairs)
         for i, j in pairs:
-            self._compare_pair(result, i, j)
-        expected, found = self.sides
-        alone = [one for one in expected if one.place not in {i for i, _ in pairs}]
-        alone += [one for one in found if one.place not in {j for _, j in pairs}]
-        self._explain(result, alone)
-
-    def _explain(self, result: Comparison, pending: list[Detection]) -> None:
-        """Divide detections of one side alone into allowed ones and wrong ones."""
-        explained: list[Detection] = []
-        while pending:  # what one of them suppresses, or what takes its place, is explained by it
-            left = []
-            for one in pending:
-                why = self._reason(one, explained)
-                if why:
-                    explained.append(one)
-                    result.allowed.append(f'only {one.whose} has {one}: {why}')
-                else:
-                    left.append(one)
-            if len(left) == len(pending):
-                result.wrong += [f'only {one.whose} has {one}' for one in left]
-                return
-            pending = left
-
-    def _compare_pair(self, result: Comparison, i: int, j: int) -> None:
-        expected, found = self.eager.found, self.found
-        differences = [
-            float(np.abs(a[i].astype(np.float64) - b[j]).max(initial=0)) for a, b in zip(expected, found, strict=True)
-        ]
-        box, score, mask = differences[0], max(differences[2:4]), differences[4]
-        if expected.masks.dtype == bool:  # in the image's pixels: a mean, since some lie at the threshold
-            mask = float((expected.masks[i] != found.masks[j].astype(bool)).mean())
-        result.boxes, result.scores = max(result.boxes, box), max(result.scores, score)
-        result.masks = max(result.masks, mask)
-        if not (score <= SCORES and mask <= MASKS):
-            result.wrong.append(f'{self.sides[0][i]} has scores {score:.1e} and masks {mask:.1e} apart')
-
-    def _reason(self, one: Detection, explained: Sequence[Detection]) -> str:
-        """Why a detection may be one side's alone, or nothing."""
-        eager = self.eager
-        place = self._location(one)
-        if place is None:
-            return ''
-        if abs(float(eager.class_scores[place, one.label]) - self.test_cfg['score_thr']) <= MARGIN:
-            return 'its class score lies at the threshold'
-        limit = self.test_cfg['max_per_img']
-        if abs(float(one.score) - eager.last_score) <= MARGIN:
-            return f'its score lies at that of the last of {limit}'
-        threshold = self.test_cfg['nms']['iou_threshold']
-        for other in (*self.sides[0], *self.sides[1]):
-            near = self._location(other) if other.label == one.label else None
-            if near is not None and near != place and abs(self._iou(place, near) - threshold) <= MARGIN:
-                return f"its IoU with another lies at NMS's {threshold}"
-        for other in explained:
-            near = self._location(other)
-            if near is None:
-                continue
-            if other.label == one.label and self._iou(place, near) > threshold - MARGIN:
-                return 'it overlaps such a one'
-            if eager.last_score >= 0 and one.score <= other.score:
-                return f'such a one takes its place among the {limit}'
-        return ''
-
-    def _location(self, one: Detection) -> int | None:
-        """The location that predicts a detection's box, by the class score where several do."""
-        box = torch.from_numpy(one.side.boxes[one.place])
-        near = ((self.eager.clipped - box).abs().amax(1) <= BOXES).nonzero().squeeze(1)
-        if not len(near):
-            return None
-        return int(near[self.eager.class_scores[near, one.label].argmax()])
-
-    def _iou(self, place: int, other: int) -> float:
-        """Of the boxes of two locations, as NMS sees it."""
-        a, b = self.eager.boxes[place], self.eager.boxes[other]
-        offset = self.test_cfg['nms'].get('offset', 0)
-        sides = torch.minimum(a[2:], b[2:]) - torch.maximum(a[:2], b[:2]) + offset
-        inter = float(sides.clamp(min=0).prod())
-        areas = float((a[2:] - a[:2] + offset).prod() + (b[2:] - b[:2] + offset).prod())
-        return inter / max(areas - inter, 1e-9)
+            box = float((expected.bboxes[i] - found.bboxes[j]).abs().max())
+            score = max(float((a[i] - b[j]).abs()) for a, b in zip(_scores(expected), _scores(found), strict=True))
+            masks = [dict(expected.masks[i]), dict(found.masks[j])]
+            both, either = (int(coco_mask.area(coco_mask.merge(masks, intersect))) for intersect in (True, False))
+            mask = 1 - both / max(either, 1)
+            self.agreeing += score <= SCORE and (mask <= MASK or either - both <= MASK_PIXELS)
+            self.box, self.score, self.mask = max(self.box, box), max(self.score, score), max(self.mask, mask)
 
 
-def _pairs(expected: Detections, found: Detections) -> list[tuple[int, int]]:
-    """Detections of the same class and box: the nearest scores first, each once."""
-    if not len(expected.boxes) or not len(found.boxes):
-        return []
-    far = np.abs(expected.boxes[:, None] - found.boxes[None]).max(2) > BOXES
-    far |= expected.labels[:, None] != found.labels[None]
-    cost = np.abs(expected.scores[:, None] - found.scores[None])
-    pairs, used = [], (set(), set())  # type: tuple[list, tuple[set, set]]
-    for place in np.argsort(cost, axis=None, kind='stable'):
-        i, j = divmod(int(place), len(found.boxes))
-        if not far[i, j] and i not in used[0] and j not in used[1]:
+def _scores(instances: InstanceData) -> tuple[Tensor, Tensor]:
+    return instances.scores, instances.get('mask_scores', instances.scores)
+
+
+def _match(expected: InstanceData, found: InstanceData) -> list[tuple[int, int]]:
+    """Return pairs of detections of the same class and box; of several such, those of the nearest scores."""
+    same = (expected.bboxes[:, None] - found.bboxes).abs().amax(2) <= BOX
+    same &= expected.labels[:, None] == found.labels
+    distances = (expected.scores[:, None] - found.scores).abs().where(same, torch.inf)
+    pairs = []
+    for i in range(len(expected) if len(found) else 0):
+        j = int(distances[i].argmin())
+        if distances[i, j] < torch.inf:
             pairs.append((i, j))
-            used[0].add(i)
-            used[1].add(j)
+            distances[:, j] = torch.inf
     return pairs
 
 
-def compare(model: CenterMask, exported: ExportedModel, batches: Sequence[Batch]) -> Comparison:
-    """Compare what the model and a file made of it find; masks in the images' pixels may differ in a few of them."""
-    result = Comparison()
+@torch.no_grad()
+def compare(model: Any, exported: Any, images: Sequence[Tensor]) -> Comparison:
+    """Compare two detectors on each image alone, and on the first two together, of which the second is cropped.
+
+    Args:
+        model, exported: detectors on the CPU, in eval mode, whose ``mask_format`` is ``'rle'``.
+        images: bytes (3, H, W), resized for testing.
+    """
+    batches = [[image] for image in images]
+    if len(images) > 1:
+        batches.append([images[0], images[1][:, : images[1].shape[1] * 3 // 4]])
+    comparison = Comparison()
     for batch in batches:
-        found = exported(**batch.inputs(exported.metadata.preprocess))
-        for eager, of_file in zip(run_eagerly(model, batch.network, batch.sizes), found, strict=True):
-            if exported.metadata.full_masks:
-                eager.found = eager.found._replace(masks=_pasted(eager.found, of_file, exported.metadata))
-            Image(eager, of_file, model.test_cfg).compare(result)
-    return result
+        results = [detector.test_step(_data(batch)) for detector in (model, exported)]
+        for expected, found in zip(*results, strict=True):
+            comparison.add(expected.pred_instances, found.pred_instances)
+    return comparison
 
 
-def _pasted(eager: Detections, of_file: Detections, metadata: Metadata) -> np.ndarray:
-    """Masks in the pixels of the file's; where it has an image of none, of an image of one pixel."""
-    size = of_file.masks.shape[1:] if len(of_file.masks) else (1, 1)
-    return paste(eager.masks, eager.boxes, size, metadata.mask_threshold, metadata.pasting)
+def _data(images: Sequence[Tensor]) -> dict[str, list]:
+    sizes = [tuple(image.shape[1:]) for image in images]
+    metas = [dict(img_shape=size, ori_shape=size, scale_factor=(1.0, 1.0)) for size in sizes]
+    return dict(inputs=list(images), data_samples=[DetDataSample(metainfo=meta) for meta in metas])
+
+
+def compare_file(
+    model: CenterMask, file: Path, images: Sequence[Tensor]
+) -> Iterator[tuple[str, Comparison | InputError]]:
+    """Yield each runtime that can run an exported file with its comparison, or the reason why it can't run it.
+
+    ONNX files are compared in OpenVINO too, unless they have deformable convs. Arguments as in :func:`compare`.
+
+    Raises:
+        InputError: the file's own runtime can't run it.
+    """
+    own = BACKENDS[file.suffix]
+    for runtime in [own] if own == 'openvino' or has_deform_conv(model) else [own, 'openvino']:
+        try:
+            exported = ExportedCenterMask(str(file), runtime, test_cfg=dict(mask_format='rle'))
+            yield runtime, compare(model, exported, images)
+        except InputError as error:
+            if runtime == own:
+                raise
+            yield runtime, error

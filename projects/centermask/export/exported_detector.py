@@ -1,9 +1,9 @@
-"""An exported file in the place of a detector, for MMEngine's runner and MMDetection's inferencer."""
+"""An exported file as a detector for MMEngine's runner and MMDetection's inferencer."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from reprlib import repr as shorten
 from typing import Any
 
 import cv2
@@ -26,59 +26,52 @@ from centermask.structures.rle_masks import RLEMasks
 from centermask.utils.errors import InputError
 
 
-def put_in_place(cfg: Config, file: str) -> None:
-    """Make a config test an exported file.
+def use_exported_file(cfg: Config, file: str) -> None:
+    """Make a config test an exported file instead of its model.
 
     Raises:
         InputError: the file can't be used.
     """
     cfg.model = ConfigDict(type='ExportedCenterMask', file=file, test_cfg=dict(mask_format='rle'))
     cfg.load_from = None
-    ExportedModel(file)  # what is wrong with it is said before the data are read
+    ExportedModel(file)  # opened now, so that a file that can't be used is refused before the data are read
 
 
 def warn_of_another_config(cfg: Config, metadata: Metadata, file: str) -> None:
-    """Say in what an exported file isn't of a config: of the config no more than the resizing counts then."""
-    heads = [cfg.model.get(name) or {} for name in ('bbox_head', 'roi_head')]
+    """Warn where an exported file differs from the config; only the config's resizing is used."""
     data = cfg.test_dataloader.dataset
     classes = data.get('metainfo', {}).get('classes') or DATASETS.get(data.type).METAINFO['classes']
     resizes = [(step.type, sorted(step.scale)) for step in data.get('pipeline', []) if step.get('scale') is not None]
     pairs = {
-        'classes': (_named(metadata.classes), _named(classes)),
-        'recipe': (metadata.recipe, 'paper' if heads[0].get('legacy_boxes') else 'star'),
-        'pasting': (metadata.pasting, heads[1].get('pasting', 'sampled')),
-        'resizing': ((metadata.resize, sorted(metadata.scale)), resizes[0] if len(resizes) == 1 else resizes),
+        'classes': (list(metadata.classes), list(classes)),
+        'recipe': (metadata.recipe, 'paper' if (cfg.model.get('bbox_head') or {}).get('legacy_boxes') else 'star'),
+        'resizing': ([(metadata.resize, sorted(metadata.scale))], resizes),
     }
     different = [
-        f'{what} {here} where the config has {there}' for what, (here, there) in pairs.items() if here != there
+        f'{name} {shorten(here)} (config: {shorten(there)})' for name, (here, there) in pairs.items() if here != there
     ]
     if different:
         print(
-            f'warning: {file} was not exported with {cfg.filename}, it has {"; ".join(different)}: it computes as '
-            'it is and images are resized as the config says, so give the config that it was exported with.',
+            f'warning: {file} was exported with another config than {cfg.filename}: {"; ".join(different)}. Images are '
+            'resized by the config given, everything else is as exported.',
             file=sys.stderr,
         )
-
-
-def _named(classes: Sequence[str]) -> str:
-    """The number of the classes and the first ones."""
-    return f'{len(classes)} ({", ".join(classes[:5])}{" ..." if len(classes) > 5 else ""})'
 
 
 def require_no_model_options(options: dict) -> None:
     """Raise an :class:`InputError` where ``--cfg-options`` would change an exported model."""
     for key in options:
         if key.split('.')[0] == 'model':
-            raise InputError(f'--cfg-options {key}: an exported file is as it is, so export the checkpoint with it.')
+            raise InputError(f"--cfg-options {key}: an exported file can't be changed, export the checkpoint with it.")
 
 
 @MODELS.register_module()
 class ExportedCenterMask(BaseDetector):
-    """Detects by ONNX Runtime or OpenVINO.
+    """Detector that is run by ONNX Runtime or OpenVINO.
 
     Args:
-        file, backend, threads: as :class:`ExportedModel` takes them.
-        test_cfg: ``mask_format``, as of a CenterMask; nothing else can be set any more.
+        file, backend, threads: as in :class:`ExportedModel`.
+        test_cfg: ``mask_format``, as of a CenterMask. The rest of the settings is fixed in the file.
     """
 
     def __init__(
@@ -102,10 +95,10 @@ class ExportedCenterMask(BaseDetector):
 
     @large_buffers_kept()
     def test_step(self, data: dict | tuple | list) -> list:
-        """As every model, with torch in one thread.
+        """Detect with torch in one thread.
 
-        The runtime's threads spin for a while after their work, and torch's second one would wait for their core: up to
-        50 ms for the little that is left to torch.
+        The runtime's threads spin for a while after their work. Torch's second thread would wait for their core: up to
+        50 ms for the little that torch does here.
         """
         threads = torch.get_num_threads()
         torch.set_num_threads(1)
@@ -120,38 +113,34 @@ class ExportedCenterMask(BaseDetector):
         if self.exported.metadata.preprocess:
             images = images.transpose(0, 2, 3, 1).astype(np.uint8)
         sizes = np.array([sample.img_shape[:2] for sample in batch_data_samples])
-        results = [
-            self._finish(found, sample.metainfo, rescale)
-            for found, sample in zip(self.exported(images, sizes), batch_data_samples, strict=True)
-        ]
+        detections = zip(self.exported(images, sizes), batch_data_samples, strict=True)
+        results = [self._instances(found, sample.metainfo, rescale) for found, sample in detections]
         return self.add_pred_to_datasample(batch_data_samples, results)
 
-    def _finish(self, found: Detections, meta: dict, rescale: bool) -> InstanceData:
-        boxes = torch.from_numpy(found.boxes)
+    def _instances(self, found: Detections, meta: dict, rescale: bool) -> InstanceData:
+        """Return one image's detections in pixels of the original image, or of the resized one without ``rescale``."""
+        metadata, size = self.exported.metadata, meta['ori_shape' if rescale else 'img_shape'][:2]
+        names = ('bboxes', 'labels', 'scores', 'mask_scores')
+        instances = InstanceData(**dict(zip(names, map(torch.from_numpy, found[:4]), strict=True)))
+        masks = found.masks
         if rescale:
-            boxes = boxes / scale_factors(boxes, meta)
-        size = meta['ori_shape' if rescale else 'img_shape'][:2]
-        detected = InstanceData(
-            bboxes=boxes,
-            scores=torch.from_numpy(found.scores),
-            labels=torch.from_numpy(found.labels),
-            mask_scores=torch.from_numpy(found.mask_scores),
-        )
-        metadata, masks = self.exported.metadata, found.masks
+            instances.bboxes = instances.bboxes / scale_factors(instances.bboxes, meta)
         if metadata.pasting == 'sampled':
-            detected, kept = clip_to_image(detected, size)
+            instances, kept = clip_to_image(instances, size)
             masks = masks[kept.numpy()]
         as_rle = self.test_cfg.get('mask_format') == 'rle'
         if metadata.full_masks:
             height, width = meta['img_shape'][:2]
-            whole = [cv2.resize(mask[:height, :width], size[::-1], interpolation=cv2.INTER_NEAREST) for mask in masks]
-            pixels = np.array(whole, bool).reshape(-1, *size)
-            rles = [coco_mask.encode(np.asfortranarray(mask.view(np.uint8))) for mask in pixels]
-            detected.masks = RLEMasks(rles, size) if as_rle else torch.from_numpy(pixels)
-        else:
-            how = (masks, detected.bboxes.numpy(), size, metadata.mask_threshold, metadata.pasting)
-            detected.masks = encode(*how) if as_rle else torch.from_numpy(paste(*how))
-        return detected
+            resized = [cv2.resize(mask[:height, :width], size[::-1], interpolation=cv2.INTER_NEAREST) for mask in masks]
+            pixels = np.array(resized, np.uint8).reshape(-1, *size)
+            if as_rle:
+                instances.masks = RLEMasks(coco_mask.encode(np.asfortranarray(pixels.transpose(1, 2, 0))), size)
+            else:
+                instances.masks = torch.from_numpy(pixels.astype(bool))
+            return instances
+        settings = (masks, instances.bboxes.numpy(), size, metadata.mask_threshold, metadata.pasting)
+        instances.masks = encode(*settings) if as_rle else torch.from_numpy(paste(*settings))
+        return instances
 
     def _refuse(self, *args: Any, **kwargs: Any) -> Any:
         raise NotImplementedError('an exported model only predicts')

@@ -1,4 +1,4 @@
-"""A CenterMask as one graph of tensors, from images to detections, that an exporter can trace."""
+"""A CenterMask as one graph of tensors, from images to detections, that torch's exporter can trace."""
 
 from __future__ import annotations
 
@@ -18,7 +18,11 @@ OUTPUTS = ('boxes', 'labels', 'scores', 'mask_scores', 'masks')
 
 
 class DeformConv(nn.Module):
-    """MMCV's modulated deformable conv as an operator that can be exported."""
+    """MMCV's modulated deformable conv as an operator that can be exported.
+
+    Args:
+        module: the conv whose weights it takes.
+    """
 
     def __init__(self, module: ModulatedDeformConv2dPack) -> None:
         super().__init__()
@@ -35,9 +39,14 @@ class DeformConv(nn.Module):
 
 
 class Preprocessing(nn.Module):
-    """Pixels (N, H, W, 3) of bytes, blue first → what the network takes: normalised, zero outside the images, padded.
+    """Normalisation and padding of images, bytes (N, H, W, 3) in BGR.
 
-    A graph of its own: in one with the network torch's exporter would take minutes to follow the rounded-up sizes.
+    It is traced apart from the network, since torch's exporter would need minutes to follow the rounded-up sizes
+    through the network.
+
+    Args:
+        mean, std: of the pixels, (3, 1, 1).
+        divisor: height and width are padded to multiples of it, in pixels.
     """
 
     mean: Tensor
@@ -50,6 +59,7 @@ class Preprocessing(nn.Module):
         self.divisor = divisor
 
     def forward(self, images: Tensor, sizes: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the network's images (N, 3, H, W), 0 outside each image's size, and the sizes (N, 2)."""
         height, width = images.shape[1], images.shape[2]
         x = (images.permute(0, 3, 1, 2).float() - self.mean) / self.std
         rows = torch.arange(height)[None] < sizes[:, :1]
@@ -59,12 +69,12 @@ class Preprocessing(nn.Module):
 
 
 class ExportGraph(nn.Module):
-    """images (N, 3, H, W) and their sizes (N, 2) → detections.
+    """Detection as one graph of tensors.
 
     Args:
-        model: the detector; it is copied.
-        full_masks: whether masks come in the images' pixels, (D, H, W), instead of in their boxes.
-        padded: whether each image gets as many detections as the config allows, the missing ones with a label of −1.
+        model: the detector, which is copied.
+        full_masks: whether masks have the size of the images, (D, H, W), else 28×28 cells in their boxes.
+        padded: whether each image gets K detections, ``max_per_img`` of the config, the missing ones with label −1.
     """
 
     def __init__(self, model: CenterMask, full_masks: bool = False, padded: bool = False) -> None:
@@ -81,27 +91,27 @@ class ExportGraph(nn.Module):
 
     @torch.no_grad()
     def forward(self, images: Tensor, sizes: Tensor) -> tuple[Tensor, ...]:
-        """Return boxes, labels, scores, mask scores and masks of D detections, and each one's image (D,).
+        """Return boxes, labels, scores, mask scores and masks of D detections, and the image index of each (D,).
 
-        Boxes are in pixels of the images as they come in, clipped to their sizes. Where ``padded`` it is (N, K, …)
-        instead of (D, …), without the last.
+        Boxes are in pixels of the input images and clipped to their sizes. If ``padded``, shapes are (N, K, …) instead
+        of (D, …) and there is no image index.
 
         Args:
             images: normalised, padded to multiples of 32, (N, 3, H, W).
-            sizes: height and width of each image without padding, in pixels, int64.
+            sizes: height and width of each image without padding, in pixels, int64, (N, 2).
         """
         features = self.model.extract_feat(images)
         boxes, scores, labels, image = self.detections(features, sizes)
         clipped, valid = self.clipped(boxes, sizes, image)
         if self.padded:
-            # Boxes without area would become NaN in OpenVINO's RoIAlign.
+            # OpenVINO's RoIAlign returns NaN for boxes without area.
             valid = valid & (scores > 0)
             boxes = torch.where(valid[:, None], boxes, boxes.new_tensor([0.0, 0.0, 1.0, 1.0]))
             clipped, scores = clipped * valid[:, None], scores * valid
         else:
             kept = valid.nonzero().squeeze(1)
             boxes, clipped, scores, labels, image = (part[kept] for part in (boxes, clipped, scores, labels, image))
-        # OpenVINO can't pool no RoIs, so there is always one more.
+        # OpenVINO's RoIAlign fails without RoIs, so there is always one more.
         logits, ious = self.masks(
             features,
             torch.cat([boxes, boxes.new_tensor([[0.0, 0.0, 1.0, 1.0]])]),
@@ -119,43 +129,52 @@ class ExportGraph(nn.Module):
         return tuple(part.reshape(sizes.shape[0], self.limit, *part.shape[1:]) for part in parts)
 
     def detections(self, features: tuple[Tensor, ...], sizes: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Boxes (D, 4), scores (D,), labels (D,) and image (D,) after NMS."""
+        """Return boxes (D, 4), scores (D,), labels (D,) and image index (D,) after NMS."""
         head = self.model.bbox_head
         boxes, scores, labels = head.candidates(*head(features), sizes)  # (N, K, 4), (N, K), (N, K)
         config = self.model.test_cfg['nms']
-        selected = operators.nms(
-            self.apart(boxes, scores, labels, config.get('offset', 0)), scores, config['iou_threshold'], self.limit
-        )
-        image, place = selected.unbind(1)
-        if self.padded:
-            place, there, image = self.pad(image, place, sizes.shape[0])
-            return boxes[image, place], scores[image, place] * there, labels[image, place], image
-        return boxes[image, place], scores[image, place], labels[image, place], image
+        separated = self.separate(boxes, scores, labels, config.get('offset', 0))
+        image, index = operators.nms(separated, scores, config['iou_threshold'], self.limit).unbind(1)
+        if not self.padded:
+            return boxes[image, index], scores[image, index], labels[image, index], image
+        index, present, image = self.pad(image, index, sizes.shape[0])
+        return boxes[image, index], scores[image, index] * present, labels[image, index], image
 
-    def apart(self, boxes: Tensor, scores: Tensor, labels: Tensor, offset: int) -> Tensor:
-        """Boxes for one NMS of all classes.
+    def separate(self, boxes: Tensor, scores: Tensor, labels: Tensor, offset: int) -> Tensor:
+        """Return the candidates' boxes (N, K, 4), moved apart by class so that one NMS serves all classes.
 
         Args:
-            boxes, scores, labels: candidates.
-            offset: 1 where a box ends inside its last pixel.
+            boxes, scores, labels: candidates, (N, K, 4), (N, K) and (N, K).
+            offset: 1 if boxes end inside their last pixel.
         """
-        found = (scores > 0)[..., None]
-        boxes = torch.where(found, boxes, boxes.new_zeros(()))
+        candidate = (scores > 0)[..., None]
+        boxes = torch.where(candidate, boxes, boxes.new_zeros(()))
         boxes = offset_by_class(boxes, labels, self.model.bbox_head.num_classes)
         return torch.cat([boxes[..., :2], boxes[..., 2:] + offset], dim=2)
 
-    def pad(self, image: Tensor, place: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Place, whether there is one, and image, each (N · K,), of detections filled up to K an image."""
+    def pad(self, image: Tensor, index: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Fill up the detections of ``count`` images to K each.
+
+        Args:
+            image: image index of each detection, (D,), ascending.
+            index: index of each detection among the candidates of its image, (D,).
+
+        Returns:
+            Index, whether it is a detection, and image index, each (N · K,).
+        """
         counts = (image[:, None] == torch.arange(count)).sum(0)  # (N,)
         first = counts.cumsum(0) - counts
         slots = image * self.limit + torch.arange(image.shape[0]) - first[image]
-        places = place.new_zeros(count * self.limit).scatter(0, slots, place)
+        indices = index.new_zeros(count * self.limit).scatter(0, slots, index)
+        present = (torch.arange(self.limit)[None] < counts[:, None]).reshape(-1)
         images = torch.arange(count)[:, None].expand(-1, self.limit).reshape(-1)
-        there = (torch.arange(self.limit)[None] < counts[:, None]).reshape(-1)
-        return places, there, images
+        return indices, present, images
 
     def clipped(self, boxes: Tensor, sizes: Tensor, image: Tensor) -> tuple[Tensor, Tensor]:
-        """Boxes clipped to their images, and which (D,) remain; the paper recipe's are clipped already and all do."""
+        """Return boxes (D, 4) clipped to their images, and whether (D,) they have an area.
+
+        The paper recipe clips boxes before NMS and keeps all.
+        """
         if self.model.bbox_head.legacy_boxes:
             return boxes, torch.ones_like(image, dtype=torch.bool)
         limits = sizes[image].flip(1).repeat(1, 2).to(boxes.dtype)
@@ -165,36 +184,40 @@ class ExportGraph(nn.Module):
     def masks(
         self, features: tuple[Tensor, ...], boxes: Tensor, labels: Tensor, image: Tensor, sizes: Tensor
     ) -> tuple[Tensor, Tensor | None]:
-        """Logits (D, 28, 28) and, with a mask scoring head, predicted IoU (D,)."""
+        """Return mask logits (D, 28, 28) and, with a mask scoring head, predicted IoU (D,)."""
         head = self.model.roi_head
         extractor = head.mask_roi_extractor
         rois = torch.cat([image[:, None].to(boxes.dtype), boxes], dim=1)
         areas = (sizes[:, 0] * sizes[:, 1]).to(boxes.dtype)
         levels = extractor.map_roi_levels(rois, areas)
-        elsewhere = torch.cat([rois[:, :1], rois.new_tensor([[0.0, 0.0, 1.0, 1.0]]).expand(rois.shape[0], -1)], dim=1)
+        tiny = torch.cat([rois[:, :1], rois.new_tensor([[0.0, 0.0, 1.0, 1.0]]).expand(rois.shape[0], -1)], dim=1)
         pooled: Tensor | None = None
         for i, layer in enumerate(extractor.roi_layers):
-            here = levels == i
-            # A RoI of another level is made tiny, so that it costs next to nothing, and left out.
-            of_level = operators.roi_align(
+            on_level = levels == i
+            # All RoIs are pooled from each level. Those of other levels are replaced by tiny ones, which cost next to
+            # nothing, and their features aren't used.
+            level_features = operators.roi_align(
                 features[i],
-                torch.where(here[:, None], rois, elsewhere),
+                torch.where(on_level[:, None], rois, tiny),
                 layer.output_size[0],
                 layer.spatial_scale,
                 layer.sampling_ratio,
                 layer.aligned,
             )
-            pooled = of_level if pooled is None else torch.where(here[:, None, None, None], of_level, pooled)
+            if pooled is not None:
+                level_features = torch.where(on_level[:, None, None, None], level_features, pooled)
+            pooled = level_features
         return head.heads(pooled, labels)
 
     def pasted(self, masks: Tensor, boxes: Tensor, height: int, width: int) -> Tensor:
-        """Masks (D, H, W) of 0 and 1, uint8, of probabilities (D, 28, 28) in boxes (D, 4).
+        """Return masks (D, H, W) of 0 and 1, uint8, from probabilities (D, 28, 28) in boxes (D, 4).
 
-        Both ways of :mod:`centermask.mask_pasting` are bilinear: a matrix of weights for the rows, one for the columns.
+        As in :mod:`centermask.mask_pasting`, a mask is the product of the weights of its rows, its probabilities and
+        the weights of its columns.
         """
-        rounded = self.model.roi_head.pasting == 'resized'
+        resized = self.model.roi_head.pasting == 'resized'
         cells = masks.shape[1]
-        if rounded:  # with a margin of one cell
+        if resized:  # with a margin of one cell
             margin = (cells + 2) / cells
             masks, cells = F.pad(masks, (1, 1, 1, 1)), cells + 2
             centers, halves = (boxes[:, :2] + boxes[:, 2:]) / 2, (boxes[:, 2:] - boxes[:, :2]) / 2 * margin
@@ -205,12 +228,12 @@ class ExportGraph(nn.Module):
         weights = []
         for axis, count in ((1, height), (0, width)):
             pixels = torch.arange(count) - starts[:, axis, None] + 0.5  # (D, count)
-            places = pixels * (cells / lengths[:, axis, None]) - 0.5
-            if rounded:
-                places = places.clamp(0, cells - 1)
-            weight = (1 - (places[..., None] - torch.arange(cells)).abs()).clamp(min=0)  # (D, count, cells)
-            if rounded:
+            positions = pixels * (cells / lengths[:, axis, None]) - 0.5
+            if resized:
+                positions = positions.clamp(0, cells - 1)
+            weight = (1 - (positions[..., None] - torch.arange(cells)).abs()).clamp(min=0)  # (D, count, cells)
+            if resized:
                 weight = weight * ((pixels > 0) & (pixels < lengths[:, axis, None]))[..., None]
             weights.append(weight)
         pasted = weights[0] @ masks @ weights[1].transpose(1, 2)
-        return (pasted > self.mask_threshold if rounded else pasted >= self.mask_threshold).to(torch.uint8)
+        return (pasted > self.mask_threshold if resized else pasted >= self.mask_threshold).to(torch.uint8)

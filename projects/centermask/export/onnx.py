@@ -1,4 +1,4 @@
-"""From a detector to an ONNX model."""
+"""Trace a detector and write it as an ONNX model."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from mmengine.config import Config
 
 from centermask.detector import CenterMask
 from centermask.export import operators
-from centermask.export.files import stamp
+from centermask.export.files import set_metadata
 from centermask.export.graph import OUTPUTS, ExportGraph, Preprocessing
 from centermask.export.metadata import Metadata
 from centermask.export.runtime import require
@@ -24,30 +24,39 @@ from centermask.utils.errors import InputError
 OPSET = 18
 OPSET_WITH_DEFORM_CONV = 19
 
-# The sizes traced. Every level of the pyramid is larger than 1 and as no other: torch would take a 1 for a constant.
+# Height and width of the traced images. No two sides of a level of the pyramid are equal, and none is 1: torch would
+# take those for equal or constant in every image.
 HEIGHT, WIDTH = 320, 448
 
 
 def has_deform_conv(model: torch.nn.Module) -> bool:
-    """Whether a model has deformable convs, which OpenVINO doesn't run."""
+    """Return whether a model has deformable convs, which OpenVINO doesn't run."""
     return any(isinstance(module, ModulatedDeformConv2d) for module in model.modules())
 
 
 def describe(
     model: Any, cfg: Config, preprocess: bool = False, full_masks: bool = False, padded: bool = False
 ) -> Metadata:
-    """The metadata of an export; arguments as :func:`to_onnx` takes them.
+    """Return the metadata of an export.
+
+    Args:
+        model: the detector.
+        cfg: its config, whose test pipeline resizes images once.
+        preprocess, full_masks: as in :class:`Metadata`.
+        padded: whether each image gets a fixed number of detections, ``max_per_img`` of the config.
 
     Raises:
         InputError: the model is no CenterMask, or has no mask branch.
     """
     if not isinstance(model, CenterMask) or model.roi_head is None:
         raise InputError(
-            f'The config {cfg.filename} builds no CenterMask with a mask branch, and only such a model can be exported.'
+            f'The config {cfg.filename} builds no CenterMask with a mask branch: only such a model can be exported.'
         )
     resizes = [step for step in cfg.test_dataloader.dataset.pipeline if step.get('scale') is not None]
     if len(resizes) != 1:
-        raise InputError(f"The config {cfg.filename} doesn't resize its test images once: give its pipeline one scale.")
+        raise InputError(
+            f'The test pipeline of {cfg.filename} resizes images {len(resizes)} times: make it resize them once.'
+        )
     preprocessor = model.data_preprocessor
     return Metadata(
         recipe='paper' if model.bbox_head.legacy_boxes else 'star',
@@ -67,11 +76,11 @@ def describe(
 
 
 def to_onnx(model: CenterMask, metadata: Metadata) -> Any:
-    """The detector as an ONNX model (``onnx.ModelProto``) of standard operators, with its metadata.
+    """Return a detector as an ONNX model (``onnx.ModelProto``) of standard operators, with its metadata.
 
     Args:
-        model: on the CPU.
-        metadata: what :func:`describe` returned; it says what the graph takes and gives.
+        model: the detector, on the CPU.
+        metadata: result of :func:`describe`, which determines the graph's inputs and outputs.
 
     Raises:
         InputError: a package isn't installed that exporting needs.
@@ -102,7 +111,7 @@ def to_onnx(model: CenterMask, metadata: Metadata) -> Any:
             opset,
         )
         exported = _join(onnx, before, exported)
-    stamp(exported, metadata)
+    set_metadata(exported, metadata)
     onnx.checker.check_model(exported, full_check=True)
     return exported
 
@@ -125,19 +134,19 @@ def _trace(graph: torch.nn.Module, inputs: tuple, dims: tuple | None, outputs: l
 
 
 def _join(onnx: Any, before: Any, after: Any) -> Any:
-    """The two models in a row."""
+    """Return one model of two, the second of which takes the outputs of the first."""
     before = onnx.compose.add_prefix(before, 'pre_', rename_inputs=False, rename_outputs=False)
     after = onnx.compose.add_prefix(after, 'net_', rename_outputs=False, rename_edges=False, rename_nodes=False)
     wires = [('network_images', 'net_images'), ('network_sizes', 'net_sizes')]
     before.ir_version = after.ir_version
     joined = onnx.compose.merge_models(before, after, io_map=wires)
-    del joined.opset_import[1:]  # it names the one that both have twice
+    del joined.opset_import[1:]  # the same operator set is listed twice
     return joined
 
 
 @contextlib.contextmanager
 def _silenced() -> Iterator[None]:
-    """Without the exporter's remarks on packages that aren't there, its own deprecations, and its trace."""
+    """Silence the exporter's warnings about optional packages and its own deprecations."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

@@ -1,7 +1,7 @@
-"""The three operators of a CenterMask that torch's exporter doesn't know, each with its ONNX counterpart.
+"""Three operators that torch's exporter doesn't know, each with its translation to ONNX.
 
-MMCV's own ones are opaque to the exporter, and their ONNX symbols are invalid from opset 16 on. These are traced in
-their place and become standard ONNX operators; run by torch they are MMCV's.
+The exporter can't trace MMCV's operators, and MMCV's own ONNX symbols are invalid from opset 16 on. The operators here
+call MMCV's in torch, and are exported as standard ONNX operators.
 """
 
 from __future__ import annotations
@@ -16,7 +16,12 @@ from torch import Tensor
 
 @torch.library.custom_op('centermask::roi_align', mutates_args=())
 def roi_align(features: Tensor, rois: Tensor, size: int, scale: float, sampling_ratio: int, aligned: bool) -> Tensor:
-    """Features (R, C, size, size) of RoIs (R, 5), image index and corners, from a map (N, C, H, W) of 1 / ``scale``."""
+    """Return features (R, C, size, size) of RoIs (R, 5) from a map (N, C, H, W).
+
+    Args:
+        rois: image index and x1, y1, x2, y2 in pixels of the images.
+        scale: 1 / stride of the map.
+    """
     return ops.roi_align(features.contiguous(), rois, (size, size), scale, sampling_ratio, 'avg', aligned)
 
 
@@ -27,20 +32,20 @@ def _(features: Tensor, rois: Tensor, size: int, scale: float, sampling_ratio: i
 
 @torch.library.custom_op('centermask::nms', mutates_args=())
 def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, limit: int) -> Tensor:
-    """The image and the place in it, (S, 2), of the boxes (N, K, 4) kept: image by image by falling score above 0.
+    """Return the image and the index in it, (S, 2), of the boxes that NMS keeps, in each image by falling score.
 
     Args:
-        boxes, scores: of N images, (N, K, 4) and (N, K).
-        iou_threshold: what overlaps a better box by more goes.
-        limit: the most that an image keeps.
+        boxes, scores: candidates of N images, (N, K, 4) and (N, K); those with a score of 0 are left out.
+        iou_threshold: a box that overlaps a better one by more is dropped.
+        limit: largest number of boxes kept in an image.
     """
-    found = []
-    for image, (of_image, score) in enumerate(zip(boxes, scores, strict=True)):
-        places = (score > 0).nonzero().squeeze(1)
-        if len(places):
-            places = places[ops.nms(of_image[places], score[places], iou_threshold)[1][:limit]]
-        found.append(torch.stack([torch.full_like(places, image), places], dim=1))
-    return torch.cat(found)
+    kept = []
+    for image, (image_boxes, image_scores) in enumerate(zip(boxes, scores, strict=True)):
+        indices = (image_scores > 0).nonzero().squeeze(1)
+        if len(indices):
+            indices = indices[ops.nms(image_boxes[indices], image_scores[indices], iou_threshold)[1][:limit]]
+        kept.append(torch.stack([torch.full_like(indices, image), indices], dim=1))
+    return torch.cat(kept)
 
 
 @nms.register_fake
@@ -52,7 +57,7 @@ def _(boxes: Tensor, scores: Tensor, iou_threshold: float, limit: int) -> Tensor
 def deform_conv(
     x: Tensor, offset: Tensor, mask: Tensor, weight: Tensor, bias: Tensor, stride: int, padding: int, dilation: int
 ) -> Tensor:
-    """Modulated deformable conv (DCNv2) of one group."""
+    """Return the output of a modulated deformable conv (DCNv2) of one group."""
     return ops.modulated_deform_conv2d(
         x.contiguous(), offset.contiguous(), mask.contiguous(), weight, bias, stride, padding, dilation, 1, 1
     )
@@ -66,7 +71,7 @@ def _(
 
 
 def translations() -> dict[Callable, Callable]:
-    """What ``torch.onnx.export`` takes as ``custom_translation_table``."""
+    """Return the ``custom_translation_table`` for ``torch.onnx.export``."""
     import onnxscript
 
     op: Any = onnxscript.opset18
@@ -107,12 +112,13 @@ def translations() -> dict[Callable, Callable]:
         )
 
     def remainder_to_onnx(x, other):  # type: ignore[no-untyped-def]
-        # torch's own translation takes a number, not a width that the image decides. Nothing here is negative.
+        # torch's own translation takes a constant, but here it is a width. Nothing is negative here.
         return op.Mod(x, other)
 
+    ours: Any = torch.ops.centermask
     return {
-        torch.ops.centermask.roi_align.default: roi_align_to_onnx,
-        torch.ops.centermask.nms.default: nms_to_onnx,
-        torch.ops.centermask.deform_conv.default: deform_conv_to_onnx,
+        ours.roi_align.default: roi_align_to_onnx,
+        ours.nms.default: nms_to_onnx,
+        ours.deform_conv.default: deform_conv_to_onnx,
         torch.ops.aten.remainder.Scalar: remainder_to_onnx,
     }

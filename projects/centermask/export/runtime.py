@@ -11,14 +11,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from centermask.export.metadata import Metadata
-from centermask.export.signal_stack import kept_signal_stack
+from centermask.export.signal_stack import preserve_sigaltstack
 from centermask.utils.errors import InputError
 
-SUFFIXES = {'.onnx': 'onnxruntime', '.xml': 'openvino'}
+BACKENDS = {'.onnx': 'onnxruntime', '.xml': 'openvino'}
 
 
 class Detections(NamedTuple):
-    """Of one image, by falling score."""
+    """The detections of one image, by falling score."""
 
     boxes: np.ndarray  # (D, 4), x1, y1, x2, y2 in pixels
     labels: np.ndarray  # (D,)
@@ -27,13 +27,20 @@ class Detections(NamedTuple):
     masks: np.ndarray  # (D, 28, 28) probabilities in the boxes, or (D, H, W) of 0 and 1 in the image
 
 
+class OpenedModel(NamedTuple):
+    """An exported file as a runtime opened it."""
+
+    metadata: Metadata
+    run: Callable[[list[str], dict[str, np.ndarray]], list[np.ndarray]]  # names of outputs, inputs → outputs
+
+
 class ExportedModel:
     """A file that tools/export.py wrote.
 
     Args:
-        path: ``.onnx`` or ``.xml`` (which has its ``.bin`` beside it).
+        path: ``.onnx``, or ``.xml`` with its ``.bin`` beside it.
         backend: ``'onnxruntime'`` or ``'openvino'``, which reads ONNX files too; by default the file's own.
-        threads: how many, by default as many as the runtime likes.
+        threads: number of threads; by default the runtime's own choice.
 
     Raises:
         InputError: the file is missing, damaged or without metadata, or the runtime isn't installed.
@@ -41,88 +48,52 @@ class ExportedModel:
 
     def __init__(self, path: str | Path, backend: str | None = None, threads: int | None = None) -> None:
         self.path = str(path)
-        if not is_exported(self.path):
-            raise InputError(f'The file {path} is no exported model: its name would end in {" or ".join(SUFFIXES)}.')
+        if not is_exported(path):
+            raise InputError(f'The file {path} is no exported model: its name would end in {" or ".join(BACKENDS)}.')
         if not Path(path).is_file():
             raise InputError(f"The exported model {path} doesn't exist: give the path of a file.")
-        self.backend = backend or SUFFIXES[Path(path).suffix]
-        opened = _open_onnxruntime if self.backend == 'onnxruntime' else _open_openvino
-        self.metadata, inputs, outputs, self._run = opened(self.path, threads)
-        self._labels = range(len(self.metadata.classes))
-        expected = {*Detections._fields} | ({'image_index'} if not self.metadata.detections else set())
-        if inputs != {'images', 'sizes'} or outputs != expected:
-            raise InputError(
-                f"The exported model {path} takes {_listed(inputs)} and gives {_listed(outputs)}, which isn't what its "
-                'metadata promise: export the checkpoint again by tools/export.py.'
-            )
+        self.backend = backend or BACKENDS[Path(path).suffix]
+        opened = (_open_onnxruntime if self.backend == 'onnxruntime' else _open_openvino)(self.path, threads)
+        self.metadata, self._run = opened
 
     def run(self, images: np.ndarray, sizes: np.ndarray) -> dict[str, np.ndarray]:
-        """The file's outputs by their names.
+        """Return the outputs of the file by their names.
 
         Args:
-            images: (N, 3, H, W) float32, normalised and padded; (N, H, W, 3) uint8 where the metadata say
+            images: (N, 3, H, W) float32, normalised and padded, or (N, H, W, 3) uint8 if the metadata say
                 ``preprocess``.
-            sizes: height and width of each image without its padding, (N, 2).
-        """
-        return self._run({'images': np.ascontiguousarray(images), 'sizes': np.asarray(sizes, np.int64)})
-
-    def __call__(self, images: np.ndarray, sizes: np.ndarray) -> list[Detections]:
-        """Each image's detections, boxes in its pixels; arguments as :meth:`run` takes them.
+            sizes: height and width of each image without padding, (N, 2).
 
         Raises:
-            InputError: the file doesn't compute what its metadata promise.
+            InputError: the runtime fails.
         """
+        names = [*Detections._fields] + ([] if self.metadata.detections else ['image_index'])
+        inputs = {'images': np.ascontiguousarray(images), 'sizes': np.asarray(sizes, np.int64)}
         try:
-            outputs = self.run(images, sizes)
-        except Exception as error:  # of many kinds, none of them public
-            raise self._broken(' '.join(str(error).split())[:200]) from error
-        self._check_shapes(outputs, len(images), sizes)
-        found = []
-        for i in range(len(images)):
-            if self.metadata.detections:
-                parts = [outputs[name][i][outputs['labels'][i] >= 0] for name in Detections._fields]
-            else:
-                parts = [outputs[name][outputs['image_index'] == i] for name in Detections._fields]
-            found.append(Detections(*parts))
-            self._check_values(found[-1])
-        return found
+            return dict(zip(names, self._run(names, inputs), strict=True))
+        except Exception as error:  # of many types, none of them public
+            raise InputError(
+                f'{self.backend} fails to run {self.path} on images of shape {images.shape}: '
+                f'{" ".join(str(error).split())[:200]}'
+            ) from error
 
-    def _check_shapes(self, outputs: dict[str, np.ndarray], count: int, sizes: np.ndarray) -> None:
-        """Raise an :class:`InputError` where an output isn't an array of its kind for these images."""
-        first = outputs['labels'].shape
-        if len(first) != (2 if self.metadata.detections else 1) or (self.metadata.detections and first[0] != count):
-            raise self._broken(f'labels is {first}')
-        for name, array in outputs.items():
-            rest = array.shape[len(first) :]
-            if name == 'masks':
-                least = np.max(sizes, axis=0, initial=1) if self.metadata.full_masks else (1, 1)
-                fits = len(rest) == 2 and (0 in first or (rest[0] >= least[0] and rest[1] >= least[1]))
-                kinds = 'biuf' if self.metadata.full_masks else 'f'
-            else:
-                fits = rest == ((4,) if name == 'boxes' else ())
-                kinds = 'iu' if name in ('labels', 'image_index') else 'f'
-            if array.shape[: len(first)] != first or not fits or array.dtype.kind not in kinds:
-                raise self._broken(f'{name} is {array.shape} of {array.dtype}')
-
-    def _check_values(self, found: Detections) -> None:
-        """Raise an :class:`InputError` where there is no such class or place."""
-        if not np.isfinite(found.boxes).all() or not all(label in self._labels for label in found.labels.tolist()):
-            raise self._broken(f'a box is not finite or a label not one of {len(self._labels)}')
-
-    def _broken(self, why: str) -> InputError:
-        return InputError(
-            f"The exported model {self.path} doesn't compute what its metadata promise, {why}: export the checkpoint "
-            'again by tools/export.py.'
-        )
+    def __call__(self, images: np.ndarray, sizes: np.ndarray) -> list[Detections]:
+        """Return the detections of each image, boxes in its pixels; arguments and errors as in :meth:`run`."""
+        outputs = self.run(images, sizes)
+        if self.metadata.detections:  # a fixed number, of which some are missing
+            chosen = [(i, labels >= 0) for i, labels in enumerate(outputs['labels'])]
+        else:
+            chosen = [(outputs['image_index'] == i,) for i in range(len(images))]  # type: ignore[misc]
+        return [Detections(*(outputs[name][index] for name in Detections._fields)) for index in chosen]
 
 
 def is_exported(path: str | Path) -> bool:
-    """Whether it is a file of one of the runtimes, by its name."""
-    return Path(path).suffix in SUFFIXES
+    """Return whether a file is an exported model, by its name."""
+    return Path(path).suffix in BACKENDS
 
 
 def require(package: str) -> Any:
-    """Import what the extra ``export`` installs.
+    """Import a package of the extra ``export``.
 
     Raises:
         InputError: it isn't installed.
@@ -135,37 +106,22 @@ def require(package: str) -> Any:
         ) from error
 
 
-Opened = tuple[Metadata, set[str], set[str], Callable]
-"""A file's metadata, the names of its inputs and of its outputs, and what runs it."""
-
-
-def _listed(names: set[str]) -> str:
-    return ', '.join(sorted(names)) or 'nothing'
-
-
-def _open_onnxruntime(path: str, threads: int | None) -> Opened:
+def _open_onnxruntime(path: str, threads: int | None) -> OpenedModel:
     onnxruntime = require('onnxruntime')
     if Path(path).suffix != '.onnx':
-        raise InputError(f'ONNX Runtime reads ONNX files and {path} is none: export with --format onnx.')
+        raise InputError(f"ONNX Runtime can't read {path}, which is no ONNX file: export with --format onnx.")
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4  # errors come as exceptions
-    if threads:
-        options.intra_op_num_threads = threads
+    options.log_severity_level = 4  # errors are raised as exceptions anyway
+    options.intra_op_num_threads = threads or 0
     try:
         session = onnxruntime.InferenceSession(path, options, providers=onnxruntime.get_available_providers())
-    except Exception as error:  # of many kinds, none of them public
+    except Exception as error:  # of many types, none of them public
         raise _damaged(path) from error
-    names = [output.name for output in session.get_outputs()]
-
-    def run(inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        return dict(zip(names, session.run(None, inputs), strict=True))
-
-    metadata = Metadata.read(session.get_modelmeta().custom_metadata_map, path)
-    return metadata, {one.name for one in session.get_inputs()}, set(names), run
+    return OpenedModel(Metadata.read(session.get_modelmeta().custom_metadata_map, path), session.run)
 
 
-@kept_signal_stack()
-def _open_openvino(path: str, threads: int | None) -> Opened:
+@preserve_sigaltstack()
+def _open_openvino(path: str, threads: int | None) -> OpenedModel:
     openvino = require('openvino')
     core = openvino.Core()
     try:
@@ -174,33 +130,24 @@ def _open_openvino(path: str, threads: int | None) -> Opened:
         if 'DeformConv' in str(error):
             raise InputError(f"OpenVINO doesn't run the deformable convs of {path}: use ONNX Runtime.") from error
         raise _damaged(path) from error
-    metadata = _openvino_metadata(model, path)
-    # Without a hint it computes in bfloat16 where the CPU can.
+    if Path(path).suffix == '.onnx':  # whose metadata OpenVINO doesn't read
+        entries = require('onnx').load(path, load_external_data=False).metadata_props
+        strings = {entry.key: entry.value for entry in entries}
+    else:
+        keys = [field.name for field in fields(Metadata) if model.has_rt_info(['centermask', field.name])]
+        strings = {key: str(model.get_rt_info(['centermask', key]).value) for key in keys}
+    metadata = Metadata.read(strings, path)
+    # Without this hint OpenVINO computes in bfloat16 where the CPU can.
     settings: dict[str, Any] = {'INFERENCE_PRECISION_HINT': 'bf16' if metadata.precision == 'half' else 'f32'}
     if threads:
         settings['INFERENCE_NUM_THREADS'] = threads
     compiled = core.compile_model(model, 'CPU', settings)
-    # A tensor may have names of the graph's own beside ours.
-    ours = {*Detections._fields, 'image_index', 'images', 'sizes'}
-    inputs, names = (
-        [min(one.names, key=lambda name: (name not in ours, name)) for one in ports]
-        for ports in (compiled.inputs, compiled.outputs)
-    )
 
-    def run(given: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        results = compiled(given, share_inputs=True)
-        return {name: results[i] for i, name in enumerate(names)}
+    def run(names: list[str], inputs: dict[str, np.ndarray]) -> list[np.ndarray]:
+        outputs = compiled(inputs, share_inputs=True)
+        return [outputs[name] for name in names]
 
-    return metadata, set(inputs), set(names), run
-
-
-def _openvino_metadata(model: Any, path: str) -> Metadata:
-    """From OpenVINO's own file, or from an ONNX file, whose metadata OpenVINO leaves behind."""
-    if Path(path).suffix == '.onnx':
-        entries = require('onnx').load(path, load_external_data=False).metadata_props
-        return Metadata.read({entry.key: entry.value for entry in entries}, path)
-    keys = [['centermask', field.name] for field in fields(Metadata)]
-    return Metadata.read({key[1]: str(model.get_rt_info(key).value) for key in keys if model.has_rt_info(key)}, path)
+    return OpenedModel(metadata, run)
 
 
 def _damaged(path: str) -> InputError:

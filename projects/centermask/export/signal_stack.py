@@ -1,4 +1,4 @@
-"""OpenVINO must not leave the process a stack for signals that it has freed."""
+"""Guard against a crash that OpenVINO causes: a freed alternate signal stack (``sigaltstack(2)``)."""
 
 from __future__ import annotations
 
@@ -15,13 +15,14 @@ class _Stack(ctypes.Structure):
 
 
 @contextmanager
-def kept_signal_stack() -> Iterator[None]:
-    """Afterwards this thread handles signals on the stack of before. Also a decorator.
+def preserve_sigaltstack() -> Iterator[None]:
+    """Restore this thread's alternate signal stack on exit. Usable as a decorator.
 
-    Each instance of OpenVINO's CPU plugin sets a stack for signals in the thread that makes it, and when it is freed
-    sets back the one it had found. Of two instances of which the first is freed first, the second sets back a stack
-    that is gone, and the next signal with a handler, be it Ctrl-C or the end of a loader's worker, ends the process
-    without a word. An instance that finds another stack than its own leaves it.
+    OpenVINO's CPU plugin sets an alternate signal stack in the thread that creates it. When the plugin is freed, it
+    restores the stack that it found, but only if its own is still set. If two models are opened and the first is freed
+    first, the second restores the stack of the first, which no longer exists. The next signal with a handler (Ctrl-C,
+    or the end of a data loader's worker) then kills the process without a message. If the stack of before is restored
+    as soon as the plugin is created, no plugin finds its own stack, and none restores anything.
     """
     if sys.platform != 'linux':
         yield

@@ -18,8 +18,7 @@ from centermask.arguments import whole_numbers
 from centermask.datasets.coco import innermost
 from centermask.datasets.images import MAX_PIXELS, valid_max_pixels
 from centermask.datasets.transforms import ShorterSideResize
-from centermask.engine.configs import config_errors
-from centermask.utils.errors import InputError
+from centermask.utils.errors import InputError, config_errors
 
 Size = tuple[int, int]
 
