@@ -51,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     images = find_images(args.images)
     require_apart(images, args.out_dir)
     for image in images:
-        check_image(image, args.max_pixels, to_its_end=True)
+        check_image(image, args.max_pixels, decode=True)
     cfg = load_config(args.config, args.cfg_options)
     require_device(args.device)
     if is_exported(args.checkpoint):

@@ -7,7 +7,7 @@ import shlex
 import sys
 from collections.abc import Sequence
 
-from centermask.datasets.checking import check_training_data
+from centermask.datasets.dataset_check import check_training_data
 from centermask.engine.cli import add_run_arguments, load_run_config, non_empty, require_file, run
 from centermask.engine.configs import build_runner
 from centermask.engine.distributed import is_first_process

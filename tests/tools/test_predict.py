@@ -121,7 +121,7 @@ def test_bad_images(predict: Callable, images: Path, tmp_path: Path) -> None:
     code, _, err = predict()
     assert code == 2
     assert err.splitlines()[-1] == (
-        f'error: The image {images}/aa.jpg could not be read, it is damaged or no image: take it away.'
+        f'error: The image {images}/aa.jpg could not be read, it is damaged or not an image: remove it.'
     )
     assert not (tmp_path / 'out').exists()
 

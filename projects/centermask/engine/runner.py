@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from mmengine.dist import broadcast_object_list, is_distributed, is_main_process
+from mmengine.dist import is_distributed, is_main_process
 from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.registry import RUNNERS
 from mmengine.runner import BaseLoop, Runner
@@ -51,7 +51,6 @@ class CenterMaskRunner(Runner):
     ``runner_type = 'CenterMaskRunner'`` in a config selects it, for MMDetection's own scripts as well.
     """
 
-    _train_dataloader: Any
     _resume: bool
     _load_from: str | None
 
@@ -92,19 +91,17 @@ class CenterMaskRunner(Runner):
         return super().wrap_model(model_wrapper_cfg, model)
 
     @staticmethod
-    def build_dataloader(*args: Any, **kwargs: Any) -> DataLoader:
-        """Build a data loader whose workers leave signals to this process."""
-        loader = Runner.build_dataloader(*args, **kwargs)
-        shield_workers(loader)
-        return loader
+    def build_dataloader(
+        dataloader: DataLoader | dict, seed: int | None = None, diff_rank_seed: bool = False
+    ) -> DataLoader:
+        """Build a data loader that can be resumed, and whose workers leave signals to this process."""
+        built = Runner.build_dataloader(dataloader, seed, diff_rank_seed)
+        shield_workers(built)
+        return ResumableLoader(built, seed or 0)
 
     @_explained('train_dataloader or train_cfg')
     def build_train_loop(self, loop: BaseLoop | dict) -> BaseLoop:
-        """Build the training's loop, with a loader that can be resumed."""
-        if isinstance(self._train_dataloader, dict):
-            seed = [self.seed]
-            broadcast_object_list(seed)  # `diff_rank_seed` gives each process its own
-            self._train_dataloader = ResumableLoader(self.build_dataloader(self._train_dataloader, *seed), *seed)
+        """Build the training's loop."""
         return self._checked(super().build_train_loop(loop), 'train')
 
     @_explained('val_dataloader, val_evaluator or val_cfg')

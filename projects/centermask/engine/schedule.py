@@ -39,7 +39,7 @@ def fit_config(cfg: Config, folder: Path, work_dir: Path, options: Mapping[str, 
     if options.get('load_from') and cfg.model.get('backbone', {}).get('init_cfg'):
         cfg.model.backbone.init_cfg = None
     if training and data.train:
-        if absent := [name for name in data.classes if name not in data.train.present]:
+        if absent := [name for name in data.classes if name not in data.train.objects]:
             lines.append(f'No object to learn from: {", ".join(absent)}.')
         lines.append(_scale_schedule(cfg, len(data.train.image_ids), options))
     if is_first_process():

@@ -1,4 +1,4 @@
-"""What a config's heads make of boxes: which locations learn them, and from which level their masks are pooled."""
+"""The objects that a config's FCOS head learns, and the levels that their masks are pooled from."""
 
 from __future__ import annotations
 
@@ -14,82 +14,75 @@ from mmengine.registry import init_default_scope
 from mmengine.structures import InstanceData
 from torch import Tensor
 
-from centermask.arguments import whole_numbers
 from centermask.datasets.coco import innermost
-from centermask.datasets.images import MAX_PIXELS, valid_max_pixels
+from centermask.datasets.images import MAX_PIXELS
 from centermask.datasets.transforms import ShorterSideResize
 from centermask.utils.errors import InputError, config_errors
 
 Size = tuple[int, int]
 
 
+def has_fcos_head(cfg: Config) -> bool:
+    """Return whether a config's box head computes FCOS targets."""
+    model = cfg.get('model')
+    head = model.get('bbox_head') if isinstance(model, dict) else None
+    return isinstance(head, dict) and 'FCOS' in str(head.get('type'))
+
+
 class Assignment:
-    """FCOS's targets and Eq. 2 at the sizes that a config's training resizes images to.
+    """FCOS targets and the level of Eq. 2 at the sizes that a config's training resizes images to.
 
     Args:
-        cfg: a config whose box head gives FCOS targets.
+        cfg: A config with an FCOS box head.
 
     Attributes:
-        max_pixels: the most pixels of an image that training decodes.
-        strides: of the levels that masks are pooled from; none for a config without a mask branch.
+        max_pixels: The most pixels of an image that training decodes.
+        strides: Strides of the levels that masks are pooled from; empty for a config without a mask branch.
 
     Raises:
-        InputError: the config has no such head, or its heads can't be built.
+        InputError: The config has no such head or no training data.
     """
 
     def __init__(self, cfg: Config) -> None:
-        model = cfg.get('model')
-        head = model.get('bbox_head') if isinstance(model, dict) else None
-        if not isinstance(head, dict) or 'FCOS' not in str(head.get('type')):
-            raise InputError(f'The config {cfg.filename} has no FCOS box head: give one of CenterMask.')
-        if not isinstance(cfg.get('train_dataloader'), dict):
-            raise InputError(f'The config {cfg.filename} has no train_dataloader: give one of CenterMask.')
+        if not has_fcos_head(cfg) or not isinstance(cfg.get('train_dataloader'), dict):
+            raise InputError(
+                f'The config {cfg.filename} has no FCOS box head or no train_dataloader: give one of CenterMask.'
+            )
         init_default_scope('mmdet')
+        extractor = (cfg.model.get('roi_head') or {}).get('mask_roi_extractor')
         with config_errors(cfg.filename):
-            self._head = MODELS.build(dict(head, num_classes=1, train_cfg=None, test_cfg=None))
-            extractor = (cfg.model.get('roi_head') or {}).get('mask_roi_extractor')
+            self._head = MODELS.build(dict(cfg.model.bbox_head, num_classes=1, train_cfg=None, test_cfg=None))
             self._extractor = MODELS.build(extractor) if extractor else None
-            self._divisor = cfg.model.get('data_preprocessor', {}).get('pad_size_divisor', 1)
-            whole_numbers(cfg.model.type, {'data_preprocessor.pad_size_divisor': self._divisor})
+        self._divisor = cfg.model.get('data_preprocessor', {}).get('pad_size_divisor', 1)
         self.strides: Sequence[int] = extractor.featmap_strides if extractor else ()
         dataset = innermost(cfg.train_dataloader)
-        with config_errors(cfg.filename, 'train_dataloader'):
-            self.max_pixels = valid_max_pixels(dataset.get('max_pixels', MAX_PIXELS))
-            self._pipeline = dataset['pipeline']
-            for transform in self._pipeline:
-                if 'Resize' in str(transform['type']):
-                    TRANSFORMS.build(transform)  # which refuses scales that aren't any
+        self.max_pixels = dataset.get('max_pixels', MAX_PIXELS)
+        self._pipeline = dataset['pipeline']
 
     def sizes(self, width: int, height: int) -> list[Size]:
-        """Width and height of an image after each resizing that training may choose, the greatest first."""
+        """Return the sizes (W, H) that training may resize an image to, the greatest first."""
         sizes = {size for transform in self._pipeline for size in _resized(transform, width, height)}
         return sorted(sizes or {(width, height)}, key=lambda size: -size[0] * size[1])
 
-    def learned(self, boxes: np.ndarray, width: int, height: int) -> tuple[np.ndarray, np.ndarray]:
-        """Tell which objects of an image a location learns, at one of the sizes at least.
+    def learned(self, boxes: np.ndarray, width: int, height: int) -> np.ndarray:
+        """Return for each object of an image whether a location learns it, at one of the sizes at least.
 
         Args:
             boxes: x1, y1, x2, y2 in pixels of the image, shape (G, 4).
-            width, height: of the image.
+            width, height: Size of the image.
 
         Returns:
-            Whether an object is learned among the others, and whether it would be alone, shapes (G,).
+            Booleans, shape (G,).
         """
-        among, alone = np.zeros(len(boxes), bool), np.zeros(len(boxes), bool)
+        learned = np.zeros(len(boxes), bool)
         for size in self.sizes(width, height):
-            if among.all():
+            if learned.all():
                 break
-            resized = self._resize(boxes, (width, height), size)
-            among |= self._at_size(resized, size)
-        alone |= among
-        for size in self.sizes(width, height):
-            resized = self._resize(boxes, (width, height), size)
-            for i in np.flatnonzero(~alone):
-                alone[i] = self._at_size(resized[i : i + 1], size)[0]
-        return among, alone
+            learned |= self._learned_at(self._resize(boxes, (width, height), size), size)
+        return learned
 
     def levels(self, boxes: np.ndarray, width: int, height: int) -> np.ndarray:
-        """Index into ``strides`` of each object's level by the extractor's rule, at the greatest size, shape (G,)."""
+        """Return the index into ``strides`` of each object's level at the greatest size (Eq. 2), shape (G,)."""
         if not self._extractor or not len(boxes):
             return np.zeros(0, int)
         size = self.sizes(width, height)[0]
@@ -105,14 +98,13 @@ class Assignment:
             scaled[:, 2:] = torch.maximum(scaled[:, 2:] - 1, scaled[:, :2])
         return scaled
 
-    def _at_size(self, boxes: Tensor, size: Size) -> np.ndarray:
-        """Whether a location of the padded image learns each box, shape (G,)."""
+    def _learned_at(self, boxes: Tensor, size: Size) -> np.ndarray:
+        """Return whether a location of the padded image learns each box, shape (G,)."""
         width, height = (math.ceil(side / self._divisor) * self._divisor for side in size)
         maps = [(math.ceil(height / stride), math.ceil(width / stride)) for stride in self._head.strides]
         points = self._head.prior_generator.grid_priors(maps, dtype=torch.float32, device='cpu')
-        # As its class each object has a number of its own; num_classes (1) stands for the background.
-        objects = InstanceData(bboxes=boxes, labels=torch.arange(len(boxes)) + 2)
-        labels, _ = self._head.get_targets(points, [objects])
+        # Each object gets a class of its own, from 2: num_classes (1) stands for the background.
+        labels, _ = self._head.get_targets(points, [InstanceData(bboxes=boxes, labels=torch.arange(len(boxes)) + 2)])
         found = torch.cat(labels).unique() - 2
         learned = np.zeros(len(boxes), bool)
         learned[found[found >= 0].numpy()] = True
@@ -120,7 +112,7 @@ class Assignment:
 
 
 def _resized(transform: dict, width: int, height: int) -> Iterator[Size]:
-    """The sizes that a resizing transform may give, none for another transform."""
+    """Yield the sizes that a resizing transform may give, none for another transform."""
     scales = transform.get('scales') or transform.get('scale')
     if 'Resize' not in str(transform['type']) or scales is None:
         return
