@@ -68,6 +68,18 @@ def test_steps_and_least_ap(
     assert f'mask AP {ap:.3f}, box AP 1.000\nReport: run/report/report.html' in out
 
 
+@pytest.mark.slow
+def test_end_to_end(demo: ModuleType, tiny_config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a config that trains two iterations, which reach no AP."""
+    monkeypatch.setattr(demo, 'CONFIG', tiny_config)
+    monkeypatch.setattr(demo, 'DATA', tiny_config.parent / 'shapes')
+    monkeypatch.setattr(demo, 'SPLITS', {'train': (4, 0), 'val': (3, 1)})
+    with pytest.raises(RunError, match=r'The mask AP 0\.\d+ is below 0\.50'):
+        demo.demo(Path('run'))
+    page = Path('run/report/report.html').read_text()
+    assert '2 iterations' in page and page.count('<img') == 4
+
+
 def test_a_failed_step_ends_the_demo(demo: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / 'train.py').write_text('import sys; sys.exit(3)')
     monkeypatch.setattr(demo, 'TOOLS', tmp_path)
