@@ -27,7 +27,7 @@ WAITS = Counter({'mmcv.nms': 1, 'nonzero': 1, 'cpu': 2})
 # MMEngine asks a tensor of sizes, which is on the host anyway, whether images are padded, and reads by how much.
 NOT_PADDED = Counter({'_local_scalar_dense': 1})
 PADDED = Counter({'_local_scalar_dense': 1, 'tolist': 1})
-MAX_CALLS = 560
+MAX_CALLS = 600  # 800 are allowed to the largest models, which take 740
 
 
 def _count(model: torch.nn.Module, size: tuple[int, int]) -> tuple[Cost, int]:

@@ -7,7 +7,7 @@ from mmdet.registry import MODELS
 from torch import nn
 
 from centermask.fast import fused_layers
-from centermask.fast.fused_layers import FusedConv, fuse_for_inference
+from centermask.fast.fused_layers import ReorderedConv, fuse_for_inference
 
 BACKBONES = {
     'VoVNet': dict(arch='19-slim'),
@@ -65,7 +65,7 @@ def test_features_are_the_plain_networks(backbone: dict, operators: bool) -> Non
         found = fuse_for_inference(plain)(image)
     left = [name for name, module in plain.named_modules() if isinstance(module, nn.BatchNorm2d)]
     assert len(norms) > 10 and len(left) <= 3  # those after a deformable conv
-    assert any(isinstance(module, FusedConv) for module in plain.modules()) == operators
+    assert any(isinstance(module, ReorderedConv) for module in plain.modules()) == operators
     for level, of_plain in zip(found, expected, strict=True):
         torch.testing.assert_close(level, of_plain, rtol=1e-4, atol=2e-5 * of_plain.std().item())
 
@@ -85,7 +85,7 @@ def test_mmdetections_extractor_reads_channels_last_features() -> None:
 def test_weights_are_reordered_for_the_size_of_the_first_image(kernel: int) -> None:
     """In the order for another size oneDNN would reorder them at every call, for longer than the conv takes."""
     conv = nn.Conv2d(64, 192, kernel, padding=kernel // 2)
-    fused = FusedConv(conv)
+    fused = ReorderedConv(conv)
     with torch.no_grad():
         for size, reordered in (((38, 50), True), ((25, 34), False), ((38, 50), True)):
             x = torch.randn(1, 64, *size)

@@ -18,7 +18,6 @@ from mmdet.registry import DATASETS
 from mmengine.registry import init_default_scope
 
 from centermask.datasets.coco import innermost
-from centermask.datasets.coco_annotations import CocoAnnotations
 from centermask.engine.configs import load_config
 from centermask.report.history import Curves, read_curves
 from centermask.report.images import LEAST_SCORE, PIPELINE, draw_curves, draw_pairs
