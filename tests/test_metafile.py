@@ -17,7 +17,7 @@ import yaml
 from mmengine.config import Config
 from modelindex.load_model_index import load
 
-from centermask.tables.index import LATENCY, NOT_MEASURED, TABLES, Row, read_index
+from centermask.benchmark.metafile import LATENCY, NOT_MEASURED, TABLES, Row, read_metafile
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 METAFILE = yaml.safe_load((REPOSITORY / 'configs/metafile.yml').read_text())
@@ -200,7 +200,7 @@ def test_figures_are_the_papers(shared: Path, number: int) -> None:
     """Every row of the CSV, in its order, with every figure and no other; in columns of the same order."""
     with (shared / f'paper/{CSVS[number]}.csv').open(newline='') as file:
         expected = [{COLUMNS[key]: text for key, text in row.items()} for row in csv.DictReader(file)]
-    rows = [row for row in read_index(REPOSITORY / 'configs').rows if row.table == number]
+    rows = [row for row in read_metafile(REPOSITORY / 'configs/metafile.yml')[0] if row.table == number]
     assert len(rows) == TABLES[number].rows
     assert [{**row.names, **row.paper} for row in rows] == [
         {key: _value(text) for key, text in row.items() if text} for row in expected
@@ -253,14 +253,15 @@ def _config_of(row: Row) -> str | None:
 
 
 def test_config_of_each_row() -> None:
-    rows = read_index(REPOSITORY / 'configs').rows
-    assert {str(row): row.config for row in rows} == {str(row): _config_of(row) for row in rows}
+    rows = read_metafile(REPOSITORY / 'configs/metafile.yml')[0]
+    configs = {str(row): row.config and Path(row.config).stem for row in rows}
+    assert configs == {str(row): _config_of(row) for row in rows}
 
 
 def test_epochs_of_table_5() -> None:
     """The iterations make the paper's epochs: of 117266 images with objects, but YOLACT counts its own way (55)."""
-    for row in read_index(REPOSITORY / 'configs').rows:
-        if row.table == 5 and row.config and not row.config.startswith('yolact'):
+    for row in read_metafile(REPOSITORY / 'configs/metafile.yml')[0]:
+        if row.table == 5 and row.config and not Path(row.config).stem.startswith('yolact'):
             epochs = row.measured['Iterations'] * row.measured['Batch Size'] / 117266
             assert epochs == pytest.approx(float(row.paper['Epochs']), abs=1.2), row
 
