@@ -119,9 +119,9 @@ def test_iou_targets() -> None:
     assert ious.dtype == np.float32
 
 
-@pytest.mark.parametrize('share', [0.0, 1.0])
-def test_iou_target_of_empty_masks(share: float) -> None:
-    assert mask_iou_targets(*np.zeros((2, 1, 28, 28)), np.array([share])).tolist() == [0]
+@pytest.mark.parametrize('area_ratio', [0.0, 1.0])
+def test_iou_target_of_empty_masks(area_ratio: float) -> None:
+    assert mask_iou_targets(*np.zeros((2, 1, 28, 28)), np.array([area_ratio])).tolist() == [0]
     assert mask_iou_targets(np.zeros((0, 28, 28)), np.zeros((0, 28, 28)), np.zeros(0)).shape == (0,)
 
 
@@ -129,8 +129,8 @@ def test_iou_target_of_an_object_cut_by_its_roi() -> None:
     """A perfect mask inside an RoI that holds a quarter of the object covers a quarter of it."""
     roi = np.array([15.0, 15, 25, 25])
     target = rasterise_in_rois([WHOLE], roi[None], 28)
-    for share in (area_ratio_of_polygons(WHOLE, roi), area_ratio_of_first_polygon(WHOLE, roi, IMAGE)):
-        assert mask_iou_targets(target, target, np.array([share])).item() == pytest.approx(0.25)
+    for area_ratio in (area_ratio_of_polygons(WHOLE, roi), area_ratio_of_first_polygon(WHOLE, roi, IMAGE)):
+        assert mask_iou_targets(target, target, np.array([area_ratio])).item() == pytest.approx(0.25)
 
 
 @pytest.mark.parametrize('recipe', ['star', 'paper'])

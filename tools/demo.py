@@ -1,4 +1,4 @@
-"""The whole job on made data: draw shapes, train, test, and report. Interrupted, the same command goes on."""
+"""Draw synthetic shapes, train on them, test, and write a report. Interrupted, the same command resumes."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ import sys
 import time
 from pathlib import Path
 
+from centermask.checkpoints.latest import find_latest
 from centermask.datasets.shapes import dataset_exists, make_dataset
-from centermask.engine.cli import ends_like_ctrl_c, run
-from centermask.report import build_report
+from centermask.engine.cli import run, terminate_as_interrupt
+from centermask.report import build_report, report_options
 from centermask.utils.errors import RunError
 
 TOOLS = Path(__file__).resolve().parent
@@ -23,34 +24,15 @@ SPLITS = {'train': (2000, 0), 'val': (250, 1)}  # number of images and seed
 LEAST_AP = 0.50
 
 
-def make_data(folder: Path) -> None:
-    """Draw the splits that aren't there as they should be."""
-    for split, (images, seed) in SPLITS.items():
-        out = folder / split
-        if dataset_exists(out, images, seed):
-            print(f'    {out} is there')
-        else:
-            make_dataset(out, images, seed)
-            print(f'    {out}: {images} images drawn')
-
-
-def data_options(folder: Path) -> list[str]:
-    """Options that point the config at another folder of shapes."""
-    if folder == DATA:
-        return []
-    loaders = [f'{mode}_dataloader.dataset.data_root={folder}/' for mode in ('train', 'val', 'test')]
-    return [*loaders, *(f'{mode}_evaluator.ann_file={folder}/val/annotations.json' for mode in ('val', 'test'))]
-
-
-def call(what: str, tool: str, *args: str | Path, options: list[str]) -> None:
-    """Run one of our commands, in a process that an interruption ends together with its workers.
+def call(tool: str, *args: str | Path) -> None:
+    """Run one of our commands in a process that an interruption ends together with its workers.
 
     Raises:
         RunError: it failed.
     """
-    command = [sys.executable, TOOLS / tool, CONFIG, *args, *(['--cfg-options', *options] if options else [])]
     # Else libgomp's threads spin while they wait, and keep the loader's process from the core.
     environ = {'GOMP_SPINCOUNT': '20000', **os.environ}
+    command = [sys.executable, TOOLS / tool, CONFIG, *args]
     child = subprocess.Popen(list(map(str, command)), env=environ, start_new_session=True)
     try:
         code = child.wait()
@@ -59,48 +41,35 @@ def call(what: str, tool: str, *args: str | Path, options: list[str]) -> None:
         child.wait()
         raise
     if code:
-        raise RunError(f'{what} ended with exit code {code}: mend what it says above and run the same command again')
+        raise RunError(
+            f'{tool} ended with exit code {code}: correct what it names above and run the same command again'
+        )
 
 
-def last_checkpoint(work_dir: Path) -> Path:
-    """The checkpoint that the training named as its last.
-
-    Raises:
-        RunError: there is none.
-    """
-    try:
-        # By its name alone: the folder may have been moved since.
-        checkpoint = work_dir / Path((work_dir / 'last_checkpoint').read_text().strip()).name
-    except OSError:
-        checkpoint = work_dir / 'last_checkpoint'
-    if not checkpoint.is_file():
-        raise RunError(f'{checkpoint} is missing: remove {work_dir} and run the same command to train anew')
-    return checkpoint
-
-
-def demo(work_dir: Path, data: Path) -> None:
+def demo(work_dir: Path) -> None:
     """Run the four steps.
 
     Raises:
-        RunError: a step failed, or the AP is below what the demo must reach.
+        RunError: a step failed, or the AP is below ``LEAST_AP``.
     """
     start = time.monotonic()
-    print('[1/4] Data')
-    make_data(data)
-    options = data_options(data)
+    print('[1/4] Data', flush=True)
+    for split, (images, seed) in SPLITS.items():
+        if not dataset_exists(DATA / split, images, seed):
+            make_dataset(DATA / split, images, seed)
     print(f'[2/4] Training, into {work_dir}: about 8 min on two cores', flush=True)
-    call('training', 'train.py', '--work-dir', work_dir, '--resume', options=options)
-    print('[3/4] Test on the images held back', flush=True)
-    prefix = work_dir / 'test' / 'results'
-    options = [f'test_evaluator.outfile_prefix={prefix}', *options]
-    call('the test', 'test.py', last_checkpoint(work_dir), '--work-dir', work_dir / 'test', options=options)
-    print('[4/4] Report')
-    report = build_report(work_dir, str(prefix), work_dir / 'report', shlex.join(sys.argv))
-    box, mask = report.box.figures['AP'], report.mask.figures['AP']
-    print(f'box AP {box:.3f}, mask AP {mask:.3f} after {(time.monotonic() - start) / 60:.1f} min')
-    print(f'Report:   {report.page}')
-    print(f'Pictures: {report.page.parent / "pictures"}')
-    for kind, ap in (('box', box), ('mask', mask)):
+    call('train.py', '--work-dir', work_dir, '--resume')
+    print('[3/4] Test on the validation images', flush=True)
+    checkpoint, _ = find_latest(work_dir)
+    if checkpoint is None:
+        raise RunError(f'{work_dir} has no checkpoint: remove it and run the same command to train from the beginning')
+    test_dir = work_dir / 'test'
+    options = [f'{key}={value}' for key, value in report_options(test_dir).items()]
+    call('test.py', checkpoint, '--work-dir', test_dir, '--cfg-options', *options)
+    print('[4/4] Report', flush=True)
+    report = build_report(work_dir, test_dir, work_dir / 'report', shlex.join(sys.argv))
+    print(f'{report}\n{(time.monotonic() - start) / 60:.1f} min')
+    for kind, ap in report.ap.items():
         if not ap >= LEAST_AP:
             raise RunError(
                 f'The {kind} AP {ap:.3f} is below {LEAST_AP:.2f}, which the demo must reach: '
@@ -111,10 +80,9 @@ def demo(work_dir: Path, data: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('--work-dir', type=Path, default='work_dirs/demo', help='checkpoints, logs and report')
-    parser.add_argument('--data', type=Path, default=DATA, help=f'where the shapes are or go (default {DATA})')
     args = parser.parse_args()
-    with ends_like_ctrl_c('Interrupted: the same command goes on from the last checkpoint'):
-        demo(args.work_dir, args.data)
+    with terminate_as_interrupt('Interrupted: the same command resumes from the last checkpoint'):
+        demo(args.work_dir)
 
 
 if __name__ == '__main__':

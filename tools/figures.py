@@ -10,7 +10,7 @@ from pathlib import Path
 from mmengine.device import get_device
 
 from centermask.datasets.images import find_images
-from centermask.engine.cli import add_config_options, require_file, require_writable, run, share
+from centermask.engine.cli import add_config_options, ratio, require_file, require_writable, run
 from centermask.engine.configs import load_config
 from centermask.engine.inferencer import CenterMaskInferencer, require_device
 from centermask.figures.sheet import draw_sheet
@@ -41,7 +41,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     sheet.add_argument('config', help='config file')
     sheet.add_argument('checkpoint', help='checkpoint file')
     sheet.add_argument('images', nargs='+', metavar='IMAGE_OR_FOLDER', help='pictures, or folders of them')
-    sheet.add_argument('--score-thr', type=share, default=0.3, help='least score of what is drawn (default 0.3)')
+    sheet.add_argument('--score-thr', type=ratio, default=0.3, help='least score of what is drawn (default 0.3)')
     sheet.add_argument('--columns', type=int, default=4, help='pictures in a row (default 4)')
     sheet.add_argument('--device', default=get_device(), help='cpu, cuda, cuda:1 ... (default %(default)s)')
     add_config_options(sheet)

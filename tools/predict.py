@@ -1,4 +1,4 @@
-"""Detect objects in pictures: python tools/predict.py IMAGE_OR_FOLDER CONFIG CHECKPOINT --out-dir DIR."""
+"""Detect objects in images: python tools/predict.py IMAGE_OR_FOLDER CONFIG CHECKPOINT --out-dir DIR."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mmengine.device import get_device
 
 from centermask.datasets.images import MAX_PIXELS, check_image, find_images
 from centermask.engine.amp import use_half_precision
-from centermask.engine.cli import add_config_options, positive, require_writable, run, share
+from centermask.engine.cli import add_config_options, positive, ratio, require_writable, run
 from centermask.engine.configs import load_config
 from centermask.engine.inferencer import CenterMaskInferencer, predict, require_apart, require_device
 from centermask.export.exported_detector import require_no_model_options
@@ -20,21 +20,24 @@ from centermask.export.runtime import is_exported
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.partition(':')[0])
-    parser.add_argument('images', metavar='IMAGE_OR_FOLDER', help='a picture, or a folder of them')
+    parser.add_argument('images', metavar='IMAGE_OR_FOLDER', help='an image, or a folder of images')
     parser.add_argument('config', help='config file')
     parser.add_argument('checkpoint', help='checkpoint file, or a file that tools/export.py made of it')
     parser.add_argument(
         '--out-dir',
         type=Path,
         required=True,
-        help='gets vis/* with detections drawn, and predictions.bbox.json and predictions.segm.json in COCO format',
+        help='receives vis/* with detections drawn, and predictions.bbox.json and predictions.segm.json in COCO format',
     )
     parser.add_argument(
-        '--score-thr', type=share, default=0.3, help='least score of what is drawn (default 0.3); JSON holds all'
+        '--score-thr', type=ratio, default=0.3, help='least score of a drawn detection (default 0.3); JSON holds all'
     )
     parser.add_argument('--device', default=get_device(), help='cpu, cuda, cuda:1 ... (default %(default)s)')
     parser.add_argument(
-        '--max-pixels', type=positive, default=MAX_PIXELS, help='refuse larger images undecoded (default %(default)s)'
+        '--max-pixels',
+        type=positive,
+        default=MAX_PIXELS,
+        help='refuse larger images without decoding them (default %(default)s)',
     )
     parser.add_argument(
         '--amp', action='store_true', help='compute in half precision: bfloat16 on a CPU, float16 on a GPU'
@@ -48,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     images = find_images(args.images)
     require_apart(images, args.out_dir)
     for image in images:
-        check_image(image, args.max_pixels, to_its_end=True)
+        check_image(image, args.max_pixels, decode=True)
     cfg = load_config(args.config, args.cfg_options)
     require_device(args.device)
     if is_exported(args.checkpoint):

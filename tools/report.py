@@ -1,32 +1,31 @@
-"""Write a page with the figures, curves and pictures of a run: WORK_DIR/report/report.html and PNG files."""
+"""Write a page with the figures, curves and images of a run: WORK_DIR/report/report.html."""
 
 from __future__ import annotations
 
 import argparse
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from centermask.engine.cli import run
 from centermask.report import build_report
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('work_dir', type=Path, help='work dir of the training')
     parser.add_argument(
-        '--predictions',
-        metavar='PREFIX',
-        help='where the test left PREFIX.bbox.json and PREFIX.segm.json, by --cfg-options '
-        'test_evaluator.outfile_prefix=PREFIX (default WORK_DIR/test/results)',
+        '--test',
+        metavar='DIR',
+        type=Path,
+        help='work dir of a test by tools/test.py --work-dir DIR --cfg-options test_evaluator.classwise=True '
+        'test_evaluator.outfile_prefix=DIR/results (default WORK_DIR/test)',
     )
     parser.add_argument('--out', type=Path, help='folder to write (default WORK_DIR/report)')
-    args = parser.parse_args()
-    predictions = args.predictions or str(args.work_dir / 'test' / 'results')
-    report = build_report(args.work_dir, predictions, args.out or args.work_dir / 'report', shlex.join(sys.argv))
-    mask = f'mask AP {report.mask.figures["AP"]:.3f}, ' if report.mask else ''
-    print(f'{mask}box AP {report.box.figures["AP"]:.3f}')
-    print(f'Report: {report.page}, with {len(report.images)} pictures beside it')
+    args = parser.parse_args(argv)
+    test, out = args.test or args.work_dir / 'test', args.out or args.work_dir / 'report'
+    print(build_report(args.work_dir, test, out, shlex.join(sys.argv)))
 
 
 if __name__ == '__main__':

@@ -42,7 +42,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 class WriteResults(DumpDetResults):
-    """MMDetection's pseudo metric that writes all predictions, written aside and renamed into place."""
+    """MMDetection's metric that writes all predictions, with an atomic write."""
 
     default_prefix = 'predictions'  # without one MMEngine warns
 
@@ -53,7 +53,7 @@ class WriteResults(DumpDetResults):
 
 
 def use_tta(cfg: Config) -> None:
-    """Put the config's test-time augmentation around its model and into its test data."""
+    """Wrap the config's model in its test-time augmentation, and use its pipeline for the test data."""
     for key in ('tta_model', 'tta_pipeline'):
         if not cfg.get(key):
             raise InputError(f'--tta: the config {cfg.filename} has no {key}.')
@@ -62,7 +62,7 @@ def use_tta(cfg: Config) -> None:
 
 
 def explain_classes(error: ClassCountError, checkpoint: str, data: str) -> InputError:
-    """The error where ``--data``, from which the classes are then taken, is why a model doesn't fit."""
+    """Return the error of a model that doesn't fit the classes, which ``--data`` takes from the data."""
     if error.of_model < error.wanted:
         options = 'ann_file, .data_root and .data_prefix.img, and test_evaluator.ann_file'
         remedy = f'leave out --data and name the data by --cfg-options, test_dataloader.dataset.{options}.'

@@ -7,8 +7,8 @@ import shlex
 import sys
 from collections.abc import Sequence
 
-from centermask.datasets.checking import check_training_data
-from centermask.engine.cli import add_run_arguments, load_run_config, named, require_file, run
+from centermask.datasets.dataset_check import check_training_data
+from centermask.engine.cli import add_run_arguments, load_run_config, non_empty, require_file, run
 from centermask.engine.configs import build_runner
 from centermask.engine.distributed import is_first_process
 from centermask.report.after_training import report_training
@@ -24,7 +24,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument(
         '--resume',
-        type=named,
+        type=non_empty,
         nargs='?',
         const='auto',
         metavar='CHECKPOINT',

@@ -1,4 +1,4 @@
-"""Files that nobody should trust, handed to the commands within this process: 60 cases import torch once."""
+"""Commands on bad input, run in this process, so that all cases import torch once."""
 
 import json
 import sys
@@ -18,21 +18,21 @@ from centermask.engine.cli import run
 
 
 class Outcome(NamedTuple):
-    """How a command ended."""
+    """The end of a command."""
 
     code: int  # -1 if it raised what would be a traceback
     said: str  # on stderr
     written: list[Path]  # files that weren't there before
-    seconds: float  # of CPU time, beyond importing the command
+    seconds: float  # of CPU time, without importing the command
 
     def refused(self, *words: str) -> bool:
-        """Whether it ended with code 2 and one sentence that has these words, at once, and left nothing."""
+        """Return whether it ended at once, with code 2, one sentence that has these words, and no new file."""
         lines = self.said.splitlines()
         sentence = lines[-1] if lines else ''
         return (
             self.code == 2
             and not self.written
-            and self.seconds < (2 if sys.gettrace() is None else 10)  # coverage traces, and slows it
+            and self.seconds < (2 if sys.gettrace() is None else 10)  # coverage slows it
             and sum(line.startswith('error: ') for line in lines) == 1
             and sentence.startswith('error: ')
             and 'Traceback' not in self.said
@@ -42,7 +42,7 @@ class Outcome(NamedTuple):
 
 @MODELS.register_module()
 class OneWeight(BaseModel):
-    """A model that is built in no time: what is refused here is refused before any model runs."""
+    """A model that is built in no time; none runs before an input is refused."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -59,7 +59,7 @@ def outcome(tools: Callable, tmp_path: Path, capsys: pytest.CaptureFixture) -> C
     def call(tool: str | Callable, *words: object) -> Outcome:
         before = set(tmp_path.rglob('*'))
         main = tools(tool) if isinstance(tool, str) else tool
-        begin = time.process_time()  # which doesn't count what others keep the machine busy with
+        begin = time.process_time()  # other processes don't count
         try:
             code = run(lambda: main([str(word) for word in words]))
         except Exception as error:
@@ -73,7 +73,7 @@ def outcome(tools: Callable, tmp_path: Path, capsys: pytest.CaptureFixture) -> C
 
 @pytest.fixture
 def annotations() -> dict:
-    """Annotations of one image with one object, as they should be."""
+    """Return proper annotations of one image with one object."""
     return {
         'categories': [{'id': 1, 'name': 'thing'}],
         'images': [{'id': 1, 'file_name': 'a.png', 'width': 60, 'height': 40}],
@@ -93,7 +93,7 @@ def annotations() -> dict:
 
 @pytest.fixture
 def data(tmp_path: Path, annotations: dict) -> Path:
-    """A folder with these annotations and the image."""
+    """Return a folder with these annotations and the image."""
     folder = tmp_path / 'data'
     (folder / 'images').mkdir(parents=True)
     Image.fromarray(np.full((40, 60, 3), 99, np.uint8)).save(folder / 'images/a.png')
@@ -103,7 +103,7 @@ def data(tmp_path: Path, annotations: dict) -> Path:
 
 @pytest.fixture
 def config(tmp_path: Path, data: Path) -> Path:
-    """A config that trains on them, with a model that is built in no time."""
+    """Return a config that trains on them, with a model that is built in no time."""
     path = tmp_path / 'config.py'
     path.write_text(f"""
 custom_imports = dict(imports=['centermask'])

@@ -3,7 +3,6 @@
 import io
 import os
 import struct
-import threading
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -16,12 +15,11 @@ from mmdet.registry import DATASETS
 from mmengine.config import Config
 from PIL import Image
 
-from centermask.datasets import coco
 from centermask.datasets.images import MAX_PIXELS, check_image
 from centermask.utils.errors import InputError
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8)
-DAMAGED = 'it is damaged or no image'
+DAMAGED = 'it is damaged or not an image'
 
 
 def _encoded(kind: str, image: Image.Image | None = None, **options: Any) -> bytes:
@@ -52,18 +50,11 @@ def _half(content: bytes) -> bytes:
 
 CASES: dict[str, tuple[str, bytes, str]] = {  # what it is: name, content, words of the sentence
     'truncated JPEG': ('a.jpg', _half(_encoded('JPEG')), DAMAGED),
-    'truncated progressive JPEG': ('a.jpg', _half(_encoded('JPEG', progressive=True)), DAMAGED),
     'truncated PNG': ('a.png', _half(_encoded('PNG')), DAMAGED),
-    'truncated WebP': ('a.webp', _half(_encoded('WEBP', lossless=True)), DAMAGED),
-    'truncated BMP': ('a.bmp', _half(_encoded('BMP')), DAMAGED),
-    'truncated TIFF': ('a.tif', _half(_encoded('TIFF')), DAMAGED),
     'PNG with a wrong checksum': ('a.png', _encoded('PNG').replace(b'IDAT', b'IDAU', 1), DAMAGED),
     'nothing': ('a.jpg', b'', DAMAGED),
     'text': ('a.jpg', b'<html>Sign in to download</html>', DAMAGED),
-    'SVG': ('a.jpg', b'<svg xmlns="http://www.w3.org/2000/svg"><rect width="9" height="9"/></svg>', DAMAGED),
     'PostScript': ('a.png', b'%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n', DAMAGED),
-    'archive': ('a.png', b'PK\x03\x04' + bytes(100), DAMAGED),
-    'only a header': ('a.jpg', b'\xff\xd8\xff\xe0\x00\x10JFIF\x00', DAMAGED),
     'PNG that claims 400 megapixels': ('a.png', _png(20000, 20000, bytes(1000)), '20000x20000 pixels, more than'),
     'BMP that claims 4 gigapixels': (
         'a.bmp',
@@ -85,23 +76,10 @@ CASES: dict[str, tuple[str, bytes, str]] = {  # what it is: name, content, words
         DAMAGED,
     ),
     'CMYK': ('a.jpg', _encoded('JPEG', Image.fromarray(PIXELS).convert('CMYK')), 'is in CMYK'),
-    'animated GIF': ('a.gif', _frames('GIF'), 'holds several pictures'),
-    'animated PNG': ('a.png', _frames('PNG'), 'holds several pictures'),
-    'animated WebP': ('a.webp', _frames('WEBP'), 'holds several pictures'),
-    'TIFF of several pages': ('a.tif', _frames('TIFF'), 'holds several pictures'),
+    'animated GIF': ('a.gif', _frames('GIF'), 'holds several images'),
+    'TIFF of several pages': ('a.tif', _frames('TIFF'), 'holds several images'),
 }
 TOO_LARGE = [case for case, (*_, words) in CASES.items() if 'more than' in words]
-
-
-class Stub:
-    """In the place of the model: it reads the picture as the first step of every pipeline does, and finds nothing."""
-
-    def __init__(self, *args: Any) -> None:
-        self.model = type('', (), {'dataset_meta': {'classes': ('thing',)}})
-
-    def __call__(self, path: str, **kwargs: Any) -> dict:
-        LoadImageFromFile()({'img_path': path})
-        return {'predictions': [{'labels': [], 'bboxes': [], 'scores': []}]}
 
 
 @pytest.mark.parametrize('case', CASES)
@@ -112,26 +90,6 @@ def test_refused(case: str, outcome: Callable, config: Path, tmp_path: Path) -> 
     assert outcome('predict', path, config, 'any.pth', '--out-dir', tmp_path / 'out').refused(str(path), words)
 
 
-@pytest.fixture
-def unguarded(tools: Callable, monkeypatch: pytest.MonkeyPatch) -> Callable:
-    """tools/predict.py without the guard and with a model that finds nothing."""
-    main = tools('predict')
-    monkeypatch.setitem(main.__globals__, 'check_image', lambda *args, **kwargs: None)
-    monkeypatch.setitem(main.__globals__, 'CenterMaskInferencer', Stub)
-    return main
-
-
-@pytest.mark.parametrize('case', [case for case in CASES if case not in TOO_LARGE])
-def test_without_the_guard_it_gets_further(
-    case: str, outcome: Callable, unguarded: Callable, config: Path, tmp_path: Path
-) -> None:
-    """It is read as something it isn't, or fails only after files were written."""
-    name, content, _ = CASES[case]
-    (tmp_path / name).write_bytes(content)
-    ended = outcome(unguarded, tmp_path / name, config, 'any.pth', '--out-dir', tmp_path / 'out')
-    assert ended.code != 2 and ended.written
-
-
 @pytest.mark.parametrize('case', TOO_LARGE)
 def test_nothing_is_decoded_of_what_is_too_large(case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     name, content, words = CASES[case]
@@ -139,37 +97,22 @@ def test_nothing_is_decoded_of_what_is_too_large(case: str, tmp_path: Path, monk
     decoded = []
     monkeypatch.setattr('PIL.ImageFile.ImageFile.load', lambda self: decoded.append(self.size))
     with pytest.raises(InputError, match=words):
-        check_image(tmp_path / name, to_its_end=True)
+        check_image(tmp_path / name, decode=True)
     assert not decoded
-    check_image(tmp_path / name, 10**10, to_its_end=True)
+    check_image(tmp_path / name, 10**10, decode=True)
     assert decoded[0][0] * decoded[0][1] > 3 * MAX_PIXELS
 
 
-@pytest.mark.parametrize('make', [os.mkdir, lambda path: path.symlink_to('nowhere')], ids=['folder', 'dangling link'])
-def test_no_file(make: Callable, outcome: Callable, unguarded: Callable, config: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    'make',
+    [os.mkdir, lambda path: path.symlink_to('nowhere'), os.mkfifo],
+    ids=['folder', 'dangling link', 'pipe'],
+)
+def test_no_file(make: Callable, outcome: Callable, config: Path, tmp_path: Path) -> None:
     (tmp_path / 'images').mkdir()
     make(tmp_path / 'images/a.jpg')
-    words = [tmp_path / 'images', config, 'any.pth', '--out-dir', tmp_path / 'out']
-    assert outcome('predict', *words).refused(f"{tmp_path}/images/a.jpg is no file or doesn't exist")
-    ended = outcome(unguarded, *words)
-    assert ended.code != 2 and ended.written
-
-
-def test_a_pipe(outcome: Callable, config: Path, tmp_path: Path) -> None:
-    """It would be waited for without end."""
-    pipe = tmp_path / 'images/a.jpg'
-    pipe.parent.mkdir()
-    os.mkfifo(pipe)
-    ended = outcome('predict', pipe.parent, config, 'any.pth', '--out-dir', tmp_path / 'out')
-    assert ended.refused(f"{pipe} is no file or doesn't exist")
-    reading = threading.Thread(
-        target=lambda: LoadImageFromFile(ignore_empty=True)({'img_path': str(pipe)}), daemon=True
-    )
-    reading.start()
-    reading.join(0.3)
-    assert reading.is_alive()
-    pipe.write_bytes(_encoded('PNG'))  # what it waits for
-    reading.join()
+    ended = outcome('predict', tmp_path / 'images', config, 'any.pth', '--out-dir', tmp_path / 'out')
+    assert ended.refused(f"{tmp_path}/images/a.jpg is no file or doesn't exist")
 
 
 def test_one_pixel_too_many(outcome: Callable, config: Path, tmp_path: Path) -> None:
@@ -180,21 +123,20 @@ def test_one_pixel_too_many(outcome: Callable, config: Path, tmp_path: Path) -> 
     assert outcome('predict', *words, 48 * 64).refused('any.pth')  # the next thing that is wrong
 
 
-@pytest.mark.parametrize('kind', ['JPEG', 'PNG', 'WEBP', 'BMP', 'GIF', 'TIFF', 'PPM'])
-@pytest.mark.parametrize('mode', ['RGB', 'L', 'P'])
-def test_what_is_fine_passes(kind: str, mode: str, tmp_path: Path) -> None:
-    """Whatever its name: OpenCV too goes by what is inside."""
-    image = Image.fromarray(PIXELS).convert('RGB' if mode == 'P' and kind in ('JPEG', 'WEBP', 'PPM') else mode)
-    (tmp_path / 'a.jpg').write_bytes(_encoded(kind, image))
-    check_image(tmp_path / 'a.jpg', to_its_end=True)
+@pytest.mark.parametrize(
+    ('kind', 'mode'),
+    [('JPEG', 'RGB'), ('JPEG', 'L'), ('PNG', 'P'), ('WEBP', 'RGB'), ('BMP', 'RGB'), ('GIF', 'P'), ('TIFF', 'L')],
+)
+def test_usual_formats_are_accepted(kind: str, mode: str, tmp_path: Path) -> None:
+    """Whatever the suffix: OpenCV too goes by the content."""
+    (tmp_path / 'a.jpg').write_bytes(_encoded(kind, Image.fromarray(PIXELS).convert(mode)))
+    check_image(tmp_path / 'a.jpg', decode=True)
     assert LoadImageFromFile()({'img_path': str(tmp_path / 'a.jpg')})['img'].shape == (48, 64, 3)
 
 
-def test_data_sets_have_the_same_guard(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_data_sets_have_the_same_limit(config: Path) -> None:
     data = Config.fromfile(config).train_dataloader.dataset
     assert DATASETS.build(data)[0]['inputs'].shape == (3, 40, 60)
     data.max_pixels = 40 * 60 - 1
     with pytest.raises(InputError, match=r'images/a\.png has 60x40 pixels, more than the 2399'):
         DATASETS.build(data)[0]
-    monkeypatch.setattr(coco, 'check_image', lambda *args: None)
-    assert DATASETS.build(data)[0]['inputs'].shape == (3, 40, 60)

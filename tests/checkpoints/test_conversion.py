@@ -28,6 +28,7 @@ def _convert(weights: Mapping[str, Tensor], source: str = 'a.pth') -> Conversion
     return convert(Contents(dict(weights), 'model', dict(iteration=1, optimizer={})), source, CONFIGS)
 
 
+@pytest.mark.slow
 def test_every_released_model(shared: Path) -> None:
     """Files with the released names and shapes fit the config of their recipe, backbone and longest schedule."""
     files = [file for recipe in ('paper', 'star') for file in (shared / 'parity' / recipe).glob('*.keys.json')]
@@ -39,7 +40,7 @@ def test_every_released_model(shared: Path) -> None:
         backbone = name.replace('panoptic_', '').replace('lite_', '').lower().replace('_', '-')
         backbone = backbone.replace('v-', 'v2-') if backbone.startswith('v-') else backbone.replace('-', '')
         lite, of_star = ('-lite' if 'lite' in name else ''), ('-star' if recipe == 'star' else '')
-        # Of ResNet-50 and VoVNet-39 in the lite recipe, which has one schedule, it is 4x; of all others 3x.
+        # The lite recipe has one schedule, 4x; of the others 3x is the longest.
         assert config.stem == f'centermask{lite}{of_star}_{backbone}_fpn_{4 if lite else 3}x_coco', name
         assert checkpoint['meta']['dataset_meta']['classes'] == CocoDataset.METAINFO['classes']
         of_panoptic = [key for key in weights if 'sem_seg_head' in key or 'fpn_lateral2' in key or 'fpn_output2' in key]

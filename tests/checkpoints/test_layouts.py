@@ -72,6 +72,18 @@ def test_synthetic_names_are_the_released_ones(shared: Path) -> None:
         assert {key: shape for key, shape in FILES[name][1].items() if key not in released.PIXELS} == listed, name
 
 
+def test_every_released_model(shared: Path) -> None:
+    """All tensors of all released files have a place, but for those that panoptic models have more."""
+    files = [file for recipe in ('paper', 'star') for file in (shared / 'parity' / recipe).glob('*.keys.json')]
+    assert len(files) == 32
+    for file in files:
+        shapes = {name: tuple(shape) for name, shape in json.loads(file.read_text()).items()}
+        translation = from_release(released.empty(shapes))
+        assert translation.layout == file.parent.name and not translation.unknown
+        assert bool(translation.unused) == ('panoptic' in file.name)
+        assert to_release(translation.weights, translation.layout).keys() == shapes.keys() - {*translation.unused}
+
+
 def test_caffe2_with_momenta() -> None:
     """Twice as many tensors of no use as others don't hide the layout."""
     shapes = released.resnet_caffe2(50)

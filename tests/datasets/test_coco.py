@@ -106,14 +106,14 @@ def test_unreadable_image_ends_the_run(build, tmp_path: Path, bytes_left: int, w
         list(DataLoader(dataset, batch_size=None, num_workers=workers))
     assert one_line(caught.value) == (
         f'The image {path} could not be read (it is damaged or not an image): '
-        'replace it or take it out of the annotation file.'
+        'replace it or remove it from the annotation file.'
     )
 
 
 def test_image_gone_or_replaced_ends_the_run(build, tmp_path: Path) -> None:
     dataset = build(test_mode=True)
     Image.new('RGB', (30, 20)).save(tmp_path / 'images' / '1.png')
-    with pytest.raises(RunError, match=r'1\.png is 30x20 pixels but .*annotations\.json says 60x40'):
+    with pytest.raises(RunError, match=r'1\.png is 30x20 pixels but .*annotations\.json states 60x40'):
         dataset[0]
     (tmp_path / 'images' / '1.png').unlink()
     with pytest.raises(RunError, match=r'1\.png could not be read \(No such file or directory\)'):

@@ -11,6 +11,8 @@ import pytest
 from centermask.datasets.coco_folder import CocoFolder, find_data
 from centermask.utils.errors import InputError
 
+OUTLINE = {'segmentation': [[1, 1, 6, 1, 6, 6]]}
+
 
 def content(ids: Sequence[int | str], classes: Sequence[str] = ('cat', 'dog'), empty: Sequence[int] = ()) -> dict:
     """An object on each image, of the classes in turn, but none on the ``empty`` ones."""
@@ -18,7 +20,7 @@ def content(ids: Sequence[int | str], classes: Sequence[str] = ('cat', 'dog'), e
         'categories': [{'id': 9 - i, 'name': name} for i, name in enumerate(classes)],
         'images': [{'id': i, 'file_name': f'{i}.jpg', 'width': 8, 'height': 8} for i in ids],
         'annotations': [
-            {'id': n, 'image_id': i, 'category_id': 9 - n % len(classes), 'bbox': [1, 1, 5, 5]}
+            {'id': n, 'image_id': i, 'category_id': 9 - n % len(classes), 'bbox': [1, 1, 5, 5], **OUTLINE}
             for n, i in enumerate(ids)
             if i not in empty
         ],
@@ -45,20 +47,18 @@ def find(tmp_path: Path) -> Callable[..., CocoFolder]:
     return lambda **arguments: find_data(tmp_path / 'DIR', tmp_path / 'run', **arguments)
 
 
+PLAIN = ('train.json', 'val.json')
+YEAR = ('annotations/instances_train2017.json', 'annotations/instances_val2017.json')
+
+
 @pytest.mark.parametrize(
     ('files', 'folders'),
     [
-        (('train.json', 'val.json'), ('train', 'val')),
-        (('train.json', 'val.json'), ('images/train', 'images/val')),
-        (('train.json', 'val.json'), ('images', 'images')),
-        (('train.json', 'val.json'), ('', '')),
-        (('annotations/instances_train.json', 'annotations/instances_val.json'), ('images/train', 'images/val')),
-        (('annotations/instances_train2017.json', 'annotations/instances_val2017.json'), ('train2017', 'val2017')),
-        (
-            ('annotations/instances_train2017.json', 'annotations/instances_val2017.json'),
-            ('images/train', 'images/val'),
-        ),
-        (('annotations/instances_train2017.json', 'annotations/instances_val2017.json'), ('train', 'val')),
+        (PLAIN, ('train', 'val')),
+        (PLAIN, ('images', 'images')),
+        (PLAIN, ('', '')),
+        (YEAR, ('train2017', 'val2017')),
+        (YEAR, ('images/train', 'images/val')),
     ],
 )
 def test_layouts(put, find, tmp_path: Path, files: tuple[str, str], folders: tuple[str, str]) -> None:
@@ -94,7 +94,7 @@ def test_one_file_is_split_by_image(put, find, tmp_path: Path) -> None:
     )
 
 
-@pytest.mark.parametrize('ids', [('a', 'b'), (1, 2), (3, 4), (5, 6, 7)])
+@pytest.mark.parametrize('ids', [('a', 'b'), (1, 2), (5, 6, 7)])
 def test_few_images_leave_no_part_empty(put, find, ids: tuple) -> None:
     put('train.json', content(ids, classes=['cat']), 'train')
     data = find()
@@ -118,7 +118,7 @@ def test_validation_data_alone_are_enough_to_test(put, find) -> None:
 def test_images_in_both_parts_are_named(put, find) -> None:
     put('train.json', content(range(4)), 'images')
     put('val.json', content(range(3, 6)), 'images')
-    assert find().remarks == ['1 images are in the training and in the validation data: the AP will be too good.']
+    assert find().remarks == ['1 images are in the training and in the validation data: the AP will be too high.']
 
 
 def test_classes_of_the_validation_data_alone(put, find, tmp_path: Path) -> None:
@@ -129,7 +129,7 @@ def test_classes_of_the_validation_data_alone(put, find, tmp_path: Path) -> None
     put('val.json', val, 'val')
     data, folder = find(), tmp_path / 'DIR'
     assert data.classes == ('dog', 'cat') and data.remarks == [
-        f'1 of the 5 objects of {folder}/val.json are of bird, which {folder}/train.json has not: '
+        f'1 of the 5 objects of {folder}/val.json are of bird, which {folder}/train.json lacks: '
         'they are left out of the validation.'
     ]
 
@@ -148,10 +148,9 @@ WRONG = {
     ),
     'several years': (
         lambda put: [put(f'annotations/instances_train{year}.json', content([1, 2]), '') for year in (2014, 2017)],
-        r'instances_train2014\.json, .*2017\.json could each be the train annotations',
+        r'instances_train2014\.json, .*2017\.json could each be the annotations',
     ),
-    'a list': (lambda put: put('train.json', []), r'train\.json is not in COCO format: it must hold an object'),
-    'no lists': (lambda put: put('train.json', {'images': []}), r'train\.json is not in COCO format'),
+    'a list': (lambda put: put('train.json', []), r'train\.json is not in COCO format: it must be an object'),
     'no images': (lambda put: put('train.json', {**content([]), 'images': []}), r'train\.json lists no images'),
     'images elsewhere': (lambda put: put('train.json', content([1, 2]), 'photos'), r'one is 1\.jpg, are in none of'),
     'one image': (lambda put: put('train.json', content([1]), ''), r'has 1 images with objects, and some must be kept'),
@@ -160,21 +159,13 @@ WRONG = {
         lambda put: _two_files(put, val={'categories': [{'id': 9, 'name': 'cat'}]}),
         r'val\.json has no category dog, which .*train\.json has: give both',
     ),
-    'ids of two kinds': (
-        lambda put: put('train.json', {**content([1, 2]), 'categories': [{'id': i, 'name': str(i)} for i in (9, 'a')]}),
-        r'train\.json has ids of "categories" that are numbers and others that are text: make all of them numbers\.',
-    ),
     'other classes alone': (
         lambda put: _two_files(
             put,
             train={'categories': [{'id': 9, 'name': 'cat'}]},
-            val={'annotations': content([1, 3])['annotations'][1:]},
+            val={'annotations': content([1, 2])['annotations'][1:]},
         ),
-        r'1 of the 1 objects of .*val\.json are of dog, which .*train\.json has not: give both files the same',
-    ),
-    'entry without a field': (
-        lambda put: _two_files(put, val={'annotations': [{'id': 1}]}),
-        r'val\.json is not in COCO format: entry 0 of "annotations" has no valid "image_id"',
+        r'1 of the 1 objects of .*val\.json are of dog, which .*train\.json lacks: give both files the same',
     ),
 }
 

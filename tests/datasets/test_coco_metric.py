@@ -85,12 +85,6 @@ def test_ap_where_nothing_is_detected_is_0(build, tmp_path: Path) -> None:
     assert scores['coco/bbox_mAP'] == scores['coco/segm_mAP'] == 0
 
 
-def test_metric_items_are_told_before_the_evaluation(build, tmp_path: Path) -> None:
-    build()
-    with pytest.raises(ValueError, match=r"^CenterMaskCocoMetric's metric_items is 'mAP', .* not 'x'$"):
-        evaluate(tmp_path / 'annotations.json', ('cat', 'dog'), {}, metric_items=['x'])
-
-
 def test_metric_of_other_images(build, content: dict, tmp_path: Path) -> None:
     content['images'][1]['id'] = 9
     content['annotations'] = [fields for fields in content['annotations'] if fields['image_id'] != 2]

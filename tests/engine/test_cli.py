@@ -1,4 +1,4 @@
-"""The frame of the command lines: options, folders and exit codes."""
+"""Common parts of the command lines: options, folders and exit codes."""
 
 import argparse
 from collections.abc import Callable
@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from torch.utils.data import DataLoader, Dataset
 
-from centermask.engine import cli as launch
+from centermask.engine import cli
 from centermask.utils.errors import InputError, RunError
 
 
@@ -29,13 +29,13 @@ def _raise(error: Exception, cause: Exception | None = None) -> Callable[[], Non
     ],
 )
 def test_exit_codes(command: Callable, code: int, text: str, capsys: pytest.CaptureFixture) -> None:
-    assert launch.run(command) == code
+    assert cli.run(command) == code
     assert capsys.readouterr().err == text
 
 
 def test_bugs_keep_their_traceback() -> None:
     with pytest.raises(ZeroDivisionError):
-        launch.run(lambda: 1 / 0)
+        cli.run(lambda: 1 / 0)
 
 
 class Broken(Dataset):
@@ -49,13 +49,13 @@ class Broken(Dataset):
 
 
 def test_errors_of_a_loaders_worker(capsys: pytest.CaptureFixture) -> None:
-    assert launch.run(lambda: list(DataLoader(Broken(), num_workers=1))) == 1
+    assert cli.run(lambda: list(DataLoader(Broken(), num_workers=1))) == 1
     assert capsys.readouterr().err == 'error: The image a.jpg is broken: replace it.\n'
 
 
 def test_words_without_value(capsys: pytest.CaptureFixture) -> None:
     parser = argparse.ArgumentParser()
-    launch.add_config_options(parser)
+    cli.add_config_options(parser)
     assert parser.parse_args(['--cfg-options', 'a.b=1', 'c=[1,2]']).cfg_options == {'a.b': 1, 'c': [1, 2]}
     assert parser.parse_args([]).cfg_options == {}
     with pytest.raises(SystemExit) as stop:
@@ -64,12 +64,12 @@ def test_words_without_value(capsys: pytest.CaptureFixture) -> None:
 
 
 def test_folders_that_cannot_be_written_to(tmp_path: Path) -> None:
-    launch.require_writable(tmp_path / 'new/folder', '--work-dir')
+    cli.require_writable(tmp_path / 'new/folder', '--work-dir')
     assert list((tmp_path / 'new/folder').iterdir()) == []
     (tmp_path / 'file').write_text('')
     with pytest.raises(
         InputError, match=r'The folder .*/file/folder can.t be written to .*: give another one by --out'
     ):
-        launch.require_writable(tmp_path / 'file/folder', '--out')
+        cli.require_writable(tmp_path / 'file/folder', '--out')
     with pytest.raises(InputError, match='File exists'):
-        launch.require_writable(tmp_path / 'file', '--out')
+        cli.require_writable(tmp_path / 'file', '--out')

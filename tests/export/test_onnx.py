@@ -131,7 +131,7 @@ def test_same_detections(case: str, exported: Callable[[str], Export]) -> None:
     model, file = exported(case)
     for runtime in RUNTIMES[:1] if 'DCN' in case else RUNTIMES:
         result = compare_file(model, file, runtime, IMAGES[:1] if case in ONE_SIZE else IMAGES)
-        assert result.total > 15 and result.agreeing >= result.total - 2, str(result)
+        assert result.total >= 10 and result.agreeing >= result.total - 2, str(result)
         assert result.box < 1e-2 and result.score < 1e-4, str(result)
 
 

@@ -12,8 +12,7 @@ from torch import Tensor, nn
 from centermask.checkpoints.layouts import from_release, recipe_of, to_release
 from centermask.checkpoints.loading import load_weights
 from centermask.detector import CenterMask
-from centermask.engine.configs import config_errors
-from centermask.utils.errors import InputError
+from centermask.utils.errors import InputError, config_errors
 from parity.synthetic import synthetic_weights
 
 

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from PIL import Image
 
 from centermask.datasets.shapes import make_dataset
 from centermask.engine.cli import run
@@ -43,19 +42,18 @@ def test_command(shapes: Path) -> None:
     assert int(table['circle'][0]) == len(circles)
 
 
-def test_fix_and_sheet(check: Callable, shapes: Path, tmp_path: Path) -> None:
+def test_fix(check: Callable, shapes: Path, tmp_path: Path) -> None:
     content = json.loads((shapes / 'annotations.json').read_text())
     content['annotations'][0]['category_id'] = 77
     (tmp_path / 'bad.json').write_text(json.dumps(content))
-    code, out, err = check(tmp_path / 'bad.json', '--sheet', str(tmp_path / 'sheet.jpg'))
+    code, out, err = check(tmp_path / 'bad.json')
     assert code == 1 and err.count('\n') == 1 and 'a training would fail or lose objects, see above; --fix' in err
     assert (
         'A training would lose objects:\n       1  objects of a category that the file does not list: object 1' in out
     )
-    with Image.open(tmp_path / 'sheet.jpg') as sheet:
-        assert sheet.size[0] > 1000
     code, out, _ = check(tmp_path / 'bad.json', '--fix', str(tmp_path / 'good.json'))
-    assert code == 0 and '1 changes in ' in out and 'left out: object 1, of a category that the file does not' in out
+    assert code == 0
+    assert 'these changes:\n       1  objects of a category that the file does not list: left out: object 1' in out
     assert check(tmp_path / 'good.json')[0] == 0
 
 
@@ -64,17 +62,13 @@ def test_fix_and_sheet(check: Callable, shapes: Path, tmp_path: Path) -> None:
     [
         (['no.json'], 'The annotation file no.json does not exist'),
         (['{own}', '--config', 'no.py'], "The config no.py doesn't exist"),
-        (['{own}', '--config', '{f}/7.py'], 'model is a dict, not 7'),
-        (['{own}', '--sheet', '{f}/x.txt'], 'x.txt: it is a file whose name ends in .png or .jpg.'),
-        (['{own}', '--sheet', '{images}/000000.jpg'], 'is among the images that are checked'),
-        (['{own}', '--sheet', '{f}/link/../images/000000.jpg'], 'is among the images that are checked'),
-        (['{own}', '--fix', '{f}'], 'it is a file whose name ends in .json.'),
+        (['{own}', '--fix', '{images}/a.json'], 'is among the images that are checked'),
+        (['{own}', '--fix', '{f}'], 'give the name of a file that ends in .json.'),
         (['{own}', '--fix', '{own}/x.json'], "can't be written to (File exists): give another one by --fix"),
     ],
 )
 def test_bad_input(check: Callable, shapes: Path, args: list[str], words: str, tmp_path: Path) -> None:
-    (tmp_path / '7.py').write_text('model = 7')
-    (tmp_path / 'link').symlink_to(shapes / 'images')
+    (shapes / 'images/a.json').touch()
     places = dict(own=shapes / 'annotations.json', images=shapes / 'images', f=tmp_path)
     code, _, err = check(*(arg.format(**places) for arg in args))
     assert code == 2 and words in err and err.count('\n') == 1

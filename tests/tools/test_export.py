@@ -163,11 +163,13 @@ def test_example_refuses(exported: tuple[Path, str], tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ('option', 'name'), [('half', 'a.onnx'), ('half', 'a.xml'), ('int8', 'a.onnx'), ('int8', 'a.xml')]
+    ('option', 'name', 'size'),  # ONNX Runtime quantises convs alone
+    [('half', 'a.onnx', 0.6), ('half', 'a.xml', 0.6), ('int8', 'a.onnx', 0.75), ('int8', 'a.xml', 0.4)],
 )
 def test_reduced_precision_prints_its_ap(
     option: str,
     name: str,
+    size: float,
     exported: tuple[Path, str],
     tiny_config: Path,
     tiny_run: Path,
@@ -192,7 +194,7 @@ def test_reduced_precision_prints_its_ap(
     assert set(tmp_path.iterdir()) == {out, weights}
     for file in {out, weights}:
         assert f'{file} is written, {file.stat().st_size / 1e6:.1f} MB\n' in printed
-    assert weights.stat().st_size < (0.6 if option == 'half' else 0.4) * exported[0].stat().st_size
+    assert weights.stat().st_size < size * exported[0].stat().st_size
 
 
 BAD = [

@@ -24,7 +24,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 
 @pytest.fixture
 def images(tiny_config: Path, tmp_path: Path) -> Path:
-    """A folder of two pictures of different sizes and something else."""
+    """Return a folder of two images of different sizes and a text file."""
     folder = tmp_path / 'images'
     folder.mkdir()
     picture = cv2.imread(str(tiny_config.parent / 'shapes/val/images/000000.jpg'))
@@ -78,7 +78,7 @@ def test_results(predict: Callable, tmp_path: Path) -> None:
         assert mask['score'] != box['score']  # times the predicted mask IoU
 
 
-def test_pictures(predict: Callable, images: Path, tmp_path: Path) -> None:
+def test_drawings(predict: Callable, images: Path, tmp_path: Path) -> None:
     assert predict('--score-thr', '0')[0] == 0
     before, after = (cv2.imread(str(folder / 'b.png')) for folder in (images, tmp_path / 'out/vis'))
     assert before.shape == after.shape and not np.array_equal(before, after)
@@ -87,7 +87,7 @@ def test_pictures(predict: Callable, images: Path, tmp_path: Path) -> None:
 
 
 def test_ids_from_names(predict: Callable, images: Path, tmp_path: Path) -> None:
-    """Images with numbers for names, as COCO's, are known by these."""
+    """Images with numbers for names, as COCO's, have these ids."""
     numbered = tmp_path / 'numbered'
     numbered.mkdir()
     shutil.copy(images / 'b.png', numbered / '000000000139.png')
@@ -103,7 +103,7 @@ def test_coco_ids() -> None:
 
 
 def test_weights_alone(predict: Callable, tiny_run: Path, tmp_path: Path) -> None:
-    """A checkpoint that doesn't name its classes: the config does."""
+    """The config names the classes if the checkpoint doesn't."""
     torch.save(torch.load(tiny_run / 'iter_2.pth')['state_dict'], tmp_path / 'weights.pth')
     assert predict(checkpoint=tmp_path / 'weights.pth')[0] == 0
     boxes = json.loads((tmp_path / 'out/predictions.bbox.json').read_text())
@@ -121,7 +121,7 @@ def test_bad_images(predict: Callable, images: Path, tmp_path: Path) -> None:
     code, _, err = predict()
     assert code == 2
     assert err.splitlines()[-1] == (
-        f'error: The image {images}/aa.jpg could not be read, it is damaged or no image: take it away.'
+        f'error: The image {images}/aa.jpg could not be read, it is damaged or not an image: remove it.'
     )
     assert not (tmp_path / 'out').exists()
 
@@ -132,8 +132,8 @@ def test_bad_images(predict: Callable, images: Path, tmp_path: Path) -> None:
         (('--device', 'cuda:99'), '--device cuda:99 is not on this machine'),
         (('--device', 'xyz'), '--device xyz is not on this machine'),
         (('--cfg-options', 'model.num_classes=4'), 'it was trained on 5 classes and the config has 4'),
-        (('--cfg-options', 'model.backbone.arch=41'), '41'),
-        (('--cfg-options', 'model.test_cfg.scor_thr=0'), 'did you mean model.test_cfg.score_thr?'),
+        (('--cfg-options', 'model.backbone.arch=41'), "model.backbone.arch can't be 41: VoVNet takes '19' or "),
+        (('--cfg-options', 'model.test_cfg.scor_thr=0'), 'did you mean score_thr?'),
         (('--out-dir', '/proc/out'), "The folder /proc/out can't be written to"),
     ],
 )
@@ -144,8 +144,8 @@ def test_bad_input(args: tuple, words: str, predict: Callable) -> None:
 
 
 @pytest.mark.parametrize('link', ['', 'folder', 'image'])
-def test_pictures_never_replace_images(predict: Callable, images: Path, link: str, tmp_path: Path) -> None:
-    """A second run on what the first one drew, by its own name or a link's."""
+def test_drawings_never_replace_images(predict: Callable, images: Path, link: str, tmp_path: Path) -> None:
+    """A second run on what the first one drew, by its name or a link, is refused."""
     vis = images.rename(tmp_path / 'vis')
     before = {path: path.read_bytes() for path in vis.iterdir()}
     source = tmp_path / (link or 'vis')

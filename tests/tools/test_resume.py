@@ -81,7 +81,7 @@ def test_the_newest_intact_checkpoint_is_resumed(tiny_run: Path, train: Callable
     for name in ('iter_1.pth', 'iter_2.pth'):
         (tmp_path / name).write_bytes(b'')
     code, text = train(tmp_path, resume=True)
-    assert code == 2 and f'None of the checkpoints in {tmp_path} is whole' in text.splitlines()[-1]
+    assert code == 2 and f'None of the checkpoints in {tmp_path} is intact' in text.splitlines()[-1]
 
 
 @pytest.mark.parametrize('number', [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])

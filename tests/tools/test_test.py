@@ -29,7 +29,7 @@ def test(tools: Callable, tiny_config: Path, tiny_run: Path, tmp_path: Path, cap
 
 
 def _figures(work_dir: Path) -> dict:
-    """The AP figures of the one test run that a folder holds."""
+    """Return the AP figures of the one test run that a folder holds."""
     (log,) = work_dir.glob('*/2*.json')
     figures = json.loads(log.read_text().splitlines()[-1])
     return {key: value for key, value in figures.items() if key.startswith('coco/')}
@@ -39,7 +39,7 @@ def _predictions(path: Path) -> list[dict]:
     return [sample['pred_instances'] for sample in pickle.loads(path.read_bytes())]
 
 
-def test_writes_predictions_and_pictures(test: Callable, tmp_path: Path) -> None:
+def test_writes_predictions_and_drawings(test: Callable, tmp_path: Path) -> None:
     assert test('--out', str(tmp_path / 'out/all.pkl'), '--show-dir', 'pictures')[0] == 0
     found = _predictions(tmp_path / 'out/all.pkl')
     assert len(found) == 3
@@ -64,7 +64,7 @@ def test_augmented(test: Callable, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_mim_finds_the_same(test: Callable, tiny_config: Path, tiny_run: Path, tmp_path: Path) -> None:
-    """``mim test mmdet`` runs MMDetection's script, which knows of this package by the config alone."""
+    """``mim test mmdet`` runs MMDetection's script, which imports this package by the config."""
     assert test('--out', str(tmp_path / 'ours.pkl'))[0] == 0
     mim = [str(Path(sys.executable).with_name('mim')), 'test', 'mmdet', str(tiny_config)]
     options = ['--checkpoint', str(tiny_run / 'iter_2.pth'), '--work-dir', str(tmp_path / 'mim')]

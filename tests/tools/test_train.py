@@ -26,7 +26,7 @@ def train(tools: Callable, tiny_config: Path, tmp_path: Path, capsys: pytest.Cap
     """Train the tiny config in ``tmp_path/run`` and return the exit code and what is on stderr."""
 
     def call(*args: str, config: Path = tiny_config, work_dir: Path = tmp_path / 'run') -> tuple[int, str]:
-        CenterMaskVisualizer._instance_dict.clear()  # it would go on recording into the folder of an earlier run
+        CenterMaskVisualizer._instance_dict.clear()  # it would record into the folder of an earlier run
         code = run(lambda: tools('train')([str(config), '--work-dir', str(work_dir), *args]))
         return code, capsys.readouterr().err
 
@@ -34,23 +34,21 @@ def train(tools: Callable, tiny_config: Path, tmp_path: Path, capsys: pytest.Cap
 
 
 def _scalars(work_dir: Path) -> list[dict]:
-    """All training steps that any run in a folder logged."""
+    """Return all training steps that the runs in a folder logged."""
     logs = sorted(work_dir.glob('*/vis_data/scalars.json'))
     lines = [json.loads(line) for log in logs for line in log.read_text().splitlines()]
     return [line for line in lines if 'loss' in line]
 
 
-def test_command(tiny_config: Path, tmp_path: Path) -> None:
-    """Trains, checkpoints, evaluates, and goes on from where it stopped."""
-    command = [sys.executable, 'tools/train.py', str(tiny_config), '--work-dir', str(tmp_path)]
+def test_command(tiny_config: Path, train: Callable, tmp_path: Path) -> None:
+    """Trains, checkpoints and evaluates; then the training is resumed from where it stopped."""
+    command = [sys.executable, 'tools/train.py', str(tiny_config), '--work-dir', str(tmp_path / 'run')]
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert [path.name for path in sorted(tmp_path.glob('iter*'))] == ['iter_1.pth', 'iter_2.pth']
+    assert [path.name for path in sorted((tmp_path / 'run').glob('iter*'))] == ['iter_1.pth', 'iter_2.pth']
     assert 'coco/segm_mAP' in done.stdout and 'eta:' in done.stdout
-    more = ['--resume', '--cfg-options', 'train_cfg.max_iters=3']
-    done = subprocess.run([*command, *more], cwd=REPOSITORY, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert [step['iter'] for step in _scalars(tmp_path)] == [1, 2, 3]
+    assert train('--resume', '--cfg-options', 'train_cfg.max_iters=3')[0] == 0
+    assert [step['iter'] for step in _scalars(tmp_path / 'run')] == [1, 2, 3]
 
 
 def test_resumes_from_a_named_checkpoint(tiny_run: Path, train: Callable, tmp_path: Path) -> None:
@@ -170,15 +168,7 @@ BAD = [
     ),
     (
         '--cfg-options model.backbone.nrom_eval=True',
-        "model.backbone has no 'nrom_eval'; did you mean model.backbone.norm_eval?",
-    ),
-    (
-        '--cfg-options model.backbone.arch=41',
-        '41',
-    ),
-    (
-        '--cfg-options model.backbone.type=VovNet',
-        "can't be built: VovNet is not in the mmdet::model",
+        'model.backbone.nrom_eval is no argument of VoVNet; did you mean norm_eval?',
     ),
     (
         '--cfg-options model.backbone.init_cfg._delete_=True model.backbone.init_cfg.type=StrictPretrained '
@@ -219,15 +209,15 @@ def test_bad_paths(bad_files: Path, train: Callable) -> None:
 
 
 def test_bad_input_of_the_command(tiny_config: Path, tmp_path: Path) -> None:
-    """One of all these as a command: one line on stderr, no traceback."""
+    """Run one of them as a command: one line on stderr, no traceback."""
     command = [sys.executable, 'tools/train.py', str(tiny_config), '--work-dir', str(tmp_path), '--resume', 'no.pth']
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
     assert done.returncode == 2
     assert done.stderr == "error: The checkpoint no.pth doesn't exist: give the path of a file.\n"
 
 
-def test_an_image_proves_unreadable(tiny_config: Path, train: Callable, tmp_path: Path) -> None:
-    """In a data loader's worker: the run ends naming the file, with exit code 1."""
+def test_unreadable_image(tiny_config: Path, train: Callable, tmp_path: Path) -> None:
+    """The error of a data loader's worker names the file; the exit code is 1."""
     source = tiny_config.parent / 'shapes'
     for file in source.rglob('*'):
         target = tmp_path / 'shapes' / file.relative_to(source)
@@ -243,11 +233,9 @@ def test_an_image_proves_unreadable(tiny_config: Path, train: Callable, tmp_path
 
 
 @pytest.mark.parametrize('option', ['--resume', '--data', '--work-dir'])
-def test_a_variable_of_the_shell_that_is_empty(
-    option: str, tiny_config: Path, tools: Callable, capsys: pytest.CaptureFixture
-) -> None:
-    """A training of something else would begin, over the checkpoints of the one that was to go on."""
+def test_empty_option(option: str, tiny_config: Path, tools: Callable, capsys: pytest.CaptureFixture) -> None:
+    """An unset shell variable would otherwise start another training over existing checkpoints."""
     with pytest.raises(SystemExit) as end:
         tools('train')([str(tiny_config), option, ''])
     assert end.value.code == 2
-    assert f"argument {option}: '' names nothing" in capsys.readouterr().err
+    assert f"argument {option}: '' is empty" in capsys.readouterr().err

@@ -20,7 +20,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 
 @pytest.fixture
 def shapes(tmp_path: Path) -> Path:
-    """Eight pictures in one file, one class of it renamed, whose split is the command's."""
+    """Return a folder of eight images in one file, with one class renamed, for the command to split."""
     made = make_dataset(tmp_path / 'own', 8, seed=3)
     made['categories'][0]['name'] = 'disc'
     (tmp_path / 'own/annotations.json').write_text(json.dumps(made))
@@ -28,7 +28,7 @@ def shapes(tmp_path: Path) -> Path:
 
 
 def _release(config: str, recipe: str, path: Path) -> str:
-    """A file as the recipe's authors release them, of COCO's 80 classes; weights are random."""
+    """Write random weights as the recipe's authors release theirs, of COCO's 80 classes."""
     model = Config.fromfile(config).model
     model.num_classes, model.backbone.init_cfg = 80, None
     torch.save({'model': to_release(MODELS.build(model).state_dict(), recipe)}, path)
@@ -106,7 +106,7 @@ def test_a_model_of_other_classes(
     tmp_path: Path,
     capsys: pytest.CaptureFixture,
 ) -> None:
-    """The advice is one that helps where --data, from which the classes come, was given."""
+    """The advice fits ``--data``, from which the classes come."""
     weights, file = torch.load(tiny_run / 'iter_2.pth')['state_dict'], tmp_path / 'a.pth'
     of_classes = ('bbox_head.conv_cls', 'roi_head.mask_head.conv_logits', 'roi_head.mask_iou_head.fc_')
     for name, tensor in weights.items():

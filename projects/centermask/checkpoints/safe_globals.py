@@ -1,4 +1,4 @@
-"""What MMEngine's own checkpoints hold besides tensors, made known to torch's safe loader.
+"""Content of MMEngine's own checkpoints besides tensors, admitted to torch's safe loader.
 
 ``torch.load`` with ``weights_only`` (its default) refuses any other class or function that a file names. MMEngine
 writes its logs into every checkpoint as ``HistoryBuffer`` objects of numpy arrays, and validation results as numpy
@@ -14,15 +14,15 @@ import numpy as np
 import torch
 from mmengine.logging import HistoryBuffer
 
-# numpy 2 moved these functions to numpy._core; a checkpoint names the place of the numpy that wrote it.
+# numpy 2 moved these functions to numpy._core; a checkpoint names the module of the numpy that wrote it.
 _reconstruct: Callable = np.zeros(1).__reduce__()[0]  # type: ignore[assignment]
 _scalar: Callable = np.float64(0).__reduce__()[0]  # type: ignore[assignment]
 
 
 def _statistic(owner: type, name: str) -> Callable:
-    """What stands for ``getattr`` in a checkpoint: a ``HistoryBuffer`` writes its four statistics as such calls.
+    """Stand in for ``getattr`` in a checkpoint, as which a ``HistoryBuffer`` writes its four statistics.
 
-    The real ``getattr`` would reach any attribute of anything, so this one knows those four only.
+    The real ``getattr`` would reach any attribute of any object, so this one admits those four only.
     """
     if owner is HistoryBuffer and name in ('min', 'max', 'current', 'mean'):
         return getattr(HistoryBuffer, name)

@@ -1,7 +1,7 @@
-"""Data sets in COCO's format and their metric, the recipes' transforms, and the demo's shapes."""
+"""COCO data sets and their metric, the recipes' transforms, the check of a data set, and synthetic images."""
 
-from centermask.datasets.annotations import read_classes
 from centermask.datasets.coco import CenterMaskCocoDataset
+from centermask.datasets.coco_annotations import read_classes
 from centermask.datasets.coco_metric import CenterMaskCocoMetric
 from centermask.datasets.transforms import FloorResize, LegacyBoxes, LegacyFlip, RoundResize
 

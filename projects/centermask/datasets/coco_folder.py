@@ -1,4 +1,4 @@
-"""A folder of the user's own data in COCO's format: which files train, which validate, and where their images are."""
+"""A folder of the user's own data in COCO format: which files train, which validate, and where their images are."""
 
 from __future__ import annotations
 
@@ -9,43 +9,46 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from centermask.datasets.annotations import NEEDED, check_entries, classes_of, read_json, some
+from centermask.datasets.coco_annotations import CocoReader, classes_of, read_json, shorten
 from centermask.utils.errors import InputError, RunError
 
-# Of one file without a split, the share of images that validates.
-VALIDATION_SHARE = 0.2
+# Of one file without a split, the part of the images that validates.
+VALIDATION_RATIO = 0.2
 LAYOUTS = (
     'train.json and val.json, annotations/instances_train*.json and annotations/instances_val*.json, or one JSON file '
-    "in COCO's format"
+    'in COCO format'
 )
-# How many images are looked for in each folder that may be theirs.
-LOOKED_FOR = 50
+# Number of images that are looked for in each folder that may be theirs.
+PROBES = 50
 
 
 @dataclass
 class Split:
-    """One annotation file and the folder that its images are in, absolute paths.
+    """One annotation file and the folder of its images, as absolute paths.
 
     Attributes:
-        image_ids: of the images with an object that isn't a crowd, which are those trained on.
-        present: names of the classes of which there are objects.
+        ann_file, images: The paths.
+        content: Content of the file.
+        image_ids: Ids of the images with an object that isn't a crowd, which are those trained on.
+        objects: Number of objects by class, crowds not counted; classes without objects are absent.
     """
 
     ann_file: Path
     images: Path
+    content: dict
     image_ids: list[int | str]
-    present: list[str]
+    objects: Counter[str]
 
 
 @dataclass
 class CocoFolder:
-    """What a folder holds.
+    """The data in a folder.
 
     Attributes:
-        train: what to train on; None where only validation data are there and are enough.
-        val: what to validate and test on.
-        classes: names in the order of the training data's category ids.
-        remarks: sentences for the user to read.
+        train: What to train on; None where there are only validation data and they are enough.
+        val: What to validate and test on.
+        classes: Names in the order of the training data's category ids.
+        remarks: Sentences for the user.
     """
 
     train: Split | None
@@ -55,182 +58,150 @@ class CocoFolder:
 
 
 def find_data(folder: Path, work_dir: Path, training: bool = True) -> CocoFolder:
-    """Find out what a folder holds.
+    """Find the annotation files and images in a folder.
 
     Args:
-        folder: holds ``train.json`` and ``val.json``, or ``annotations/instances_{train,val}*.json``, or one JSON file,
-            which is split; images lie in ``train/`` and ``val/`` (with the file's year or without), in ``images/``, or
-            beside the file.
-        work_dir: where the two parts of a file that is split are written, under ``data/``.
-        training: without it, validation data alone are enough.
+        folder: Holds ``train.json`` and ``val.json``, or ``annotations/instances_{train,val}*.json``, or one JSON file,
+            which is split. Images lie in ``train`` and ``val`` (with the file's year or without) there or in
+            ``images``, all together in ``images``, or in the folder itself.
+        work_dir: The two parts of a file that is split are written into its ``data/``.
+        training: False if validation data alone are enough.
 
     Raises:
-        InputError: the folder is missing or holds none of these, a file isn't COCO's, images aren't found, the
+        InputError: The folder is missing or holds none of these, a file isn't in COCO format, images aren't found, the
             validation data lack a category or have objects of others alone, or there are too few images to split.
     """
     folder = folder.absolute()
     if not folder.is_dir():
         raise InputError(f'--data {folder}: there is no such folder, name one that holds {LAYOUTS}.')
-    files = _split_files(folder)
-    if 'val' not in files:
-        return _split(files.get('train') or _only_file(folder), folder, work_dir)
-    if 'train' not in files and training:
+    train_file, val_file = (_find_file(folder, f'{name}.json', f'instances_{name}*.json') for name in ('train', 'val'))
+    if not val_file:
+        only_file = train_file or _find_file(folder, '*.json', '*.json')
+        if not only_file:
+            raise InputError(f'--data {folder}: no annotations there, it must hold {LAYOUTS}.')
+        return _split(_read(only_file, folder), work_dir)
+    if not train_file and training:
         raise InputError(
-            f'--data {folder}: {files["val"]} has no training data beside it, '
-            f'add {files["val"].name.replace("val", "train")} or name one file otherwise to have it split.'
+            f'--data {folder}: {val_file} has no training data beside it, '
+            f'add {val_file.name.replace("val", "train")} or leave one file under another name to have it split.'
         )
-    contents = {name: _read(path) for name, path in files.items()}
-    splits = {name: _locate(files[name], content, folder) for name, content in contents.items()}
-    first = contents.get('train', contents['val'])
-    classes = classes_of(first)
-    absent = set(classes) - set(classes_of(contents['val']))
+    val = _read(val_file, folder)
+    if not train_file:
+        return CocoFolder(None, val, classes_of(val.content), [])
+    train = _read(train_file, folder)
+    return CocoFolder(train, val, classes_of(train.content), _compare(train, val))
+
+
+def _find_file(folder: Path, pattern: str, pattern_in_annotations: str) -> Path | None:
+    found = sorted(folder.glob(pattern)) or sorted((folder / 'annotations').glob(pattern_in_annotations))
+    if len(found) > 1:
+        raise InputError(
+            f'--data {folder}: {shorten(found)} could each be the annotations, '
+            'leave one, or name them train.json and val.json.'
+        )
+    return found[0] if found else None
+
+
+def _read(ann_file: Path, folder: Path) -> Split:
+    """Read a file, and find the folder of its images: the usual one that holds the most of them."""
+    split = _as_split(ann_file, folder, read_json(ann_file))
+    names = [image['file_name'] for image in split.content['images']]
+    if not names:
+        raise InputError(f'The annotation file {ann_file} lists no images: add them.')
+    probes = names[:: max(1, len(names) // PROBES)]
+    tag = ann_file.stem.removeprefix('instances_')
+    tags = (tag, tag.rstrip('0123456789'))  # the images of train2017 may be in train/ too
+    places = [base / tag for tag in tags for base in (folder, folder / 'images')] + [folder / 'images', folder]
+    found = [sum((place / name).is_file() for name in probes) for place in places]
+    if not any(found):
+        raise InputError(
+            f'The images of {ann_file}, of which one is {names[0]}, are in none of {shorten(dict.fromkeys(places))}: '
+            'put them into one of these folders, or correct "file_name".'
+        )
+    split.images = places[found.index(max(found))]
+    return split
+
+
+def _as_split(ann_file: Path, images: Path, content: dict) -> Split:
+    reader = CocoReader(content, ann_file)
+    reader.raise_failure()
+    names = {category['id']: category['name'] for category in content['categories']}
+    objects = [annotation for annotation in reader.content['annotations'] if not annotation['iscrowd']]
+    used = {annotation['image_id'] for annotation in objects}
+    ids = [image['id'] for image in content['images'] if image['id'] in used]
+    return Split(ann_file, images, content, ids, Counter(names[each['category_id']] for each in objects))
+
+
+def _compare(train: Split, val: Split) -> list[str]:
+    """Return remarks on the classes and images of the two splits."""
+    classes = classes_of(train.content)
+    absent = set(classes) - set(classes_of(val.content))
     if absent:
         raise InputError(
-            f'--data {folder}: {files["val"]} has no category {some(sorted(absent))}, which {files["train"]} has: '
+            f'{val.ann_file} has no category {shorten(sorted(absent))}, which {train.ann_file} has: '
             'give both files the same categories.'
         )
     remarks = []
-    counts = _count(contents['val'])
-    if unknown := [name for name in counts if name not in classes]:
-        total, lost = counts.total(), sum(counts[name] for name in unknown)
-        what = f'{lost} of the {total} objects of {files["val"]} are of {some(unknown)}, which {files["train"]} has not'
+    if unknown := [name for name in val.objects if name not in classes]:
+        total, lost = val.objects.total(), sum(val.objects[name] for name in unknown)
+        which = f'of {shorten(unknown)}, which {train.ann_file} lacks'
+        what = f'{lost} of the {total} objects of {val.ann_file} are {which}'
         if lost == total:
-            raise InputError(f'--data {folder}: {what}: give both files the same categories.')
+            raise InputError(f'{what}: give both files the same categories.')
         remarks.append(f'{what}: they are left out of the validation.')
-    if 'train' in splits and (shared := _shared(contents, splits)):
-        remarks.append(f'{shared} images are in the training and in the validation data: the AP will be too good.')
-    return CocoFolder(splits.get('train'), splits['val'], classes, remarks)
+    paths = [{split.images / image['file_name'] for image in split.content['images']} for split in (train, val)]
+    if shared := len(paths[0] & paths[1]):
+        remarks.append(f'{shared} images are in the training and in the validation data: the AP will be too high.')
+    return remarks
 
 
-def _split_files(folder: Path) -> dict[str, Path]:
-    """The annotation files of ``train`` and of ``val``, if they are there."""
-    files = {}
-    for name in ('train', 'val'):
-        found = [folder / f'{name}.json'] if (folder / f'{name}.json').is_file() else []
-        found = found or sorted((folder / 'annotations').glob(f'instances_{name}*.json'))
-        if len(found) > 1:
-            raise InputError(
-                f'--data {folder}: {some(found)} could each be the {name} annotations, '
-                f'leave one or name it {name}.json.'
-            )
-        if found:
-            files[name] = found[0]
-    return files
-
-
-def _only_file(folder: Path) -> Path:
-    found = [path for place in (folder, folder / 'annotations') for path in sorted(place.glob('*.json'))]
-    if not found:
-        raise InputError(f'--data {folder}: no annotations there, it must hold {LAYOUTS}.')
-    if len(found) > 1:
+def _split(data: Split, work_dir: Path) -> CocoFolder:
+    """Split one file by the hash of its images' ids: an image's part doesn't depend on which others there are."""
+    ids = data.image_ids
+    if len(ids) < 2:
         raise InputError(
-            f'--data {folder}: {some(found)} could each be the annotations, '
-            'leave one, or name them train.json and val.json.'
-        )
-    return found[0]
-
-
-def _read(path: Path) -> dict:
-    content = read_json(str(path))
-    for key in NEEDED:
-        check_entries(content, key, str(path))
-    return content
-
-
-def _locate(ann_file: Path, content: dict, folder: Path) -> Split:
-    """Find the folder of a file's images: the one of those usual that holds the most of them."""
-    tag = ann_file.stem.removeprefix('instances_')
-    candidates = [folder / tag, folder / tag / 'images', folder / 'images' / tag, folder / 'images', folder]
-    plain = tag.rstrip('0123456789')  # train2017's may be in train/ as well
-    candidates += [ann_file.parent, folder / plain, folder / plain / 'images', folder / 'images' / plain]
-    names = [image['file_name'] for image in content['images']]
-    if not names:
-        raise InputError(f'The annotation file {ann_file} lists no images: add them.')
-    names = names[:: max(1, len(names) // LOOKED_FOR)]
-    there = [sum((candidate / name).is_file() for name in names) for candidate in candidates]
-    if not any(there):
-        places = some(dict.fromkeys(str(candidate) for candidate in candidates))
-        raise InputError(
-            f'The images of {ann_file}, of which one is {names[0]}, are in none of {places}: '
-            'put them into one of these folders, or correct "file_name".'
-        )
-    return Split(ann_file, candidates[there.index(max(there))], *_objects(content))
-
-
-def _objects(content: dict) -> tuple[list[int | str], list[str]]:
-    """Ids of the images with objects, and names of the classes that have some; a crowd isn't one."""
-    names = {category['id']: category['name'] for category in content['categories']}
-    objects = [a for a in content['annotations'] if not a.get('iscrowd') and a['category_id'] in names]
-    used, present = {a['image_id'] for a in objects}, {a['category_id'] for a in objects}
-    return [image['id'] for image in content['images'] if image['id'] in used], [
-        names[i] for i in names if i in present
-    ]
-
-
-def _count(content: dict) -> Counter[str]:
-    """How many objects there are of each class; a crowd isn't one."""
-    names = {category['id']: category['name'] for category in content['categories']}
-    objects = (a['category_id'] for a in content['annotations'] if not a.get('iscrowd'))
-    return Counter(names[category] for category in objects if category in names)
-
-
-def _shared(contents: dict[str, dict], splits: dict[str, Split]) -> int:
-    train, val = (
-        {splits[name].images / image['file_name'] for image in contents[name]['images']} for name in ('train', 'val')
-    )
-    return len(train & val)
-
-
-def _split(ann_file: Path, folder: Path, work_dir: Path) -> CocoFolder:
-    """Split one file by its images' ids: an image's part doesn't depend on which others there are."""
-    content = _read(ann_file)
-    whole = _locate(ann_file, content, folder)
-    annotated = whole.image_ids
-    if len(annotated) < 2:
-        raise InputError(
-            f'The annotation file {ann_file} has {len(annotated)} images with objects, and some must be kept to '
+            f'The annotation file {data.ann_file} has {len(ids)} images with objects, and some must be kept to '
             'validate on: annotate at least two, better hundreds.'
         )
-    places = {image['id']: _place(image['id']) for image in content['images']}
-    validating = {image_id for image_id, place in places.items() if place < VALIDATION_SHARE}
-    # Chance may leave one part of a handful empty.
-    if validating.isdisjoint(annotated):
-        validating.add(min(annotated, key=places.__getitem__))
-    elif validating.issuperset(annotated):
-        validating.remove(max(annotated, key=places.__getitem__))
+    validating = {image['id'] for image in data.content['images'] if _hash(image['id']) < VALIDATION_RATIO}
+    # Of a handful of images all may fall into one part.
+    if validating.isdisjoint(ids):
+        validating.add(min(ids, key=_hash))
+    elif validating.issuperset(ids):
+        validating.remove(max(ids, key=_hash))
 
-    parts: dict[str, Split] = {}
-    for name, ids in (('train', places.keys() - validating), ('val', validating)):
+    parts = []
+    for name in ('train', 'val'):
         part = {
-            **content,
-            'images': [image for image in content['images'] if image['id'] in ids],
-            'annotations': [annotation for annotation in content['annotations'] if annotation['image_id'] in ids],
+            **data.content,
+            'images': [i for i in data.content['images'] if (i['id'] in validating) == (name == 'val')],
+            'annotations': [a for a in data.content['annotations'] if (a['image_id'] in validating) == (name == 'val')],
         }
         path = (work_dir / 'data' / f'{name}.json').absolute()
         _write(path, part)
-        parts[name] = Split(path, whole.images, *_objects(part))
-    train, val = parts['train'], parts['val']
+        parts.append(_as_split(path, data.images, part))
+    train, val = parts
     remarks = [
-        f'{ann_file} is split by image: {len(train.image_ids)} images with objects to train on, {len(val.image_ids)} '
-        f'to validate on, in {train.ann_file.parent}.'
+        f'{data.ann_file} is split by image: {len(train.image_ids)} images with objects to train on, '
+        f'{len(val.image_ids)} to validate on, in {path.parent}.'
     ]
-    if unlearned := [name for name in val.present if name not in train.present]:
-        remarks.append(f'The part to train on has no object of {some(unlearned)}: annotate more images of these.')
-    return CocoFolder(train, val, classes_of(content), remarks)
-
-
-def _place(image_id: int | str) -> float:
-    """A number in [0, 1) for an id, the same on every machine."""
-    return int.from_bytes(hashlib.sha256(str(image_id).encode()).digest()[:4], 'big') / 2**32
+    if unlearned := [name for name in val.objects if name not in train.objects]:
+        remarks.append(f'The part to train on has no object of {shorten(unlearned)}: annotate more images of these.')
+    return CocoFolder(train, val, classes_of(data.content), remarks)
 
 
 def _write(path: Path, content: dict) -> None:
-    """Write a file that several processes may write at once, each the same."""
-    aside = path.with_name(f'.{os.getpid()}-{path.name}')
+    """Write a file that each process of a training writes, with the same content."""
+    temporary = path.with_name(f'.{os.getpid()}-{path.name}')
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        aside.write_text(json.dumps(content))
-        os.replace(aside, path)
+        temporary.write_text(json.dumps(content), encoding='utf-8')
+        temporary.replace(path)
     except OSError as error:
-        aside.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise RunError(f"{path} can't be written ({error.strerror}): make room or give another --work-dir.") from error
+
+
+def _hash(image_id: int | str) -> float:
+    """Return a number in [0, 1) for an id, the same on every machine."""
+    return int.from_bytes(hashlib.sha256(str(image_id).encode()).digest()[:4], 'big') / 2**32

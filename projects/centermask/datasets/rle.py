@@ -1,4 +1,4 @@
-"""Run-length encoded masks as polygons, which the training targets are made from."""
+"""Run-length encoded masks as polygons, from which the mask targets are computed."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import pycocotools.mask as mask_utils
 
 
 def run_lengths(rle: dict) -> list[int]:
-    """The lengths of a mask's runs of 0 and 1 in turn, down the columns, the first of 0.
+    """Return the lengths of a mask's runs of 0 and 1 in turn, down the columns, the first of 0.
 
-    pycocotools writes past its memory where lengths don't add up to the mask's size, so what comes from a file goes
-    through here before it goes there.
+    pycocotools writes past its memory where lengths don't add up to the mask's size, so RLE from a file is validated
+    here first.
 
     Args:
         rle: COCO's run-length encoding with ``size`` (H, W) and ``counts``, compressed or a list of numbers.
@@ -31,25 +31,27 @@ def run_lengths(rle: dict) -> list[int]:
 
 
 def _decompress(counts: str | bytes) -> list[int]:
-    """COCO's text form: six bits a character, of which one says whether the number goes on; a number's last has its
-    sign; from the fourth on, numbers are differences to the one two before."""
-    codes = [code - 48 for code in (counts.encode() if isinstance(counts, str) else counts)]
+    """Decode COCO's compressed form.
+
+    A character holds five bits of a number and a bit that says whether more follow; the last one has the sign. From
+    the fourth on, numbers are differences to the one two before.
+    """
     lengths: list[int] = []
-    position = 0
-    while position < len(codes):
-        value, shift = 0, 0
-        while True:
-            code = codes[position]
-            position += 1
-            value |= (code & 0x1F) << shift
-            shift += 5
-            if not code & 0x20:
-                break
+    value = shift = 0
+    for code in counts.encode() if isinstance(counts, str) else counts:
+        code -= 48
+        value |= (code & 0x1F) << shift
+        shift += 5
+        if code & 0x20:
             if shift > 50:
                 raise ValueError('a run is longer than any image')
+            continue
         if code & 0x10:
             value -= 1 << shift
         lengths.append(value + lengths[-2] if len(lengths) > 2 else value)
+        value = shift = 0
+    if shift:
+        raise ValueError('the last of the runs is cut off')
     return lengths
 
 
@@ -73,7 +75,7 @@ def rle_to_polygons(rle: dict) -> list[np.ndarray]:
     if w == 0:
         return []
 
-    # Corners of pixels lie at even places of this grid, so OpenCV, which links centres of cells, links corners.
+    # Pixel corners lie at even indices of this grid: OpenCV links centres of cells, and so links corners.
     grid = np.zeros((2 * h + 1, 2 * w + 1), np.uint8)
     pixels = np.kron(mask[top : top + h, left : left + w], np.ones((2, 2), np.uint8))
     for dy in (0, 1):

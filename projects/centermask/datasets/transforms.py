@@ -1,12 +1,13 @@
-"""The two recipes' sizes, and the geometry of the paper recipe.
+"""Resizing by the two recipes' rules, and the legacy boxes of the paper recipe.
 
-The paper recipe counts pixels: a box over columns 3 to 5 ends at 5, not at 6. MMDetection's ``RandomFlip`` is the star
-recipe's; its ``Resize`` isn't quite either's.
+In the paper recipe a box over columns 3 to 5 ends at 5, not at 6. The CenterMask* recipe uses MMDetection's
+``RandomFlip``; MMDetection's ``Resize`` differs slightly from both recipes.
 """
 
 from __future__ import annotations
 
 from abc import abstractmethod
+from typing import Literal
 
 import mmcv
 import torch
@@ -15,35 +16,32 @@ from mmdet.datasets.transforms import RandomFlip, Resize
 from mmdet.registry import TRANSFORMS
 from mmdet.structures.mask import PolygonMasks
 
-from centermask.arguments import is_whole, refuse
-
 
 class ShorterSideResize(Resize):
-    """Resize to a shorter side, with a limit on the longer one; a class below says how lengths are rounded.
+    """Resize to a shorter side, with a limit on the longer one; subclasses define the rounding.
 
-    No side gets shorter than two pixels: a single line of them, flipped, is an array that torch refuses.
+    No side gets shorter than two pixels: torch refuses the flipped array of a single line.
 
-    Usable wherever a ``Resize`` is, as the ``resize_type`` of ``RandomResize`` and ``RandomChoiceResize`` too.
+    Usable wherever a ``Resize`` is, also as the ``resize_type`` of ``RandomResize`` and ``RandomChoiceResize``.
 
     Args:
-        scale: Two lengths in pixels: the greatest longer side and the shorter side, in any order.
-        backend: ``'pillow'`` is PIL's bilinear filter, antialiased, as both recipes have it; ``'cv2'``'s isn't.
+        scale: Two lengths in pixels: the greatest longer side and the shorter side, in any order. ``RandomResize`` and
+            ``RandomChoiceResize`` pass 0 and set each image's scale later.
+        backend: ``'pillow'`` for PIL's antialiased bilinear filter, which both recipes use, or ``'cv2'``.
 
     Raises:
-        ValueError: ``scale`` is anything else.
+        ValueError: A length is under two pixels.
     """
 
-    def __init__(self, scale: tuple[int, int], backend: str = 'pillow') -> None:
-        # RandomResize and RandomChoiceResize build one of scale 0 and give it each image's.
-        lengths = scale if isinstance(scale, list | tuple) else ()
-        if scale != 0 and not (len(lengths) == 2 and all(is_whole(length) and length > 1 for length in lengths)):
-            refuse(type(self).__name__, 'scale', 'is two lengths from 2 pixels up', scale)
+    def __init__(self, scale: tuple[int, int] | Literal[0], backend: Literal['pillow', 'cv2'] = 'pillow') -> None:
+        if scale and min(scale) < 2:
+            raise ValueError(f"{type(self).__name__}'s scale is two lengths from 2 pixels up, not {scale}")
         super().__init__(scale, keep_ratio=True, backend=backend)
 
     @staticmethod
     @abstractmethod
     def size(width: int, height: int, scale: tuple[int, int]) -> tuple[int, int]:
-        """Width and height after resizing, in pixels."""
+        """Return width and height after resizing, in pixels."""
 
     def _resize_img(self, results: dict) -> None:
         height, width = results['img'].shape[:2]
@@ -61,7 +59,7 @@ class ShorterSideResize(Resize):
 class FloorResize(ShorterSideResize):
     """Resize by the paper recipe's rule: the shorter side is exact and the longer one rounded down.
 
-    Where the longer side would pass its limit, the shorter one is made smaller first, rounded to nearest.
+    Where the longer side would exceed its limit, the shorter one is reduced first, rounded to nearest.
     """
 
     @staticmethod
@@ -70,7 +68,7 @@ class FloorResize(ShorterSideResize):
         new_shorter = min(scale)
         if longer / shorter * new_shorter > max(scale):
             new_shorter = round(max(scale) * shorter / longer)
-        # The longer side may pass its limit by a pixel, as in the release, but not because the shorter one grew.
+        # The longer side may exceed its limit by a pixel, as in the release, but not because the shorter one grew.
         new_longer = int(new_shorter * longer / shorter) if new_shorter >= 2 else max(scale)
         new_shorter = max(2, new_shorter)
         return (new_shorter, new_longer) if width < height else (new_longer, new_shorter)
@@ -78,10 +76,10 @@ class FloorResize(ShorterSideResize):
 
 @TRANSFORMS.register_module()
 class RoundResize(ShorterSideResize):
-    """Resize by the star recipe's rule: both sides rounded to nearest.
+    """Resize by the rule of the CenterMask* recipe: both sides rounded to nearest.
 
-    MMDetection's ``Resize`` means the same but computes one factor from the original lengths. Detectron2 shrinks a
-    second time what is too long, and half a pixel falls differently: 640 x 360 becomes 1000 x 562 in Lite, not 563.
+    MMDetection's ``Resize`` computes one factor from the original lengths. Detectron2 multiplies a second time where
+    the longer side exceeds its limit, which rounds differently: 640 x 360 becomes 1000 x 562 in Lite, not 563.
     """
 
     @staticmethod
@@ -96,9 +94,9 @@ class RoundResize(ShorterSideResize):
 
 @TRANSFORMS.register_module()
 class LegacyBoxes(BaseTransform):
-    """Make ground-truth boxes end at their last pixel, x + w - 1, and drop those then empty, as the paper recipe does.
+    """Make ground-truth boxes end at their last pixel, x + w - 1, and drop those that are then empty (paper recipe).
 
-    Goes right after ``LoadAnnotations``. Boxes are clipped to [0, W - 1] x [0, H - 1].
+    Place it right after ``LoadAnnotations``. Boxes are clipped to [0, W - 1] x [0, H - 1].
     """
 
     def transform(self, results: dict) -> dict:

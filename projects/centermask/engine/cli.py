@@ -1,4 +1,4 @@
-"""What the command lines share: options, the run's config, its folder, and errors as one sentence."""
+"""Parts of the command lines: common options, a run's config and work folder, and errors as one sentence."""
 
 from __future__ import annotations
 
@@ -18,10 +18,9 @@ from torch import distributed
 
 from centermask.engine.configs import load_config
 from centermask.engine.schedule import fit_config
-from centermask.engine.value_types import check_config
 from centermask.utils.errors import InputError, RunError, find_user_error, one_line
 
-_made: list[Path] = []  # folders that this process has made
+_created: list[Path] = []  # topmost folders that this command has made
 
 
 class _Options(DictAction):
@@ -35,17 +34,17 @@ class _Options(DictAction):
 
 
 def add_run_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add what training and testing have in common."""
+    """Add the options that training and testing have in common."""
     parser.add_argument(
         '--data',
-        type=named,
+        type=non_empty,
         metavar='DIR',
         help='a folder of your own data instead of what the config names: train.json and val.json, '
         "annotations/instances_{train,val}*.json, or one JSON file in COCO's format, and the images",
     )
     parser.add_argument(
         '--work-dir',
-        type=named,
+        type=non_empty,
         help='where logs and checkpoints go (default work_dirs/NAME_OF_THE_CONFIG, with --data followed by _DIR)',
     )
     add_config_options(parser)
@@ -53,7 +52,7 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
         '--launcher',
         choices=['none', 'pytorch', 'slurm', 'mpi'],
         default='none',
-        help='what started this process, where there are several',
+        help='what started this process, if there are several',
     )
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
 
@@ -71,22 +70,22 @@ def add_config_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def named(text: str) -> str:
-    """A name as argparse takes it from a command line: a shell's empty variable would count as if it weren't there."""
+def non_empty(text: str) -> str:
+    """Parse a name; an empty one, as of an unset shell variable, is refused and not taken for a missing option."""
     if not text.strip():
-        raise argparse.ArgumentTypeError(f'{text!r} names nothing')
+        raise argparse.ArgumentTypeError(f'{text!r} is empty')
     return text
 
 
 def positive(text: str) -> int:
-    """A whole number from 1 on, as argparse takes it from a command line."""
+    """Parse an integer from 1."""
     if not text.isdecimal() or not int(text):
-        raise argparse.ArgumentTypeError(f'{text!r} is no number from 1 on')
+        raise argparse.ArgumentTypeError(f'{text!r} is no integer from 1')
     return int(text)
 
 
-def share(text: str) -> float:
-    """A number from 0 to 1, as argparse takes it from a command line."""
+def ratio(text: str) -> float:
+    """Parse a number from 0 to 1."""
     with suppress(ValueError):
         if 0 <= float(text) <= 1:
             return float(text)
@@ -100,7 +99,7 @@ def load_run_config(args: argparse.Namespace, training: bool = False) -> Config:
         InputError: one of these can't be used.
     """
 
-    def place(cfg: Config) -> None:
+    def set_up(cfg: Config) -> None:
         cfg.launcher = args.launcher
         folder = args.work_dir or args.cfg_options.get('work_dir') or (None if args.data else cfg.get('work_dir'))
         name = Path(args.config).stem + (f'_{Path(args.data).absolute().name}' if args.data else '')
@@ -109,25 +108,24 @@ def load_run_config(args: argparse.Namespace, training: bool = False) -> Config:
         if args.data:
             fit_config(cfg, Path(args.data), Path(cfg.work_dir), args.cfg_options, training)
 
-    cfg = load_config(args.config, args.cfg_options, place)
-    check_config(cfg)  # the runner does too, for MMDetection's own scripts; training's data are looked at before it
+    cfg = load_config(args.config, args.cfg_options, set_up)
     cfg.work_dir = args.work_dir or cfg.work_dir
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     return cfg
 
 
 def require_writable(folder: str | Path, option: str) -> None:
-    """Make a folder and check that files can be written there. :func:`run` takes it back if an input can't be used.
+    """Make a folder and check that files can be written there.
 
     Raises:
         InputError: they can't.
     """
+    path = Path(folder).absolute()
+    missing = [p for p in (path, *path.parents) if not p.exists()]
     try:
-        if not os.path.isdir(folder):
-            path = Path(folder).absolute()
-            _made.extend([p for p in reversed([path, *path.parents]) if not p.exists()][:1])  # none where it is a file
-        os.makedirs(folder, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
+        path.mkdir(parents=True, exist_ok=True)
+        _created.extend(missing[-1:])
+        with tempfile.TemporaryFile(dir=path):
             pass
     except OSError as error:
         raise InputError(
@@ -136,18 +134,17 @@ def require_writable(folder: str | Path, option: str) -> None:
 
 
 def require_file(path: str, what: str) -> None:
-    """Raise an :class:`InputError` where ``path`` is neither a file nor a URL, before a run's slow beginning."""
+    """Raise an :class:`InputError` if ``path`` is neither a file nor a URL, before a run's slow start."""
     if '://' not in str(path) and not os.path.isfile(os.path.expanduser(str(path))):  # a config may hold a number
         raise InputError(f"The {what} {path} doesn't exist: give the path of a file.")
 
 
 def run(command: Callable[[], None]) -> int:
-    """Run a command line to its end and return its exit code.
+    """Run a command line and return its exit code: 0, 1 after a RunError, 2 after an InputError, 130 after Ctrl-C.
 
-    What the package raises for the user to read becomes one sentence, also from a worker of a data loader or from
-    within another error.
+    Both errors become one sentence, also from a data loader's worker or from within another error.
     """
-    _made.clear()
+    _created.clear()
     try:
         command()
     except KeyboardInterrupt:
@@ -158,7 +155,7 @@ def run(command: Callable[[], None]) -> int:
         if known is None:
             raise
         if isinstance(known, InputError):
-            _take_back()
+            _remove_created()
         print(f'error: {one_line(known)}', file=sys.stderr)
         return known.exit_code
     if distributed.is_initialized():
@@ -166,16 +163,15 @@ def run(command: Callable[[], None]) -> int:
     return 0
 
 
-def _take_back() -> None:
-    """Remove folders made for what was then never done: nothing but the beginning of a log is in them."""
-    for folder in _made:
-        begun = (f for f in folder.rglob('*') if f.suffix == '.pth' or (f.name == 'scalars.json' and f.stat().st_size))
-        if not any(begun):
+def _remove_created() -> None:
+    """Remove the folders made for a run that was refused: they hold no more than the start of a log."""
+    for folder in _created:
+        if not any(folder.rglob('*.pth')):
             shutil.rmtree(folder, ignore_errors=True)
 
 
 def _disk_full(error: Exception) -> RunError | None:
-    """A sentence for what the system says where a log or another file can't grow."""
+    """Return the error of a log or another file that can't grow."""
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         name = error.filename or 'A file'
         return RunError(f"{name} can't be written ({error.strerror}): make room there or name another place.")
@@ -183,11 +179,11 @@ def _disk_full(error: Exception) -> RunError | None:
 
 
 @contextmanager
-def ends_like_ctrl_c(said: str) -> Iterator[None]:
-    """For commands that start trainings: SIGTERM and SIGHUP raise KeyboardInterrupt within, so that these end too.
+def terminate_as_interrupt(message: str) -> Iterator[None]:
+    """Treat SIGTERM like Ctrl-C in a command that starts trainings, so that these end too.
 
     Args:
-        said: the sentence of the error.
+        message: the sentence of the error.
 
     Raises:
         RunError: when interrupted.
@@ -196,12 +192,10 @@ def ends_like_ctrl_c(said: str) -> Iterator[None]:
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    heard = [n for n in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(n) is not signal.SIG_IGN]  # as under nohup
-    before = {number: signal.signal(number, interrupt) for number in heard}
+    before = signal.signal(signal.SIGTERM, interrupt)
     try:
         yield
     except KeyboardInterrupt:
-        raise RunError(said) from None
+        raise RunError(message) from None
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        signal.signal(signal.SIGTERM, before)

@@ -19,13 +19,12 @@ from mmengine.visualization import Visualizer
 from torch import nn
 
 from centermask.checkpoints.loading import check_match, count_classes, load_weights, read_checkpoint
-from centermask.engine.configs import config_errors
 from centermask.export.exported_detector import ExportedCenterMask, warn_of_another_config
 from centermask.export.runtime import is_exported
 from centermask.roi_head import CenterMaskRoIHead
 from centermask.structures.rle_masks import RLEMasks
 from centermask.utils.atomic_io import atomic_write_text
-from centermask.utils.errors import InputError
+from centermask.utils.errors import InputError, config_errors
 
 # COCO's ids of its 80 categories run from 1 to 90 with these left out.
 COCO_UNUSED_IDS = (12, 26, 29, 30, 45, 66, 68, 69, 71, 83)

@@ -1,4 +1,4 @@
-"""A training's data loader that starts at any iteration, with the images and augmentations of that iteration."""
+"""A data loader that starts at any iteration of a training, with the images and augmentations of that iteration."""
 
 from __future__ import annotations
 
@@ -62,10 +62,8 @@ class ResumableBatchSampler:
     def __init__(self, batches: BatchSampler, seed: int) -> None:
         self.batches = batches
         sampler: Any = batches.sampler
-        self.sampler = sampler  # MMEngine's hooks and its scaling of learning rates read these
-        self.batch_size = batches.batch_size
-        self.drop_last = batches.drop_last
-        if isinstance(batches, AspectRatioBatchSampler):
+        self.sampler = sampler  # which MMEngine's DistSamplerSeedHook looks for
+        if type(batches) is AspectRatioBatchSampler:
             sampler.dataset = ImageSizes(sampler.dataset)
         self.seed = seed
         self.iteration = 0
@@ -115,15 +113,6 @@ class ResumableLoader(DataLoader):
         more = ('prefetch_factor', 'persistent_workers', 'pin_memory_device')
         sampler: Any = ResumableBatchSampler(built.batch_sampler, seed)  # type: ignore[arg-type]
         super().__init__(built.dataset, batch_sampler=sampler, **{key: getattr(built, key) for key in (*names, *more)})
-
-    @property  # type: ignore[override]
-    def batch_size(self) -> int:
-        """Images of a batch, by which MMEngine scales the learning rate."""
-        return self.batch_sampler.batch_size
-
-    @batch_size.setter
-    def batch_size(self, _: int | None) -> None:
-        """Ignore what torch sets for a loader with a batch sampler, None."""
 
     def __iter__(self) -> Iterator:  # type: ignore[override]
         yield from super().__iter__()

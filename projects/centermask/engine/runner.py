@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from mmengine.dist import broadcast_object_list, is_distributed, is_main_process
+from mmengine.dist import is_distributed, is_main_process
 from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.registry import RUNNERS
 from mmengine.runner import BaseLoop, Runner
@@ -18,18 +18,16 @@ from torch.utils.data import DataLoader
 
 from centermask.checkpoints.loading import check_match, count_classes, load_pretrained, load_weights, read_checkpoint
 from centermask.checkpoints.training_state import check_same_optimizer, check_training_state, resumption_errors
-from centermask.engine.configs import config_errors
+from centermask.engine.config_check import check_config, check_pipeline
 from centermask.engine.distributed import join_processes
-from centermask.engine.first_image import check_pipeline
 from centermask.engine.nonfinite import NonFiniteHook
 from centermask.engine.preemption import Interruption, InterruptionHook, find_checkpoint_hook
 from centermask.engine.randomness import IterationSeedHook
 from centermask.engine.resumable_loader import ResumableLoader, end_workers, shield_workers
 from centermask.engine.resumption import fast_forward, find_resume_checkpoint
-from centermask.engine.value_types import check_config
 from centermask.roi_head import CenterMaskRoIHead
 from centermask.utils.atomic_io import write_synced
-from centermask.utils.errors import ClassCountError
+from centermask.utils.errors import ClassCountError, config_errors
 
 
 def _explained(part: str) -> Callable[[Callable], Callable]:
@@ -53,7 +51,6 @@ class CenterMaskRunner(Runner):
     ``runner_type = 'CenterMaskRunner'`` in a config selects it, for MMDetection's own scripts as well.
     """
 
-    _train_dataloader: Any
     _resume: bool
     _load_from: str | None
 
@@ -94,19 +91,17 @@ class CenterMaskRunner(Runner):
         return super().wrap_model(model_wrapper_cfg, model)
 
     @staticmethod
-    def build_dataloader(*args: Any, **kwargs: Any) -> DataLoader:
-        """Build a data loader whose workers leave signals to this process."""
-        loader = Runner.build_dataloader(*args, **kwargs)
-        shield_workers(loader)
-        return loader
+    def build_dataloader(
+        dataloader: DataLoader | dict, seed: int | None = None, diff_rank_seed: bool = False
+    ) -> DataLoader:
+        """Build a data loader that can be resumed, and whose workers leave signals to this process."""
+        built = Runner.build_dataloader(dataloader, seed, diff_rank_seed)
+        shield_workers(built)
+        return ResumableLoader(built, seed or 0)
 
     @_explained('train_dataloader or train_cfg')
     def build_train_loop(self, loop: BaseLoop | dict) -> BaseLoop:
-        """Build the training's loop, with a loader that can be resumed."""
-        if isinstance(self._train_dataloader, dict):
-            seed = [self.seed]
-            broadcast_object_list(seed)  # `diff_rank_seed` gives each process its own
-            self._train_dataloader = ResumableLoader(self.build_dataloader(self._train_dataloader, *seed), *seed)
+        """Build the training's loop."""
         return self._checked(super().build_train_loop(loop), 'train')
 
     @_explained('val_dataloader, val_evaluator or val_cfg')

@@ -1,4 +1,4 @@
-"""Fit a config to a folder of own data: its classes, files, heads and the length of its schedule."""
+"""Fit a config to a folder of own data (``--data``): files, classes, heads and the length of the schedule."""
 
 from __future__ import annotations
 
@@ -14,23 +14,20 @@ from centermask.datasets.coco_folder import CocoFolder, find_data
 from centermask.engine.distributed import count_processes, is_first_process
 from centermask.utils.errors import InputError
 
-# Images with objects in COCO's train2017, which the recipes' iterations are for.
-COCO_IMAGES = 117_266
-# A short schedule is no shorter than this many images: 1500 steps of 16.
-LEAST_IMAGES = 24_000
-LEAST_VALIDATION_SHARE = 0.1
-GREATEST_WARM_UP_SHARE = 0.1
+COCO_IMAGES = 117_266  # of train2017 with objects, which the recipes' iterations are for
+MIN_IMAGES = 24_000  # a schedule sees at least as many: 1500 iterations of 16
+MIN_VALIDATION_INTERVAL = 0.1  # of the schedule
+MAX_WARM_UP = 0.1  # of the schedule
 
 
 def fit_config(cfg: Config, folder: Path, work_dir: Path, options: Mapping[str, Any], training: bool = True) -> None:
-    """Point a config at a folder of data and, for training, scale its schedule; say what was done.
+    """Point a config at a folder of data and, for training, scale its schedule; print both.
 
     Args:
         cfg: a config that reads COCO data, with its launcher, before ``--cfg-options`` are merged; changed in place.
         folder, work_dir, training: as :func:`centermask.datasets.coco_folder.find_data` takes them.
-        options: the ``--cfg-options``, which come after this and of which some count here: ``load_from`` (no
-            backbone is fetched), ``train_cfg.max_iters`` (the schedule is scaled to it) and
-            ``train_dataloader.batch_size``.
+        options: the ``--cfg-options``. ``load_from``, ``train_cfg.max_iters`` and ``train_dataloader.batch_size``
+            count here: no backbone is fetched, the schedule is scaled to these iterations, or to this batch.
 
     Raises:
         InputError: the folder or the config can't be used.
@@ -38,21 +35,19 @@ def fit_config(cfg: Config, folder: Path, work_dir: Path, options: Mapping[str, 
     data = find_data(folder, work_dir, training)
     lines = [f'Data: {len(data.classes)} classes, {data.val.ann_file} to validate on.', *data.remarks]
     _use_data(cfg, data)
-    _size_heads(cfg.model, len(data.classes))
+    _set_num_classes(cfg.model, len(data.classes))
     if options.get('load_from') and cfg.model.get('backbone', {}).get('init_cfg'):
-        cfg.model.backbone.init_cfg = None  # not to be fetched, since it would be replaced
+        cfg.model.backbone.init_cfg = None
     if training and data.train:
-        absent = [name for name in data.classes if name not in data.train.present]
-        if absent:
+        if absent := [name for name in data.classes if name not in data.train.objects]:
             lines.append(f'No object to learn from: {", ".join(absent)}.')
-        lines += _scale_schedule(cfg, len(data.train.image_ids), options)
+        lines.append(_scale_schedule(cfg, len(data.train.image_ids), options))
     if is_first_process():
         print('\n'.join(lines), flush=True)
 
 
 def _use_data(cfg: Config, data: CocoFolder) -> None:
-    splits = {'train': data.train or data.val, 'val': data.val, 'test': data.val}
-    for mode, split in splits.items():
+    for mode, split in {'train': data.train or data.val, 'val': data.val, 'test': data.val}.items():
         dataset = innermost(cfg.get(f'{mode}_dataloader', {}))
         if 'ann_file' not in dataset:
             raise InputError(
@@ -72,29 +67,28 @@ def _use_data(cfg: Config, data: CocoFolder) -> None:
     cfg.update({name: value for name, value in (('data_root', ''), ('classes', data.classes)) if name in cfg})
 
 
-def _size_heads(model: dict, classes: int) -> None:
-    """Set every ``num_classes`` of a model; CenterMask has one, which its heads take."""
+def _set_num_classes(model: dict, classes: int) -> None:
+    """Set every ``num_classes`` of a model."""
     for key, value in model.items():
         if key == 'num_classes':
             model[key] = classes
         elif isinstance(value, dict):
-            _size_heads(value, classes)
+            _set_num_classes(value, classes)
 
 
-def _scale_schedule(cfg: Config, images: int, options: Mapping[str, Any]) -> list[str]:
-    """Make a schedule as many passes over this data as the recipe makes over COCO, and say so.
+def _scale_schedule(cfg: Config, images: int, options: Mapping[str, Any]) -> str:
+    """Scale a schedule to as many passes over this data as the recipe makes over COCO; return a line on it.
 
     Configs without ``auto_scale_lr.base_batch_size`` aren't for COCO and keep their length.
     """
-    train_cfg = cfg.train_cfg
-    if 'max_iters' not in train_cfg:
-        return ['The schedule counts in epochs and stays as it is.']
-    old, base = train_cfg.max_iters, cfg.get('auto_scale_lr', {}).get('base_batch_size')
+    if 'max_iters' not in cfg.train_cfg:
+        return 'The schedule counts in epochs and stays as it is.'
+    old, base = cfg.train_cfg.max_iters, cfg.get('auto_scale_lr', {}).get('base_batch_size')
     batch = options.get('train_dataloader.batch_size', cfg.train_dataloader.batch_size) * count_processes(cfg.launcher)
     new, why = old, 'the config is not for COCO, so its length stays'
     if base:
         passes = old * base / COCO_IMAGES
-        new = math.ceil(max(passes * images, LEAST_IMAGES) / batch)
+        new = math.ceil(max(passes * images, MIN_IMAGES) / batch)
         why = f"{new * batch / images:.0f} passes over {images} images, the recipe's over COCO being {passes:.0f}"
         cfg.auto_scale_lr.enable = True
     if 'train_cfg.max_iters' in options:
@@ -105,27 +99,27 @@ def _scale_schedule(cfg: Config, images: int, options: Mapping[str, Any]) -> lis
     schedulers = cfg.get('param_scheduler') or []
     schedulers = schedulers if isinstance(schedulers, list) else [schedulers]
     warm_up = _scale_schedulers(schedulers, new / old, new, batch_ratio=base / batch if base else 1)
-    interval = max(1, round(max(train_cfg.get('val_interval', 1) * new / old, LEAST_VALIDATION_SHARE * new)))
-    train_cfg.update(max_iters=new, val_interval=interval)
+    interval = max(1, round(max(cfg.train_cfg.get('val_interval', 1) * new / old, MIN_VALIDATION_INTERVAL * new)))
+    cfg.train_cfg.update(max_iters=new, val_interval=interval)
     hooks = cfg.get('default_hooks', {})
     if 'checkpoint' in hooks:
         hooks.checkpoint.interval = interval
     if 'logger' in hooks:
         hooks.logger.interval = max(1, min(hooks.logger.get('interval', 10), new // 20))
     rate = cfg.optim_wrapper.optimizer.lr * (batch / base if base else 1)
-    return [
+    return (
         f'Schedule: {new} iterations of {batch} images ({why}), warm-up {warm_up}, '
         f'learning rate {rate:.3g}, validation and checkpoint every {interval}.'
-    ]
+    )
 
 
 def _scale_schedulers(schedulers: list[dict], factor: float, total: int, batch_ratio: float) -> int:
     """Scale milestones, begins and ends in place; return the iterations of the warm-up, 0 if there is none.
 
-    A warm-up stays as many images as it was, but at most a tenth of the training.
+    A warm-up keeps its number of images, but is at most a tenth of the training.
     """
     warm_ups = [s for s in schedulers if s['type'] in ('LinearLR', 'ConstantLR') and s.get('begin', 0) == 0]
-    ends = {s['end']: max(1, round(min(s['end'] * batch_ratio, GREATEST_WARM_UP_SHARE * total))) for s in warm_ups}
+    ends = {s['end']: max(1, round(min(s['end'] * batch_ratio, MAX_WARM_UP * total))) for s in warm_ups}
     for scheduler in schedulers:
         if scheduler.get('by_epoch', True):
             continue

@@ -19,7 +19,7 @@ from centermask.export.onnx import has_deform_conv
 from centermask.export.runtime import BACKENDS
 from centermask.utils.errors import InputError
 
-# Tolerances of a detection that agrees: corners in pixels, scores, 1 − IoU of masks (or a few pixels of small ones).
+# Tolerances of a detection that agrees: corners in pixels, scores, and 1 − IoU of masks that differ in more pixels.
 BOX, SCORE, MASK, MASK_PIXELS = 0.1, 1e-3, 0.01, 2
 LEAST_AGREEMENT = 0.95  # float32's rounding may move a detection over the score threshold or NMS's
 
@@ -61,8 +61,8 @@ class Comparison:
             score = max(float((a[i] - b[j]).abs()) for a, b in zip(_scores(expected), _scores(found), strict=True))
             masks = [dict(expected.masks[i]), dict(found.masks[j])]
             both, either = (int(coco_mask.area(coco_mask.merge(masks, intersect))) for intersect in (True, False))
-            mask = 1 - both / max(either, 1)
-            self.agreeing += score <= SCORE and (mask <= MASK or either - both <= MASK_PIXELS)
+            mask = 1 - both / either if either - both > MASK_PIXELS else 0.0
+            self.agreeing += score <= SCORE and mask <= MASK
             self.box, self.score, self.mask = max(self.box, box), max(self.score, score), max(self.mask, mask)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from centermask.export import reduced_precision
 from centermask.export.metadata import Metadata
 from centermask.export.runtime import require
+from centermask.utils.errors import RunError
 
 
 def set_metadata(exported: Any, metadata: Metadata) -> None:
@@ -27,6 +28,7 @@ def convert(source: Path, out: Path, metadata: Metadata, inputs: reduced_precisi
 
     Raises:
         InputError: a package isn't installed that this needs.
+        RunError: OpenVINO can't write its files.
     """
     precision = metadata.precision
     if out.suffix == '.xml':
@@ -36,7 +38,10 @@ def convert(source: Path, out: Path, metadata: Metadata, inputs: reduced_precisi
             model = reduced_precision.int8_openvino(model, inputs)
         for key, value in metadata.strings().items():
             model.set_rt_info(value, ['centermask', key])
-        openvino.save_model(model, out, compress_to_fp16=precision == 'half')
+        try:
+            openvino.save_model(model, out, compress_to_fp16=precision == 'half')
+        except RuntimeError as error:  # which doesn't say why
+            raise RunError(f"{out.name} can't be written: make room in the folder of --out or name another.") from error
         return
     if precision == 'int8':
         exported = reduced_precision.int8_onnx(source, inputs)

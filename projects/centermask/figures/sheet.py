@@ -1,4 +1,4 @@
-"""Fig. 4: results on pictures, a sheet of them with masks, boxes, classes and scores."""
+"""Fig. 4: a sheet of images with the masks, boxes, classes and scores of their detections."""
 
 from __future__ import annotations
 
@@ -7,17 +7,14 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from pycocotools import mask as coco_mask
-from tqdm import tqdm
+from mmengine.utils import track_iter_progress
 
 from centermask.engine.inferencer import CenterMaskInferencer
-from centermask.report.drawing import Shown, class_colours, draw_objects, read_image
 from centermask.utils.atomic_io import atomic_write
+from centermask.utils.errors import InputError
 
 WIDTH = 1800
 GAP = 8
-# As in the paper, colours tell objects apart, also those of one class.
-COLOURS = class_colours(10)
 
 
 def draw_sheet(
@@ -27,52 +24,41 @@ def draw_sheet(
 
     Args:
         images: paths.
-        inferencer: what detects.
-        path: file to write, its ending tells the format.
-        score_thr: the least score of a detection that is drawn.
+        inferencer: the detector.
+        path: file to write, its ending decides the format.
+        score_thr: detections of a higher score are drawn.
         columns: images in a row.
 
     Returns:
-        How many detections each image shows.
+        The number of detections on each image.
 
     Raises:
         InputError: an image can't be read.
     """
-    loaded = [(image, read_image(image)) for image in images]  # a damaged one shall end this at once
-    rows, counts, height = [], [], WIDTH
-    progress = tqdm(total=len(images), unit='image', disable=None)
-    for start in range(0, len(loaded), columns):
-        members = loaded[start : start + columns]
-        aspects = sum(pixels.shape[1] / pixels.shape[0] for _, pixels in members)
-        # A last row that isn't full is no higher than the one before it.
-        height = min(round((WIDTH - GAP * (len(members) - 1)) / aspects), height if start else WIDTH)
-        row = np.full((height, WIDTH, 3), 255, np.uint8)
-        left = 0
-        for image, pixels in members:
-            found = _detect(inferencer, image, score_thr)
-            picture = draw_objects(pixels, found, height / pixels.shape[0], boxes=True)[:, : WIDTH - left]
-            row[:, left : left + picture.shape[1]] = picture
-            left += picture.shape[1] + GAP
-            counts.append(len(found))
-            progress.update()
-        rows += [row, np.full((GAP, WIDTH, 3), 255, np.uint8)]
-    progress.close()
-    sheet = np.concatenate(rows[:-1])
-    atomic_write(path, lambda aside: cv2.imwrite(str(aside), sheet[..., ::-1]))
+    for image in images:  # before the first detection
+        if cv2.imread(str(image)) is None:
+            raise InputError(f'{image} is missing or no image: name images that can be read.')
+    drawn, counts = [], []
+    for image in track_iter_progress(list(images)):
+        results = inferencer(str(image), return_vis=True, pred_score_thr=score_thr)
+        drawn.append(results['visualization'][0])
+        counts.append(sum(score > score_thr for score in results['predictions'][0]['scores']))
+    rows = [drawn[start : start + columns] for start in range(0, len(drawn), columns)]
+    sheet = np.concatenate([_row(members, len(members) < columns and len(rows) > 1, columns) for members in rows])
+    atomic_write(path, lambda aside: cv2.imwrite(str(aside), sheet[:-GAP, :, ::-1]))
     return counts
 
 
-def _detect(inferencer: CenterMaskInferencer, image: Path, score_thr: float) -> list[Shown]:
-    """What is drawn: detections by their mask score, each in a colour of its own."""
-    found = inferencer(str(image))['predictions'][0]
-    classes = inferencer.model.dataset_meta['classes']
-    scores = found.get('mask_scores', found['scores'])
-    shown: list[Shown] = []
-    for i in sorted(range(len(scores)), key=lambda i: -scores[i]):
-        if scores[i] < score_thr:
-            break
-        x1, y1, x2, y2 = found['bboxes'][i]
-        mask = coco_mask.decode(found['masks'][i])
-        label = f'{classes[found["labels"][i]]} {scores[i]:.2f}'
-        shown.append(Shown(mask, (x1, y1, x2 - x1, y2 - y1), COLOURS[len(shown) % len(COLOURS)], label))
-    return shown
+def _row(images: Sequence[np.ndarray], is_short: bool, columns: int) -> np.ndarray:
+    """Return images (H, W, 3) side by side at one height, WIDTH wide, with a gap below; a short row isn't enlarged."""
+    aspects = sum(image.shape[1] / image.shape[0] for image in images) * (columns / len(images) if is_short else 1)
+    height = round((WIDTH - GAP * ((columns if is_short else len(images)) - 1)) / aspects)
+    row = np.full((height + GAP, WIDTH, 3), 255, np.uint8)
+    left = 0
+    for image in images:
+        width = round(image.shape[1] * height / image.shape[0])
+        interpolation = cv2.INTER_CUBIC if height > image.shape[0] else cv2.INTER_AREA
+        resized = cv2.resize(image, (width, height), interpolation=interpolation)[:, : WIDTH - left]
+        row[:height, left : left + resized.shape[1]] = resized
+        left += width + GAP
+    return row

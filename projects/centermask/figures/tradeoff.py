@@ -15,7 +15,6 @@ from matplotlib.text import Annotation
 from matplotlib.transforms import Bbox
 
 from centermask.benchmark.models import SHIPPED
-from centermask.report.drawing import plain
 from centermask.tables.index import Row
 from centermask.utils.atomic_io import atomic_write
 from centermask.utils.errors import InputError
@@ -259,5 +258,8 @@ def _draw(axes: Axes, points: Sequence[Point], title: str) -> list[Annotation]:
     axes.set_ylim(low - 0.3, high + 0.8)
     if len(families) > 1:
         axes.legend(frameon=False, fontsize=8.5, loc='lower right')
-    plain(axes)
+    axes.spines[['top', 'right']].set_visible(False)
+    axes.tick_params(labelsize=8.5)
+    axes.grid(color='#e6e6e6', linewidth=0.7)
+    axes.set_axisbelow(True)
     return labels

@@ -1,5 +1,5 @@
-"""One page that shows what a run reached: figures, curves and pictures."""
+"""One page about a run: figures, curves and images."""
 
-from centermask.report.build import Report, build_report
+from centermask.report.build import Report, build_report, report_options
 
-__all__ = ['Report', 'build_report']
+__all__ = ['Report', 'build_report', 'report_options']

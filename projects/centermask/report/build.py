@@ -1,226 +1,149 @@
-"""Put a run's figures, curves and pictures together."""
+"""Put a run's figures, curves and images together on one page."""
 
 from __future__ import annotations
 
+import base64
 import datetime
+import json
 import math
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from html import escape
 from pathlib import Path
+from string import Template
+from typing import Any, NamedTuple
 
-import cv2
-import numpy as np
-from pycocotools import mask as coco_mask
-from pycocotools.coco import COCO
+from mmdet.datasets import BaseDetDataset
+from mmdet.registry import DATASETS
+from mmengine.registry import init_default_scope
 
-from centermask.datasets.annotations import CocoAnnotations
 from centermask.datasets.coco import innermost
 from centermask.engine.configs import load_config
-from centermask.report import page, pictures, plots
-from centermask.report.drawing import Shown, class_colours, read_image
-from centermask.report.evaluation import Evaluation, evaluate, read_results
-from centermask.report.history import History, read_history
+from centermask.report.history import Curves, read_curves
+from centermask.report.images import LEAST_SCORE, PIPELINE, draw_curves, draw_pairs
 from centermask.utils.atomic_io import atomic_folder
 from centermask.utils.errors import InputError
 
 PAGE_NAME = 'report.html'
-PICTURES = 12
-# Below this score a prediction is not drawn; it counts in the AP all the same.
-LEAST_SCORE = 0.4
-AP_CURVES = {'mask AP': 'coco/segm_mAP', 'box AP': 'coco/bbox_mAP'}
+IMAGES = 12
+FIGURES = {'AP': 'mAP', 'AP50': 'mAP_50', 'AP75': 'mAP_75', 'small': 'mAP_s', 'medium': 'mAP_m', 'large': 'mAP_l'}
+KINDS = {'segm': 'mask', 'bbox': 'box'}
 
 
-@dataclass
-class Report:
-    """What :func:`build_report` wrote: the page, the PNG files, box AP and, where masks are tested, mask AP."""
+class Report(NamedTuple):
+    """The page of :func:`build_report`, and ``mask`` and ``box`` AP where they were tested."""
 
     page: Path
-    images: list[Path]
-    box: Evaluation
-    mask: Evaluation | None
+    ap: dict[str, float]
+
+    def __str__(self) -> str:
+        figures = ', '.join(f'{kind} AP {value:.3f}' for kind, value in self.ap.items())
+        return f'{figures}\nReport: {self.page}'
 
 
-@dataclass
-class _Data:
-    """Ground truth, detections and where the images are."""
-
-    config: Path
-    annotations: Path
-    images: Path
-    truth: COCO
-    category_ids: list[int]
-    boxes: list[dict]
-    masks: list[dict] | None
+def report_options(test_dir: Path) -> dict[str, Any]:
+    """Return the config's options under which a test leaves what the report needs in its work folder."""
+    return {'test_evaluator.outfile_prefix': f'{test_dir}/results', 'test_evaluator.classwise': True}
 
 
-def build_report(work_dir: Path, predictions: str, out: Path, command: str) -> Report:
-    """Write ``report.html`` and PNG files about a run on any data set in COCO format.
+def build_report(work_dir: Path, test_dir: Path, out: Path, command: str) -> Report:
+    """Write ``report.html`` and its images about a run on any data set in COCO format.
 
     Args:
-        work_dir: of the training; its scalars give the curves.
-        predictions: what ``test_evaluator.outfile_prefix`` was at the test; ``PREFIX.bbox.json`` and, where masks are
-            tested, ``PREFIX.segm.json`` are read. The config beside them (else in ``work_dir``) says what was tested.
-        out: folder to write; a report that stands there is replaced.
-        command: what the user typed, shown in the report.
+        work_dir: of the training, whose scalars give the curves.
+        test_dir: of a test with :func:`report_options`, whose config names the data.
+        out: folder to write; an existing report is replaced.
+        command: the command line, shown in the report.
 
     Raises:
-        InputError: a file is missing or belongs to other data, or ``out`` can't be written.
+        InputError: a file is missing, or ``out`` can't be written.
     """
-    history = read_history(work_dir)
-    data = _read_data(work_dir, predictions)
-    box = evaluate(data.truth, data.boxes, 'bbox', data.category_ids)
-    mask = None if data.masks is None else evaluate(data.truth, data.masks, 'segm', data.category_ids)
-    kinds = {'box': box} if mask is None else {'mask': mask, 'box': box}
-    with atomic_folder(out, lambda folder: (folder / PAGE_NAME).exists()) as folder:
-        sections = {
-            '': _headline(data, history, kinds, command),
-            'Ground truth beside predictions': _shown_images(data, folder),
-            'Classes': _classes(data, kinds, folder),
-            'Training': _curves(history, folder),
-        }
-        (folder / PAGE_NAME).write_text(page.page(data.config.stem, sections), encoding='utf-8')
-        images = [path.relative_to(folder) for path in sorted(folder.rglob('*.png'))]
-    return Report(out / PAGE_NAME, [out / path for path in images], box, mask)
-
-
-def _read_data(work_dir: Path, predictions: str) -> _Data:
-    config_path = _config_of_run(Path(predictions).parent, work_dir)
-    config = load_config(config_path)
-    if 'test_dataloader' not in config:
-        raise InputError(f'The config {config_path} has no test_dataloader: name the work dir of a training run.')
-    dataset = innermost(config.test_dataloader)
-    root = Path(dataset.get('data_root') or '')
-    annotations = root / dataset['ann_file']
-    truth = CocoAnnotations(str(annotations))
-    # COCOeval sorts the ids whatever order it is given.
-    category_ids = sorted(truth.get_cat_ids(cat_names=dataset.get('metainfo', {}).get('classes', ())))
-    masks = None
-    evaluator = config.get('test_evaluator')
-    if not isinstance(evaluator, dict) or 'segm' in evaluator.get('metric', 'segm'):
-        masks = read_results(Path(f'{predictions}.segm.json'), truth, category_ids)
-    return _Data(
-        config=config_path,
-        annotations=annotations,
-        images=root / dataset['data_prefix']['img'],
-        truth=truth,
-        category_ids=category_ids,
-        boxes=read_results(Path(f'{predictions}.bbox.json'), truth, category_ids),
-        masks=masks,
+    curves = read_curves(work_dir)
+    metrics = _read_last(sorted(test_dir.glob('*/*.json')), f'{test_dir} holds no figures of a test')
+    results = _read_last(
+        [path for path in (test_dir / 'results.bbox.json', test_dir / 'results.segm.json') if path.is_file()],
+        f'{test_dir} holds no results.bbox.json',
     )
+    configs = sorted(test_dir.glob('*.py'), key=lambda path: path.stat().st_mtime)
+    if not configs:
+        raise InputError(f'{test_dir} holds no config (*.py): name the work dir of a test.')
+    dataset = _build_dataset(configs[-1])
+    ap = {kind: metrics[key] for name, kind in KINDS.items() if (key := f'coco/{name}_mAP') in metrics}
+    with atomic_folder(out, lambda folder: (folder / PAGE_NAME).exists()) as folder:
+        (folder / 'images').mkdir()
+        pairs = draw_pairs(dataset, results, IMAGES, folder / 'images')
+        draw_curves(curves, folder / 'curves.png')
+        page = Template(Path(__file__).with_name('page.html').read_text(encoding='utf-8')).substitute(
+            title=escape(configs[-1].stem),
+            figures=_table(['', *FIGURES], [[kind, *_figures(metrics, name)] for name, kind in KINDS.items()]),
+            facts=_table(['', ''], _facts(dataset, curves, command)),
+            least_score=LEAST_SCORE,
+            pairs=''.join(_figure(path, path.stem) for path in pairs),
+            classes=_table(['class', 'objects', f'{next(iter(ap), "")} AP'], _classes(dataset, metrics)),
+            curves=_figure(folder / 'curves.png', 'Losses and AP over iterations'),
+        )
+        (folder / PAGE_NAME).write_text(page, encoding='utf-8')
+    return Report(out / PAGE_NAME, ap)
 
 
-def _config_of_run(*folders: Path) -> Path:
-    """The config that MMEngine left in the first of these folders that has one."""
-    for folder in folders:
-        if configs := sorted(folder.glob('*.py'), key=lambda path: path.stat().st_mtime):
-            return configs[-1]
-    raise InputError(f'{folders[-1]} holds no config (*.py): name the work dir of a training run.')
+def _read_last(files: Sequence[Path], missing: str) -> Any:
+    """Return the content of the last of these JSON files.
+
+    Raises:
+        InputError: there is none, or it is no JSON.
+    """
+    if not files:
+        raise InputError(f'{missing}: test with test_evaluator.outfile_prefix=DIR/results and --work-dir DIR first.')
+    try:
+        return json.loads(files[-1].read_text())
+    except ValueError as error:
+        raise InputError(f'{files[-1]} is not valid JSON ({error}): test again.') from error
 
 
-def _headline(data: _Data, history: History, kinds: dict[str, Evaluation], command: str) -> list[str]:
-    steps, seconds = history.curve('time')
-    objects, classes = len(data.truth.getAnnIds(catIds=data.category_ids, iscrowd=0)), len(data.category_ids)
-    known = {
-        'Config': data.config.name,
-        'Data': f'{data.annotations}: {len(data.truth.imgs)} images with {objects} objects of {classes} classes',
-        'Training': f'{max(steps)} iterations, {np.median(seconds):.2f} s each' if steps else 'no iteration logged',
-        'Command': command,
-        'Date': f'{datetime.datetime.now().astimezone():%Y-%m-%d %H:%M %Z}',
-    }
-    names = {'mask': 'Masks', 'box': 'Boxes'}
-    rows = [[names[kind], *map(page.number, found.figures.values())] for kind, found in kinds.items()]
+def _build_dataset(config: Path) -> BaseDetDataset:
+    cfg = load_config(config)
+    if 'test_dataloader' not in cfg:
+        raise InputError(f'The config {config} has no test_dataloader: name the work dir of a test.')
+    init_default_scope('mmdet')
+    return DATASETS.build({**innermost(cfg.test_dataloader), 'pipeline': PIPELINE})
+
+
+def _figures(metrics: dict[str, float], kind: str) -> list[str]:
+    return [_number(metrics.get(f'coco/{kind}_{key}', math.nan)) for key in FIGURES.values()]
+
+
+def _facts(dataset: BaseDetDataset, curves: Curves, command: str) -> list[list[str]]:
     return [
-        page.cards({f'{kind} AP': found.figures['AP'] for kind, found in kinds.items()}),
-        page.facts(known),
-        page.table(['', *kinds['box'].figures], rows),
-        page.paragraph(
-            'AP is the average precision of COCO, from 0 to 1: the mean over IoU 0.50, 0.55, …, 0.95 and over the '
-            'classes. Small objects have less than 32² pixels, large ones more than 96².'
-        ),
+        ['Data', f'{dataset.ann_file}: {len(dataset)} images'],
+        ['Training', f'{max(curves["loss"], default=0)} iterations'],
+        ['Command', command],
+        ['Date', f'{datetime.datetime.now().astimezone():%Y-%m-%d %H:%M %Z}'],
     ]
 
 
-def _shown_images(data: _Data, folder: Path) -> list[str]:
-    chosen = pictures.choose_images(data.truth, data.category_ids, PICTURES)
-    if not chosen:
-        return [page.paragraph('No image of this data set has an object.')]
-    colours = dict(zip(data.category_ids, class_colours(len(data.category_ids)), strict=True))
-    (folder / 'pictures').mkdir()
-    parts = [
-        page.paragraph(
-            f'Images with objects, spread over the data set, those with overlaps first. Predictions with a score of at '
-            f'least {LEAST_SCORE} are drawn; the number is the '
-            + ('score.' if data.masks is None else 'mask score (detection score × predicted mask IoU).')
-        )
+def _classes(dataset: BaseDetDataset, metrics: dict[str, float]) -> list[list[str]]:
+    """Return a row for each class: its name, its number of objects, its AP."""
+    instances = (instance for i in range(len(dataset)) for instance in dataset.get_data_info(i)['instances'])
+    objects = Counter(instance['bbox_label'] for instance in instances if not instance['ignore_flag'])
+    return [
+        [name, str(objects[label]), _number(metrics.get(f'coco/{name}_precision', math.nan))]
+        for label, name in enumerate(dataset.metainfo['classes'])
     ]
-    for position, image_id in enumerate(chosen, 1):
-        name = data.truth.imgs[image_id]['file_name']
-        image = read_image(data.images / name)
-        annotations = data.truth.loadAnns(data.truth.getAnnIds(image_id, data.category_ids))
-        every = data.boxes if data.masks is None else data.masks
-        results = [r for r in every if r['image_id'] == image_id and r['score'] >= LEAST_SCORE]
-        truth = [_shown(data, colours, a, data.truth.annToMask(a), ' (crowd)' * a['iscrowd']) for a in annotations]
-        found = [
-            _shown(data, colours, r, _mask_of(r), f' {r["score"]:.2f}')
-            for r in sorted(results, key=lambda result: -result['score'])
-        ]
-        pair = pictures.draw_pair(image, truth, found)[..., ::-1]
-        cv2.imwrite(str(folder / 'pictures' / f'{position:02d}_{Path(name).stem}.png'), pair)
-        alt = f'{name}: left {_list(truth)} in the ground truth, right {_list(found)} predicted'
-        parts.append(page.picture(cv2.imencode('.jpg', pair)[1].tobytes(), 'jpeg', alt, name))
-    return parts
 
 
-def _mask_of(result: dict) -> np.ndarray | None:
-    return coco_mask.decode(result['segmentation']) if 'segmentation' in result else None
+def _number(value: float) -> str:
+    """Return a figure with three decimals, a dash where there is none; the metric has -1 without objects."""
+    return f'{value:.3f}' if value >= 0 else '–'  # noqa: RUF001
 
 
-def _shown(data: _Data, colours: dict, item: dict, mask: np.ndarray | None, suffix: str) -> Shown:
-    category = item['category_id']
-    return Shown(mask, item['bbox'], colours[category], data.truth.cats[category]['name'] + suffix)
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    top = ''.join(f'<th>{escape(cell)}</th>' for cell in head)
+    body = ''.join('<tr>' + ''.join(f'<td>{escape(cell)}</td>' for cell in row) + '</tr>' for row in rows)
+    return f'<table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>'
 
 
-def _list(objects: Sequence[Shown]) -> str:
-    return ', '.join(shown.label for shown in objects) or 'nothing'
-
-
-def _classes(data: _Data, kinds: dict[str, Evaluation], folder: Path) -> list[str]:
-    rows = []
-    for category_id in data.category_ids:
-        name = data.truth.cats[category_id]['name']
-        objects = len(data.truth.getAnnIds(catIds=[category_id], iscrowd=0))
-        rows.append([name, str(objects), *(page.number(found.per_class[name]) for found in kinds.values())])
-    parts = [page.table(['class', 'objects', *(f'{kind} AP' for kind in kinds)], rows)]
-    present = [name for name, value in kinds['box'].per_class.items() if not math.isnan(value)]
-    if len(present) < len(rows):
-        parts.append(page.paragraph('A dash stands where a class has no object here: it counts in no figure.'))
-    if present:
-        path = folder / 'ap_per_class.png'
-        bars = {f'{kind} AP': [found.per_class[name] for name in present] for kind, found in kinds.items()}
-        plots.plot_classes(present, bars, path)
-        alt = f'Bars of {" and ".join(bars)} of each class; the table has the figures.'
-        parts.insert(0, page.picture(path.read_bytes(), 'png', alt))
-    return parts
-
-
-def _curves(history: History, folder: Path) -> list[str]:
-    parts = []
-    if history.training:
-        path = folder / 'losses.png'
-        plots.plot_losses(history, path)
-        ends = []
-        for name in [*history.losses, 'loss']:
-            values = history.curve(name)[1]
-            ends.append(f'{name} from {values[0]:.3f} to {values[-1]:.3f}')
-        parts.append(page.picture(path.read_bytes(), 'png', f'Losses over iterations: {", ".join(ends)}.'))
-    reached = {label: history.curve(name) for label, name in AP_CURVES.items() if history.curve(name)[0]}
-    if reached:
-        path = folder / 'ap.png'
-        plots.plot_ap(reached, path)
-        ends = [f'{label} {values[-1]:.3f} at iteration {steps[-1]}' for label, (steps, values) in reached.items()]
-        parts.append(
-            page.picture(path.read_bytes(), 'png', f'AP at each validation during training; at last {", ".join(ends)}.')
-        )
-    else:
-        parts.append(page.paragraph('There was no validation during training, so there is no curve of AP over time.'))
-    return parts
+def _figure(path: Path, caption: str) -> str:
+    """Return an image file as part of the page, which then needs no other file."""
+    source = f'data:image/{path.suffix[1:]};base64,{base64.b64encode(path.read_bytes()).decode()}'
+    text = escape(caption)
+    return f'<figure><img src="{source}" alt="{text}"><figcaption>{text}</figcaption></figure>'

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from mmdet.registry import VISUALIZERS
 from mmdet.structures.mask import bitmap_to_polygon
@@ -10,15 +12,24 @@ from mmengine.structures import InstanceData
 
 from centermask.structures.rle_masks import RLEMasks
 
+MAX_LABELS = 60  # more would cover an image
+
 
 @VISUALIZERS.register_module()
 class CenterMaskVisualizer(DetLocalVisualizer):
-    """MMDetection's visualiser that decodes :class:`RLEMasks` one at a time. Other masks are drawn as ever."""
+    """MMDetection's visualiser that decodes :class:`RLEMasks` one at a time and labels no crowded images."""
+
+    _crowded = False
+
+    def draw_texts(self, *args: Any, **kwargs: Any) -> CenterMaskVisualizer:
+        """Draw labels, unless they would cover the image."""
+        return self if self._crowded else super().draw_texts(*args, **kwargs)
 
     def _draw_instances(
         self, image: np.ndarray, instances: InstanceData, classes: list[str] | None, palette: list[tuple] | None
     ) -> np.ndarray:
         """Return the RGB image with the instances on it."""
+        self._crowded = len(instances) > MAX_LABELS
         masks = instances.get('masks')
         if not isinstance(masks, RLEMasks):
             return super()._draw_instances(image, instances, classes, palette)

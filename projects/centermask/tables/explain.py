@@ -12,8 +12,8 @@ from mmengine.config import Config
 from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
 
+from centermask.engine.config_check import REGISTRIES
 from centermask.engine.configs import load_config
-from centermask.engine.options import REGISTRIES
 from centermask.tables.index import TABLES, Row
 
 # What a run reads of a config; the other variables are parts that files use to put these together.

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.flop_counter import FlopCounterMode
 
-from centermask.engine.configs import config_errors
 from centermask.roi_head import CenterMaskRoIHead
+from centermask.utils.errors import config_errors
 
 
 def build(config: Config, device: str = 'meta') -> nn.Module:

@@ -1,0 +1,126 @@
+"""The objects that a config's FCOS head learns, and the levels that their masks are pooled from."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+
+import mmcv
+import numpy as np
+import torch
+from mmdet.registry import MODELS, TRANSFORMS
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+from mmengine.structures import InstanceData
+from torch import Tensor
+
+from centermask.datasets.coco import innermost
+from centermask.datasets.images import MAX_PIXELS
+from centermask.datasets.transforms import ShorterSideResize
+from centermask.utils.errors import InputError, config_errors
+
+Size = tuple[int, int]
+
+
+def has_fcos_head(cfg: Config) -> bool:
+    """Return whether a config's box head computes FCOS targets."""
+    model = cfg.get('model')
+    head = model.get('bbox_head') if isinstance(model, dict) else None
+    return isinstance(head, dict) and 'FCOS' in str(head.get('type'))
+
+
+class Assignment:
+    """FCOS targets and the level of Eq. 2 at the sizes that a config's training resizes images to.
+
+    Args:
+        cfg: A config with an FCOS box head.
+
+    Attributes:
+        max_pixels: The most pixels of an image that training decodes.
+        strides: Strides of the levels that masks are pooled from; empty for a config without a mask branch.
+
+    Raises:
+        InputError: The config has no such head or no training data.
+    """
+
+    def __init__(self, cfg: Config) -> None:
+        if not has_fcos_head(cfg) or not isinstance(cfg.get('train_dataloader'), dict):
+            raise InputError(
+                f'The config {cfg.filename} has no FCOS box head or no train_dataloader: give one of CenterMask.'
+            )
+        init_default_scope('mmdet')
+        extractor = (cfg.model.get('roi_head') or {}).get('mask_roi_extractor')
+        with config_errors(cfg.filename):
+            self._head = MODELS.build(dict(cfg.model.bbox_head, num_classes=1, train_cfg=None, test_cfg=None))
+            self._extractor = MODELS.build(extractor) if extractor else None
+        self._divisor = cfg.model.get('data_preprocessor', {}).get('pad_size_divisor', 1)
+        self.strides: Sequence[int] = extractor.featmap_strides if extractor else ()
+        dataset = innermost(cfg.train_dataloader)
+        self.max_pixels = dataset.get('max_pixels', MAX_PIXELS)
+        self._pipeline = dataset['pipeline']
+
+    def sizes(self, width: int, height: int) -> list[Size]:
+        """Return the sizes (W, H) that training may resize an image to, the greatest first."""
+        sizes = {size for transform in self._pipeline for size in _resized(transform, width, height)}
+        return sorted(sizes or {(width, height)}, key=lambda size: -size[0] * size[1])
+
+    def learned(self, boxes: np.ndarray, width: int, height: int) -> np.ndarray:
+        """Return for each object of an image whether a location learns it, at one of the sizes at least.
+
+        Args:
+            boxes: x1, y1, x2, y2 in pixels of the image, shape (G, 4).
+            width, height: Size of the image.
+
+        Returns:
+            Booleans, shape (G,).
+        """
+        learned = np.zeros(len(boxes), bool)
+        for size in self.sizes(width, height):
+            if learned.all():
+                break
+            learned |= self._learned_at(self._resize(boxes, (width, height), size), size)
+        return learned
+
+    def levels(self, boxes: np.ndarray, width: int, height: int) -> np.ndarray:
+        """Return the index into ``strides`` of each object's level at the greatest size (Eq. 2), shape (G,)."""
+        if not self._extractor or not len(boxes):
+            return np.zeros(0, int)
+        size = self.sizes(width, height)[0]
+        resized = self._resize(boxes, (width, height), size)
+        rois = torch.cat([resized.new_zeros(len(boxes), 1), resized], dim=1)
+        return self._extractor.map_roi_levels(rois, resized.new_tensor([size[0] * size[1]])).numpy()
+
+    def _resize(self, boxes: np.ndarray, original: Size, size: Size) -> Tensor:
+        scaled = torch.from_numpy(boxes).float() * torch.tensor([size[0] / original[0], size[1] / original[1]] * 2)
+        scaled[:, 0::2] = scaled[:, 0::2].clamp(0, size[0])
+        scaled[:, 1::2] = scaled[:, 1::2].clamp(0, size[1])
+        if any(transform['type'] == 'LegacyBoxes' for transform in self._pipeline):
+            scaled[:, 2:] = torch.maximum(scaled[:, 2:] - 1, scaled[:, :2])
+        return scaled
+
+    def _learned_at(self, boxes: Tensor, size: Size) -> np.ndarray:
+        """Return whether a location of the padded image learns each box, shape (G,)."""
+        width, height = (math.ceil(side / self._divisor) * self._divisor for side in size)
+        maps = [(math.ceil(height / stride), math.ceil(width / stride)) for stride in self._head.strides]
+        points = self._head.prior_generator.grid_priors(maps, dtype=torch.float32, device='cpu')
+        # Each object gets a class of its own, from 2: num_classes (1) stands for the background.
+        labels, _ = self._head.get_targets(points, [InstanceData(bboxes=boxes, labels=torch.arange(len(boxes)) + 2)])
+        found = torch.cat(labels).unique() - 2
+        learned = np.zeros(len(boxes), bool)
+        learned[found[found >= 0].numpy()] = True
+        return learned
+
+
+def _resized(transform: dict, width: int, height: int) -> Iterator[Size]:
+    """Yield the sizes that a resizing transform may give, none for another transform."""
+    scales = transform.get('scales') or transform.get('scale')
+    if 'Resize' not in str(transform['type']) or scales is None:
+        return
+    kind = TRANSFORMS.get(transform.get('resize_type') or transform['type'])
+    for scale in scales if isinstance(scales[0], list | tuple) else [scales]:
+        if kind and issubclass(kind, ShorterSideResize):
+            yield kind.size(width, height, scale)
+        elif transform.get('keep_ratio'):
+            yield mmcv.rescale_size((width, height), tuple(scale))
+        else:
+            yield tuple(scale)

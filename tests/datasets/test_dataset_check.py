@@ -1,0 +1,316 @@
+"""Each thing that can be wrong with a data set is found, graded, and corrected by ``--fix`` where it can be."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from mmdet.registry import DATASETS
+from mmengine.config import Config
+from PIL import Image
+
+from centermask.datasets.assignment import Assignment
+from centermask.datasets.coco_annotations import CocoReader, Kind, Severity
+from centermask.datasets.dataset_check import (
+    Check,
+    check_dataset,
+    check_training_data,
+    describe,
+    describe_findings,
+    write_repaired,
+)
+from centermask.utils.errors import InputError, RunError
+
+CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
+CONFIG = CONFIGS / 'centermask-lite-star_v2-19-slim_fpn_4x_coco.py'
+WIDTH, HEIGHT = 640, 480
+
+
+def rectangle(x: float, y: float, w: float, h: float) -> list[float]:
+    return [x, y, x + w, y, x + w, y + h, x, y + h]
+
+
+def annotation(number: int, x: float, y: float, w: float, h: float, **fields: object) -> dict:
+    """A rectangle on image 1, of category 7, but for what ``fields`` say."""
+    outline = {'segmentation': [rectangle(x, y, w, h)], 'bbox': [x, y, w, h], 'area': w * h, 'iscrowd': 0}
+    return {'id': number, 'image_id': 1, 'category_id': 7, **outline, **fields}
+
+
+@pytest.fixture
+def content() -> dict:
+    """Three images, the first with three objects, of a P3, P4 and P5 each by Eq. 2; nothing is wrong."""
+    return {
+        'categories': [{'id': 7, 'name': 'cat'}, {'id': 3, 'name': 'dog'}],
+        'images': [{'id': i, 'file_name': f'{i}.png', 'width': WIDTH, 'height': HEIGHT} for i in (1, 2, 3)],
+        'annotations': [
+            annotation(101, 400, 300, 20, 20),
+            annotation(102, 100, 20, 320, 300),
+            annotation(103, 0, 0, WIDTH, HEIGHT, category_id=3, image_id=2),
+        ],
+    }
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    (tmp_path / 'images').mkdir()
+    for i in (1, 2, 3):
+        Image.new('RGB', (WIDTH, HEIGHT), (60 * i, 90, 120)).save(tmp_path / 'images' / f'{i}.png')
+    return tmp_path / 'images'
+
+
+@pytest.fixture(scope='module')
+def assignment() -> Assignment:
+    return Assignment(Config.fromfile(CONFIG))
+
+
+@pytest.fixture
+def check(content: dict, images: Path, assignment: Assignment, tmp_path: Path) -> Callable[..., Check]:
+    def check(ann_file: Path | None = None, assignment: Assignment = assignment) -> Check:
+        if ann_file is None:
+            ann_file = tmp_path / 'annotations.json'
+            ann_file.write_text(json.dumps(content))
+        return check_dataset(ann_file, images, assignment)
+
+    return check
+
+
+def kinds(check: Check) -> set[Kind]:
+    return {finding.kind for finding in check.findings}
+
+
+def test_counts(check, content: dict) -> None:
+    content['annotations'].append(annotation(104, 5, 5, 40, 40, iscrowd=1, segmentation=None))
+    found = check()
+    assert found.findings == [] and found.trains
+    assert found.objects == {'cat': {'small': 1, 'large': 1}, 'dog': {'large': 1}}
+    assert found.images_with == {'cat': 1, 'dog': 1}
+    assert (found.images, found.empty, found.crowds) == (3, 1, 1)
+    # At 800 x 600: k = ceil(5 - log2(480000 / area)), of 25 x 25 to P3, of 400 x 375 to P4, of all to P5.
+    assert found.levels == {8: 1, 16: 1, 32: 1}
+    text = describe(found).splitlines()
+    assert text[0].endswith('annotations.json: 3 images, 1 without objects, 1 crowds')
+    assert text[3].split() == ['cat', '2', '1', '1', '0', '1']
+    assert text[-1] == 'Levels that masks are pooled from (Eq. 2): P3 1 (33%), P4 1 (33%), P5 1 (33%)'
+    assert describe_findings(found.findings) == 'Nothing is wrong.'
+
+
+CORNER = (10, 10, 40, 40)
+BOW_TIE = [10, 10, 50, 50, 50, 10, 10, 50]
+COLUMNS = [HEIGHT * 10 + 10, *[40, HEIGHT - 40] * 39, 40]
+RLE = {'size': [HEIGHT, WIDTH], 'counts': [*COLUMNS, HEIGHT * WIDTH - sum(COLUMNS)]}
+OBJECTS = {
+    Kind.NOT_LEARNED: annotation(9, 5.5, 5.5, 2, 2),
+    Kind.NO_AREA: annotation(9, *CORNER, segmentation=[[10, 10, 30, 30, 50, 50]]),
+    Kind.OUTSIDE: annotation(9, 600, 400, 60, 60),
+    Kind.BOX: annotation(9, *CORNER, bbox=[10, 10, 80, 80]),
+    Kind.BOX_UNUSABLE: annotation(9, *CORNER, bbox=[700, 10, 40, 40]),
+    Kind.DUPLICATE: annotation(9, 400, 300, 20, 20),
+    Kind.UNKNOWN_CATEGORY: annotation(9, *CORNER, category_id=99),
+    Kind.ID: annotation(101, *CORNER),
+    Kind.FIELD: annotation(9, *CORNER, area='big'),
+    Kind.NO_OUTLINE: annotation(9, *CORNER, segmentation=[]),
+    Kind.RLE_DAMAGED: annotation(9, *CORNER, segmentation={'size': [1, 1]}),
+    Kind.SOME_FEW_POINTS: annotation(9, *CORNER, segmentation=[[1, 1, 2, 2], rectangle(*CORNER)]),
+    None: annotation(9, *CORNER, segmentation=RLE),
+    'crossing': annotation(9, *CORNER, segmentation=[BOW_TIE]),
+}
+
+
+@pytest.mark.parametrize('kind', OBJECTS, ids=str)
+def test_objects(check, content: dict, kind: Kind | None, tmp_path: Path) -> None:
+    content['annotations'].append(OBJECTS[kind])
+    found = check()
+    # A second object in the same place is not learned.
+    expected = {kind} & set(Kind) | ({Kind.NOT_LEARNED} if kind is Kind.DUPLICATE else set())
+    assert kinds(found) == expected
+    assert found.trains == all(each.severity == Severity.NOTE for each in expected)
+
+    changes, lost = write_repaired(found, tmp_path / 'fixed.json')
+    assert kinds(check(tmp_path / 'fixed.json')) == {kind} & {Kind.NOT_LEARNED, Kind.OUTSIDE}
+    assert bool(lost) == (kind is Kind.NOT_LEARNED)
+    # What was right stays as it was.
+    fixed = json.loads((tmp_path / 'fixed.json').read_text())
+    assert fixed['annotations'][:3] == content['annotations'][:3]
+    assert CocoReader(fixed, 'fixed.json').findings == []
+    if kind in (None, 'crossing', Kind.OUTSIDE):
+        assert fixed == content and changes == []
+    elif kind in (Kind.BOX, Kind.BOX_UNUSABLE):
+        assert fixed['annotations'][3]['bbox'] == [10, 10, 40, 40]
+
+
+def _exif_rotation() -> Image.Exif:
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    return exif
+
+
+def _truncated(path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 255, (HEIGHT, WIDTH, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(path, format='JPEG')
+    path.write_bytes(path.read_bytes()[:20_000])
+
+
+def _save(image: Image.Image, **options: object) -> Callable[[Path], None]:
+    return lambda path: image.save(path, **options)
+
+
+GIF = {'format': 'GIF', 'save_all': True, 'append_images': [Image.new('L', (WIDTH, HEIGHT), 9)]}
+IMAGES = {
+    'missing': (Path.unlink, {Kind.MISSING}),
+    'empty': (lambda path: path.write_bytes(b''), {Kind.UNREADABLE}),
+    'truncated': (_truncated, {Kind.UNREADABLE}),
+    'wider': (_save(Image.new('RGB', (WIDTH + 40, HEIGHT))), {Kind.SIZE}),
+    'scaled': (_save(Image.new('RGB', (WIDTH // 2, HEIGHT // 2))), {Kind.SIZE}),
+    'cut': (_save(Image.new('RGB', (WIDTH // 2, HEIGHT))), {Kind.SIZE}),
+    'rotated': (_save(Image.new('RGB', (WIDTH, HEIGHT)), format='JPEG', exif=_exif_rotation()), {Kind.ROTATED}),
+    'gray': (_save(Image.new('L', (WIDTH, HEIGHT))), set()),
+    'alpha': (_save(Image.new('RGBA', (WIDTH, HEIGHT))), set()),
+    '16 bits': (_save(Image.fromarray(np.zeros((HEIGHT, WIDTH), np.uint16))), {Kind.DEEP}),
+    'CMYK': (_save(Image.new('CMYK', (WIDTH, HEIGHT)), format='JPEG'), {Kind.REFUSED}),
+    'animated': (_save(Image.new('L', (WIDTH, HEIGHT)), **GIF), {Kind.REFUSED}),
+}
+
+
+@pytest.mark.parametrize('case', IMAGES)
+def test_images(check, images: Path, case: str, tmp_path: Path) -> None:
+    change, expected = IMAGES[case]
+    change(images / '2.png')
+    found = check()
+    assert kinds(found) == expected
+    assert found.trains == all(kind.severity == Severity.NOTE for kind in expected)
+    changes, lost = write_repaired(found, tmp_path / 'fixed.json')
+    fixed = json.loads((tmp_path / 'fixed.json').read_text())
+    assert check(tmp_path / 'fixed.json').trains and lost == []
+    if case == 'wider':
+        assert fixed['images'][1]['width'] == WIDTH + 40 and 'size corrected: 2.png' in changes[0]
+    elif not found.trains:
+        assert len(changes) == 1 and 'left out with its objects: 2.png' in changes[0]
+        assert [image['id'] for image in fixed['images']] == [1, 3] and len(fixed['annotations']) == 2
+
+
+def test_size_that_the_file_lacks_is_that_of_the_image(check, content: dict, tmp_path: Path) -> None:
+    del content['images'][1]['width'], content['images'][1]['height']
+    found = check()
+    assert kinds(found) == {Kind.FIELD}
+    write_repaired(found, tmp_path / 'fixed.json')
+    fixed = json.loads((tmp_path / 'fixed.json').read_text())
+    assert (fixed['images'][1]['width'], fixed['images'][1]['height'], len(fixed['annotations'])) == (WIDTH, HEIGHT, 3)
+
+
+def test_max_pixels_are_those_of_training(check, images: Path, tmp_path: Path) -> None:
+    Image.new('RGB', (WIDTH, HEIGHT + 2)).save(images / '2.png')
+    cfg = Config.fromfile(CONFIG)
+    data = cfg.train_dataloader.dataset
+    data.update(max_pixels=WIDTH * HEIGHT, data_root='', ann_file=f'{tmp_path}/annotations.json')
+    data.update(data_prefix={'img': f'{images}/'}, metainfo={'classes': ('cat', 'dog')})
+    assert [(f.kind, f.where) for f in check(assignment=Assignment(cfg)).findings] == [(Kind.REFUSED, '2.png')]
+    with pytest.raises(InputError, match=r'2\.png has 640x482 pixels, more than the 307200'):  # as training has it
+        DATASETS.build(data)[1]
+
+
+@pytest.mark.parametrize('key', ['categories', 'images', 'annotations'])
+def test_nothing_to_train_on(check, content: dict, key: str, tmp_path: Path) -> None:
+    content[key] = []
+    found = check()
+    assert not found.trains and Kind.NOTHING in kinds(found)
+    with pytest.raises(RunError, match=r'--fix .*fixed\.json is not written: no object would be left'):
+        write_repaired(found, tmp_path / 'fixed.json')
+    assert not (tmp_path / 'fixed.json').exists()
+
+
+@pytest.mark.parametrize('name', ['annotations.json', 'images/../annotations.json', 'link.json', 'hard.json'])
+def test_the_original_stays(check, name: str, tmp_path: Path) -> None:
+    found = check()
+    before = (tmp_path / 'annotations.json').read_bytes()
+    (tmp_path / 'link.json').symlink_to('annotations.json')
+    (tmp_path / 'hard.json').hardlink_to(tmp_path / 'annotations.json')
+    with pytest.raises(InputError, match=rf'{name} is the file that is checked'):
+        write_repaired(found, tmp_path / name)
+    assert (tmp_path / 'annotations.json').read_bytes() == before and (tmp_path / 'link.json').is_symlink()
+
+
+def test_findings_are_summed_up_with_three_examples(check, content: dict) -> None:
+    content['annotations'] += [annotation(200 + i, 10, 10, 40, 40 + i, segmentation=[]) for i in range(9)]
+    content['annotations'].append(annotation(300, 600, 400, 60, 60))
+    assert describe_findings(check().findings).splitlines() == [
+        'A training would lose objects:',
+        '       9  objects without segmentation: '
+        'object 200 on 1.png, object 201 on 1.png, object 202 on 1.png and 6 more',
+        'Worth a look:',
+        '       1  objects whose outline leaves the image: object 300 on 1.png',
+    ]
+
+
+# The FCOS head and Eq. 2
+
+
+def test_objects_in_other_sizes(assignment: Assignment) -> None:
+    """Training at 580 or 600: by the CenterMask* recipe's rule of rounding."""
+    assert assignment.sizes(640, 480) == [(800, 600), (773, 580)]
+    box = np.array([[5.5, 5.5, 7.5, 7.5]])
+    assert not assignment.learned(box, 640, 480)[0]
+    assert assignment.learned(box, 160, 120)[0], 'a smaller image is enlarged more, so that it meets a location'
+
+
+def test_object_whose_locations_all_learn_smaller_ones(assignment: Assignment) -> None:
+    boxes = np.array([[400.0, 300, 420, 320], [400, 300, 420, 320]])
+    assert assignment.learned(boxes, 640, 480).sum() == 1
+
+
+def test_paper_recipe_resizes_by_its_own_rule() -> None:
+    paper = Assignment(Config.fromfile(CONFIGS / 'centermask-lite_v2-19_fpn_4x_coco.py'))
+    assert paper.sizes(640, 479)[0] == (801, 600)
+    # Its boxes end at their last pixel, so that a box of one pixel is empty.
+    assert not paper.learned(np.array([[4.0, 4.0, 4.5, 4.5]]), 640, 480)[0]
+
+
+def test_config_without_fcos() -> None:
+    with pytest.raises(InputError, match='has no FCOS box head'):
+        Assignment(Config(dict(model=dict(bbox_head=dict(type='YOLACTHead')))))
+
+
+@pytest.mark.parametrize('size', [(1, 4000), (4000, 1)])
+def test_objects_on_a_line(assignment: Assignment, size: tuple[int, int]) -> None:
+    box = np.array([[0.0, 0.0, *size]])
+    assert assignment.learned(box, *size).shape == (1,)
+    assert assignment.levels(box, *size).tolist() in ([0], [1], [2])
+
+
+# Before a training
+
+
+@pytest.fixture
+def cfg(check, content: dict, images: Path, tmp_path: Path) -> Config:
+    """The config of a training on this data, of which an object has a category that the file doesn't have."""
+    content['annotations'].append(annotation(6, 10, 10, 40, 40, category_id=99))
+    check()
+    cfg = Config.fromfile(CONFIG)
+    data = cfg.train_dataloader.dataset
+    data.update(data_root=f'{tmp_path}/', ann_file='annotations.json', data_prefix={'img': 'images/'})
+    return cfg
+
+
+def test_a_training_prints_the_objects_that_it_would_lose(cfg: Config, tmp_path: Path) -> None:
+    assert check_training_data(cfg, with_tables=False).splitlines() == [
+        f'{tmp_path}/annotations.json:',
+        'A training would lose objects:',
+        '       1  objects of a category that the file does not list: object 6 on 1.png',
+        f'To check all, images too: python tools/check_dataset.py {tmp_path}/annotations.json {tmp_path}/images',
+    ]
+    assert 'all classes' in check_training_data(cfg, with_tables=True)
+
+
+def test_a_training_prints_nothing_where_nothing_is_lost(cfg: Config, content: dict, tmp_path: Path) -> None:
+    del content['annotations'][3]
+    (tmp_path / 'annotations.json').write_text(json.dumps(content))
+    assert check_training_data(cfg, with_tables=False) == ''
+    assert check_training_data(cfg, with_tables=True).endswith('A training would lose no object.')
+
+
+def test_missing_data_are_left_to_the_data_set(cfg: Config) -> None:
+    cfg.train_dataloader.dataset.data_prefix.img = 'elsewhere/'
+    assert check_training_data(cfg, with_tables=True) == ''
+    assert check_training_data(Config(dict(model={})), with_tables=True) == ''

@@ -1,1 +1,0 @@
-"""Trainings that are killed, interrupted and watched, to see that nothing is lost."""
