@@ -9,45 +9,47 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
+import mmcv
+import numpy as np
 import torch
 from mmengine.device import get_device
 
-from centermask.benchmark.comparison import Wishes, compare
+from centermask.benchmark.comparison import compare
 from centermask.benchmark.exported import RUNTIMES
-from centermask.benchmark.pictures import make_picture, read_pictures
+from centermask.benchmark.metafile import read_metafile
+from centermask.benchmark.models import Settings, synthetic_image
 from centermask.benchmark.report import tables
-from centermask.datasets.images import find_images
+from centermask.benchmark.tradeoff import draw_tradeoff
+from centermask.datasets.images import find_images, unreadable
 from centermask.engine.cli import require_writable, run
 from centermask.engine.inferencer import require_device
-from centermask.figures.tradeoff import draw_tradeoff
-from centermask.tables.index import read_index
 from centermask.utils.atomic_io import atomic_write_text
 from centermask.utils.errors import InputError
 
-CONFIGS = Path(__file__).resolve().parents[1] / 'configs'
-PICTURES = 4  # of a folder, at most
+METAFILE = Path(__file__).resolve().parents[1] / 'configs/metafile.yml'
+MAX_IMAGES = 4  # of a folder
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('configs', nargs='+', metavar='CONFIG', help='config file, or mmdet::FOLDER/NAME.py')
-    parser.add_argument('--rounds', type=int, default=7, help='rounds that are timed (default %(default)s)')
-    parser.add_argument(
-        '--detections', type=int, default=50, help='detections that weights are calibrated to (default %(default)s)'
-    )
+    parser.add_argument('--rounds', type=int, default=7, help='timed rounds (default %(default)s)')
+    parser.add_argument('--detections', type=int, default=50, help='detections an image (default %(default)s)')
     parser.add_argument(
         '--size', type=int, nargs=2, metavar=('SHORTER', 'LONGER'), help="test size, instead of each config's own"
     )
-    parser.add_argument('--images', help=f'a photograph, or a folder whose first {PICTURES} count (default: made ones)')
+    parser.add_argument('--images', help=f'an image, or a folder of which {MAX_IMAGES} are used (default: synthetic)')
     parser.add_argument(
         '--masks',
         choices=('tensor', 'rle'),
         default='tensor',
-        help="what results hold: masks as for DetInferencer (default), or COCO's run lengths as for evaluation",
+        help="masks of the results: bool tensors as for DetInferencer (default), or COCO's RLE as for evaluation",
     )
-    parser.add_argument('--threads', type=int, help="on a CPU (default torch's)")
+    parser.add_argument('--threads', type=int, help="threads on a CPU (default torch's)")
     parser.add_argument('--device', default=get_device(), help='cpu, cuda, cuda:1 ... (default %(default)s)')
-    parser.add_argument('--equal', action='store_true', help="MMDetection's models also with our folding and memory")
+    parser.add_argument(
+        '--equal', action='store_true', help="other models also with CenterMask's fused layers and memory"
+    )
     parser.add_argument('--amp', action='store_true', help='each model also in bfloat16, on a GPU float16')
     parser.add_argument('--channels-last', action='store_true', help='each model also in channels-last memory')
     parser.add_argument('--compile', action='store_true', help='each model also with torch.compile')
@@ -55,16 +57,12 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         '--backend',
         default='eager',
         metavar='NAMES',
-        help=f'CenterMask also exported: of eager,{",".join(RUNTIMES)} (eager is timed in any case, to compare with); '
-        'with --amp by OpenVINO in bfloat16, too',
+        help=f'CenterMask also exported: of eager,{",".join(RUNTIMES)} (eager is always timed); with --amp also by '
+        'OpenVINO in bfloat16',
     )
-    parser.add_argument('--int8', action='store_true', help='those of --backend also quantised, by one picture')
+    parser.add_argument('--int8', action='store_true', help='models of --backend also quantised, by one image')
     parser.add_argument(
-        '--train',
-        type=int,
-        default=0,
-        metavar='IMAGES',
-        help='also a training step of this many images, and the loader',
+        '--train', type=int, default=0, metavar='IMAGES', help='also a training step of IMAGES images, and the loader'
     )
     parser.add_argument('--no-stages', action='store_true', help='times alone: no stages, counts and memory')
     parser.add_argument(
@@ -79,7 +77,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         if getattr(args, option) is not None and getattr(args, option) < 1:
             raise InputError(f'--{option} {getattr(args, option)}: give 1 or more.')
     if args.train < 0:
-        raise InputError(f'--train {args.train}: give the images of a training step, 1 or more.')
+        raise InputError(f'--train {args.train}: give the number of images of a training step, 1 or more.')
     if args.size and not 32 <= args.size[0] <= args.size[1]:
         raise InputError(f'--size {args.size[0]} {args.size[1]}: give the shorter side first, 32 or more.')
     backends = args.backend.split(',')
@@ -94,28 +92,43 @@ def main(argv: Sequence[str] | None = None) -> None:
     require_writable(args.out, '--out')
     if args.threads:
         torch.set_num_threads(args.threads)
-    pictures = read_pictures(find_images(args.images)[:PICTURES]) if args.images else [make_picture(0)]
-    wishes = Wishes(
+    settings = Settings(
+        images=read_images(args.images) if args.images else [synthetic_image()],
         detections=args.detections,
         rounds=args.rounds,
         device=args.device,
+        threads=args.threads,
         size=args.size and tuple(args.size),
         masks=args.masks,
-        ways=dict(equal=args.equal, amp=args.amp, channels_last=args.channels_last, compiled=args.compile),
+        equal=args.equal,
+        amp=args.amp,
+        channels_last=args.channels_last,
+        compiled=args.compile,
         runtimes=[name for name in backends if name != 'eager'],
         int8=args.int8,
         stages=not args.no_stages,
         batch_size=args.train,
     )
-    measured = compare(args.configs, pictures, wishes, partial(print, flush=True))
-    text = tables(measured)
+    results = compare(args.configs, settings, partial(print, flush=True))
+    text = tables(results)
     out = args.out / 'benchmark.json'
-    atomic_write_text(out, json.dumps(measured, indent=1))
+    atomic_write_text(out, json.dumps(results, indent=1))
     atomic_write_text(args.out / 'benchmark.md', text)
-    left_out = draw_tradeoff(read_index(CONFIGS).rows, args.out / 'benchmark.png', out)
-    print(f'\n{text}\ntables: {args.out / "benchmark.md"}, figures: {out}, plot: {args.out / "benchmark.png"}')
-    if left_out:
-        print(left_out)
+    unknown = draw_tradeoff(read_metafile(METAFILE)[0], args.out / 'benchmark.png', out)
+    print(f'\n{text}\ntables: {args.out / "benchmark.md"}, results: {out}, plot: {args.out / "benchmark.png"}')
+    if unknown:
+        print(f'not in the plot, since their mask AP is unknown: {", ".join(unknown)}')
+
+
+def read_images(source: str) -> list[np.ndarray]:
+    """Return the first images (H, W, 3) of a file or folder in BGR."""
+    images = []
+    for path in find_images(source)[:MAX_IMAGES]:
+        image = mmcv.imread(str(path))
+        if image is None:
+            raise InputError(unreadable(path))
+        images.append(image)
+    return images
 
 
 if __name__ == '__main__':

@@ -9,16 +9,16 @@ from pathlib import Path
 
 from mmengine.device import get_device
 
+from centermask.benchmark.metafile import read_metafile
+from centermask.benchmark.tradeoff import draw_tradeoff
 from centermask.datasets.images import find_images
 from centermask.engine.cli import add_config_options, ratio, require_file, require_writable, run
 from centermask.engine.configs import load_config
 from centermask.engine.inferencer import CenterMaskInferencer, require_device
-from centermask.figures.sheet import draw_sheet
-from centermask.figures.tradeoff import draw_tradeoff
-from centermask.tables.index import read_index
+from centermask.report.sheet import draw_sheet
 from centermask.utils.errors import InputError
 
-CONFIGS = Path(__file__).resolve().parents[1] / 'configs'
+METAFILE = Path(__file__).resolve().parents[1] / 'configs/metafile.yml'
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -37,12 +37,12 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         type=Path,
         help='JSON file {"machine": NAME, "models": [{"config": NAME, "ms": NUMBER, "mask AP": NUMBER or left out}]}',
     )
-    sheet = add('4', figure_4, 'fig4.png', 'a sheet of pictures with masks, boxes, classes and mask scores')
+    sheet = add('4', figure_4, 'fig4.png', 'a sheet of images with masks, boxes, classes and mask scores')
     sheet.add_argument('config', help='config file')
     sheet.add_argument('checkpoint', help='checkpoint file')
-    sheet.add_argument('images', nargs='+', metavar='IMAGE_OR_FOLDER', help='pictures, or folders of them')
+    sheet.add_argument('images', nargs='+', metavar='IMAGE_OR_FOLDER', help='images, or folders of them')
     sheet.add_argument('--score-thr', type=ratio, default=0.3, help='least score of what is drawn (default 0.3)')
-    sheet.add_argument('--columns', type=int, default=4, help='pictures in a row (default 4)')
+    sheet.add_argument('--columns', type=int, default=4, help='images in a row (default 4)')
     sheet.add_argument('--device', default=get_device(), help='cpu, cuda, cuda:1 ... (default %(default)s)')
     add_config_options(sheet)
     return parser.parse_args(argv)
@@ -50,10 +50,10 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def figure_1(args: argparse.Namespace) -> None:
     out = _place(args.out, 'fig1.png', ('.png', '.svg', '.pdf'))
-    left_out = draw_tradeoff(read_index(CONFIGS).rows, out, args.benchmark)
+    unknown = draw_tradeoff(read_metafile(METAFILE)[0], out, args.benchmark)
     print(f'AP against time: {out}')
-    if left_out:
-        print(left_out)
+    if unknown:
+        print(f'not in the plot, since their mask AP is unknown: {", ".join(unknown)}')
 
 
 def figure_4(args: argparse.Namespace) -> None:

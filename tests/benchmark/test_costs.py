@@ -1,54 +1,47 @@
-"""Operations, calls, waits and memory of a run."""
+"""Parameters, operations, calls, waits and memory."""
 
 import pytest
 import torch
-from helpers.small_contestants import small_config
+from helpers.small_detectors import small_model
 from torch import nn
 
 from centermask.benchmark import machine
-from centermask.benchmark.costs import costs_of, flops_of, pasting_of, peak_memory
+from centermask.benchmark.costs import count_costs, count_flops, count_parameters, peak_memory
 from centermask.benchmark.machine import name_of_machine, peak
-from centermask.tables.measure import count_flops
 
 
-def test_costs() -> None:
-    network = nn.Sequential(nn.Linear(100, 200), nn.ReLU(), nn.Linear(200, 50))
-    image = torch.ones(10, 100)
-
-    def run() -> float:
-        with torch.no_grad():
-            return network(image).sum().item()
-
-    costs = costs_of(run, 'cpu')
-    assert costs.counted.waits == 1
-    assert costs.counted.calls >= 5
-    # The outputs of the first two layers are there together.
-    assert costs.memory == 2 * 10 * 200 * 4
+def test_parameters_without_those_of_norms() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.GroupNorm(2, 4), nn.SyncBatchNorm(4))
+    assert count_parameters(model) == (3 * 4 + 4) + 2 * 4
 
 
-def test_pasting_of_each_mask(calibrated) -> None:
-    """MMDetection's waits mostly come from it on a CPU."""
-    few, many = (pasting_of(calibrated('Mask R-CNN', detections)[0]) for detections in (2, 5))
-    assert few > (0, 0)
-    assert many[0] - few[0] >= 3
-    assert many[1] - few[1] >= 3
+def test_operations_of_rois() -> None:
+    """Those of the network are the same for any number of detections, and those of each detection are the same."""
+    two, five, eight = (count_flops(small_model('star', detections)) for detections in (2, 5, 8))
+    assert two < five
+    assert five - two == eight - five
 
 
-def test_operations_are_counted_as_layers_are_written(calibrated) -> None:
-    """Also of a model that tests with fused convs, which stays as it is."""
-    contestant, _ = calibrated('star', 5)
-    contestant.run(0)
-    flops = flops_of(contestant)
-    assert contestant.model.fuse_conv_bn
-    assert flops == count_flops(small_config('star', 5))
+def test_pasting_of_each_mask() -> None:
+    """Most of MMDetection's host waits come from it on a CPU."""
+    few, many = (count_costs(small_model('Mask R-CNN', detections)) for detections in (2, 5))
+    for kind in ('calls of pasting', 'waits of pasting'):
+        assert few[kind] > 0
+        assert many[kind] - few[kind] >= 3
 
 
-def test_memory_that_is_freed_counts_once() -> None:
+def test_memory() -> None:
+    """Freed memory counts once, and what is there together counts together."""
+
     def run() -> None:
         for _ in range(3):
             torch.ones(1000)
 
     assert peak_memory(run, 'cpu') == 4000
+    network = nn.Sequential(nn.Linear(100, 200), nn.ReLU(), nn.Linear(200, 50))
+    image = torch.ones(10, 100)
+    with torch.no_grad():
+        assert peak_memory(lambda: network(image), 'cpu') == 2 * 10 * 200 * 4
 
 
 def test_machine(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -120,7 +120,7 @@ def test_repairing_corrects_entries(content: dict) -> None:
         (Kind.FIELD, 'completed'),
         (Kind.ID, 'corrected'),
         (Kind.FIELD, 'completed'),
-        (Kind.BOX_UNUSABLE, 'box set to [10.0, 10.0, 20.0, 20.0]'),
+        (Kind.BOX_UNUSABLE, 'box set to that of the outline'),
         (Kind.DUPLICATE, 'left out'),
         (Kind.FIELD, 'left out'),
     ]
@@ -128,6 +128,7 @@ def test_repairing_corrects_entries(content: dict) -> None:
     assert reader.content['images'][2] == {'id': 3, 'file_name': '3.png', 'width': 60, 'height': 40}
     objects = {entry['id']: entry for entry in reader.content['annotations']}
     assert objects.keys() == {101, 102, 103, 105}
+    assert objects[103]['bbox'] == [10, 10, 20, 20]
     assert objects[105]['category_id'] == 7 and objects[105]['area'] == 400
 
 

@@ -1,1 +1,1 @@
-"""How fast models are, measured side by side: time, stages, counts and shares of the machine's peak."""
+"""Timing of models side by side: latency, stages, operator counts, training steps; and the figures of the metafile."""

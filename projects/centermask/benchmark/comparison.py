@@ -1,258 +1,270 @@
-"""Models timed side by side: what is measured of each, in which order."""
+"""Models timed side by side: what is measured of each, in which order and in which process."""
 
 from __future__ import annotations
 
+import multiprocessing
 import statistics
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from dataclasses import replace
 from datetime import date
+from functools import partial
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from mmengine.config import Config
 
-from centermask.benchmark.costs import costs_of, flops_of, pasting_of
-from centermask.benchmark.exported import exported_ways
+from centermask.benchmark.costs import count_costs, count_flops, count_parameters
+from centermask.benchmark.exported import exported_variants
 from centermask.benchmark.machine import name_of_machine, peak
-from centermask.benchmark.malloc import without_kept_memory
-from centermask.benchmark.models import SHIPPED, Contestant, other_ways, read_config, shipped, short_name
-from centermask.benchmark.pictures import make_picture
+from centermask.benchmark.models import AS_SHIPPED, Settings, TimedModel, as_shipped, read_config, short_name, variants
+from centermask.benchmark.predictions import detection_stats
 from centermask.benchmark.rounds import interleaved, measure, summary, timed_on
 from centermask.benchmark.stages import NETWORK, STAGES, Stopwatch, timed_by_stage
-from centermask.benchmark.training import Step, loader_rate, prepare_training
+from centermask.benchmark.training import TrainStep, loader_rate
 from centermask.fast.fused_layers import half_type
-from centermask.tables.measure import count_parameters
 
 STAGE_ROUNDS = 5
 
+Log = Callable[[str], None]
+Call = Callable[..., Any]
+"""Calls a function with arguments, in this process or another."""
 
-@dataclass
-class Wishes:
-    """What is to be measured.
+
+class Entry(NamedTuple):
+    """A model or training step that is timed.
 
     Attributes:
-        detections: on each picture.
-        rounds: that are timed, after one for each picture that isn't.
-        device: torch's name of it.
-        size: of the test pictures' shorter and longer side; None leaves each config its own.
-        masks: ``'tensor'`` or ``'rle'``.
-        ways: what :func:`other_ways` takes.
-        runtimes, int8: of exported models, see :func:`exported_ways`.
-        stages: whether to time stages and count costs too.
-        batch_size: of a training step, which is timed too if this isn't 0.
+        name: that its process knows it by.
+        call: runs functions in that process.
+        facts: its entry in the results, which grows.
     """
 
-    detections: int = 50
-    rounds: int = 7
-    device: str = 'cpu'
-    size: tuple[int, int] | None = None
-    masks: str = 'tensor'
-    ways: Mapping[str, bool] | None = None
-    runtimes: Sequence[str] = ()
-    int8: bool = False
-    stages: bool = True
-    batch_size: int = 0
+    name: str
+    call: Call
+    facts: dict[str, Any]
 
 
-class Entrant(NamedTuple):
-    """What is timed, and what the benchmark's file says of it, which grows."""
-
-    contestant: Contestant
-    entry: dict[str, Any]
+# What a process holds, by name.
+_models: dict[str, TimedModel] = {}
+_steps: dict[str, TrainStep] = {}
 
 
-class Trainee(NamedTuple):
-    """A step of training that is timed, and what the benchmark's file says of it."""
-
-    step: Step
-    entry: dict[str, Any]
-
-
-Say = Callable[[str], None]
-"""Told, line by line, how far it is."""
-
-
-def compare(
-    configs: Sequence[str], pictures: Sequence[np.ndarray], wishes: Wishes, say: Say = lambda line: None
-) -> dict[str, Any]:
-    """Time models on pictures and return what was measured, as the benchmark's JSON file holds it.
+def compare(configs: Sequence[str], settings: Settings, log: Log = lambda line: None) -> dict[str, Any]:
+    """Time models on images and return the results as the benchmark's JSON file holds them.
 
     Raises:
-        InputError: a config can't be used, or its model not be calibrated.
+        InputError: a config can't be used.
     """
-    rates = [loader_rate(read_config(name)) for name in configs] if wishes.batch_size else []
-    entrants, trainees = _line_up(configs, pictures, wishes, say)
-    for (_, entry), rate in zip(trainees, rates, strict=True):
-        entry['loader images/s/core'] = rate
-    peaks = _peaks(wishes.device, wishes.int8)
-    _add_times(entrants, wishes, say)
-    if trainees:
-        _add_training_times(trainees, wishes, say)
-    if wishes.stages:
-        _add_costs(entrants, wishes.device, say)
-        _add_stages(entrants, wishes.device, say)
-    peaks = {name: max(value, peaks[name]) for name, value in _peaks(wishes.device, wishes.int8).items()}
-    _add_shares(entrants, peaks)
+    kinds = [read_config(name).model.type for name in configs]
+    fast = [kind == 'CenterMask' for kind in kinds]
+    models: list[Entry] = []
+    steps: list[Entry] = []
+    with _processes(settings, fast) as (here, other):
+        for number, (name, is_fast) in enumerate(zip(configs, fast, strict=True), 1):
+            parts = [(here if is_fast else other, replace(settings, equal=False))]
+            if settings.equal and not is_fast:
+                parts.append((here, replace(settings, amp=False, channels_last=False, compiled=False, runtimes=())))
+            for call, part in parts:
+                loaded, lines = call(load, name, part)
+                models += [Entry(key, call, facts) for key, facts in loaded]
+                for line in lines:
+                    log(f'{number}/{len(configs)} {line}')
+            if settings.batch_size:
+                steps.append(Entry(name, other, other(load_step, name, settings)))
+        peaks = _peaks(settings)
+        # Each model runs each image before it is timed: at a new size it allocates memory and reorders weights.
+        _add_times(models, run, settings.rounds, len(settings.images), log)
+        _add_times(steps, run_step, settings.rounds, 1, log)
+        for step in steps:
+            step.facts['positive RoIs'] = step.call(positives, step.name)
+        if settings.stages:
+            _add_costs(models, log)
+            _add_stages(models, log)
+        peaks = {name: max(value, peaks[name]) for name, value in _peaks(settings).items()}
+    _add_ratios(models, peaks)
     return dict(
-        machine=name_of_machine(wishes.device),
+        machine=name_of_machine(settings.device),
         date=date.today().isoformat(),
         command=' '.join(['python', *sys.argv]),
         torch=torch.__version__,
         peak={name: round(value) for name, value in peaks.items()},
-        rounds=wishes.rounds,
-        pictures=[list(picture.shape[:2]) for picture in pictures],
-        models=[entrant.entry for entrant in entrants],
-        training=[trainee.entry for trainee in trainees],
+        rounds=settings.rounds,
+        images=[list(image.shape[:2]) for image in settings.images],
+        models=[model.facts for model in models],
+        training=[step.facts for step in steps],
     )
 
 
-def latency(config: Config, device: str) -> tuple[float, tuple[int, int]]:
-    """Return the median time of one image in ms, as :func:`compare` measures it, and the image's height and width."""
-    contestant, _ = shipped('', config, [make_picture(0)], Wishes.detections, device)
-    seconds = measure({'': contestant.run}, Wishes.rounds, timed_on(device), memory=lambda name: contestant.memory())
-    return summary(seconds['']).median, contestant.input_size
+@contextmanager
+def _processes(settings: Settings, fast: Sequence[bool]) -> Iterator[tuple[Call, Call]]:
+    """Yield how to run what keeps the memory of large tensors, and how to run everything else.
 
+    A CenterMask, as an equal model, sets glibc's memory allocation for its whole process. On a CPU other models would
+    be faster beside it than they are for their users, so they, and training, run in a process of their own.
+    """
 
-def _line_up(
-    configs: Sequence[str], pictures: Sequence[np.ndarray], wishes: Wishes, say: Say
-) -> tuple[list[Entrant], list[Trainee]]:
-    """Build each config's model in all ways that are wished for, and its step of training."""
-    entrants: list[Entrant] = []
-    trainees: list[Trainee] = []
-    ways = wishes.ways or {}
-    for number, name in enumerate(configs, 1):
-        config = read_config(name)
-        first, found = shipped(name, config, pictures, wishes.detections, wishes.device, wishes.size, wishes.masks)
-        say(
-            f'{number}/{len(configs)} {short_name(name)}: {found.candidates:.0f} scores pass, '
-            f'{found.into_nms:.0f} boxes into NMS, {found.detections:.0f} detections of {found.object_size:.0f} pixels'
-        )
-        exported = exported_ways(first, config, wishes.runtimes, ways.get('amp', False), wishes.int8)
-        others = [one for one in (*other_ways(first, **ways), *exported) if _runs(one, say)]
-        entrants += [Entrant(one, _facts(one, first) | found._asdict()) for one in (first, *others)]
-        if wishes.batch_size:
-            step = prepare_training(config, first.model, wishes.batch_size, wishes.size)
-            entry = {
-                'config': name,
-                'batch size': wishes.batch_size,
-                'input': list(step.input_size),
-            }
-            trainees.append(Trainee(step, entry))
-    return entrants, trainees
+    def here(function: Callable, *args: Any) -> Any:
+        return function(*args)
 
-
-def _runs(contestant: Contestant, say: Say) -> bool:
-    """Whether a model runs in a way that it wasn't written for; some of MMDetection's don't in half precision."""
+    both = (any(fast) or settings.equal) and (not all(fast) or settings.batch_size > 0)
     try:
-        contestant.run(0)
-    except (RuntimeError, NotImplementedError) as error:
-        say(f'{contestant} is left out, it fails: {str(error).splitlines()[0]}')
-        return False
-    return True
+        if settings.device != 'cpu' or not both:
+            yield here, here
+            return
+        with ProcessPoolExecutor(1, multiprocessing.get_context('spawn')) as executor:
+            yield here, lambda function, *args: executor.submit(function, *args).result()
+    finally:
+        _models.clear()
+        _steps.clear()
 
 
-def _facts(contestant: Contestant, shipped: Contestant) -> dict[str, Any]:
-    return dict(
-        config=contestant.config,
-        way=contestant.way,
-        backend=contestant.backend,
-        precision=contestant.precision,
-        masks=contestant.masks,
-        input=contestant.input_size,
-        parameters=count_parameters(shipped.model),
-        **{'mask AP': None},  # the plot takes the paper's
-    )
+def load(name: str, settings: Settings) -> tuple[list[tuple[str, dict]], list[str]]:
+    """Build a model as shipped and its variants in this process; if ``settings.equal``, the equal one alone.
 
-
-def _add_times(entrants: Sequence[Entrant], wishes: Wishes, say: Say) -> None:
-    by_name = {str(contestant): contestant for contestant, _ in entrants}
-    runs = {name: contestant.run for name, contestant in by_name.items()}
-    # A model meets each picture before it is timed: at a size that is new to it, it allocates and orders weights anew.
-    warm_up = len(entrants[0].contestant.batches)
-    say(f'{len(entrants)} to time in {wishes.rounds} rounds after {warm_up} to warm up')
-    seconds = measure(runs, wishes.rounds, timed_on(wishes.device), warm_up, say, lambda name: by_name[name].memory())
-    for contestant, entry in entrants:
-        times = summary(seconds[str(contestant)])
-        entry |= dict(ms=times.median, quartiles=[times.lower, times.upper])
-        entry['ratio'] = times.median / entrants[0].entry['ms']
-
-
-def _add_training_times(trainees: Sequence[Trainee], wishes: Wishes, say: Say) -> None:
-    say(f'training steps of {wishes.batch_size} images')
-    runs = {entry['config']: step.run for step, entry in trainees}
-    seconds = measure(runs, wishes.rounds, timed_on(wishes.device), 1, say, lambda name: without_kept_memory())
-    for step, entry in trainees:
-        times = summary(seconds[entry['config']])
-        entry['positive RoIs'] = step.positives
-        entry |= dict(ms=times.median, quartiles=[times.lower, times.upper])
-        entry['ratio'] = times.median / trainees[0].entry['ms']
-
-
-def _add_costs(entrants: Sequence[Entrant], device: str, say: Say) -> None:
-    say('counting operations, operator calls, host waits and memory')
-    flops: dict[str, int] = {}
-    for contestant, entry in entrants:
-        if contestant.way == SHIPPED:
-            flops[contestant.config] = flops_of(contestant)
-        entry['flops'] = flops[contestant.config]
-        if contestant.backend != 'eager':  # its operators can't be seen
+    Returns:
+        names and facts of the models, and lines to log.
+    """
+    if settings.threads:
+        torch.set_num_threads(settings.threads)
+    config = read_config(name)
+    first = as_shipped(name, config, settings)
+    stats = detection_stats(first.run, len(settings.images), first.candidates)
+    lines = [] if settings.equal else [f'{short_name(name)}: {stats}']
+    loaded = []
+    others = [*variants(first, settings), *exported_variants(first, config, settings)]
+    for model in others if settings.equal else [first, *others]:
+        try:  # some models of MMDetection don't run in half precision
+            model.run(0)
+        except (RuntimeError, NotImplementedError) as error:
+            lines.append(f'{model} is left out, it fails: {str(error).splitlines()[0]}')
             continue
-        costs = costs_of(lambda contestant=contestant: contestant.run(0), device)  # type: ignore[misc]
-        calls, waits = pasting_of(contestant)
-        entry |= {
-            'calls': costs.counted.calls,
-            'calls of pasting': calls,
-            'waits': costs.counted.waits,
-            'waits of pasting': waits,
-            'waits_by_operator': dict(costs.counted.by_operator.most_common()),
-            'memory': costs.memory,
+        key = f'{name}, {model.variant}'
+        _models[key] = model
+        facts = dict(
+            config=name,
+            variant=model.variant,
+            backend=model.backend,
+            precision=model.precision,
+            masks=model.masks,
+            input=model.input_size,
+            parameters=count_parameters(first.model),
+            **{'mask AP': None},  # the plot takes the paper's
+        )
+        loaded.append((key, facts | stats._asdict()))
+    return loaded, lines
+
+
+def load_step(name: str, settings: Settings) -> dict[str, Any]:
+    """Build a training step in this process and return its facts, the loader's rate among them."""
+    config = read_config(name)
+    rate = loader_rate(config)
+    model = as_shipped(name, config, settings).model
+    _steps[name] = TrainStep(config, model, settings.batch_size, settings.size)
+    facts = {'config': name, 'batch size': settings.batch_size, 'input': list(_steps[name].input_size)}
+    return facts | {'loader images/s/core': rate}
+
+
+def run(name: str, number: int) -> float:
+    """Return the seconds of a round's image."""
+    return _models[name].seconds(number)
+
+
+def run_step(name: str, number: int) -> float:
+    """Return the seconds of a training step."""
+    device = str(next(_steps[name].model.parameters()).device)
+    return timed_on(device)(_steps[name].run)
+
+
+def positives(name: str) -> float | None:
+    """Return the positive RoIs an image of the last training step."""
+    return _steps[name].positives
+
+
+def flops(name: str) -> int:
+    """Return the FLOPs of an image."""
+    return count_flops(_models[name])
+
+
+def costs(name: str) -> dict[str, Any]:
+    """Return calls, waits and memory of an image."""
+    return count_costs(_models[name])
+
+
+def stages(name: str, number: int) -> dict[str, float]:
+    """Return the seconds of a round's image by stage."""
+    model = _models[name]
+    watch = Stopwatch(_clock(model.device))
+    with model.memory(), timed_by_stage(model.model, watch), watch.whole():
+        model.run(number)
+    return watch.seconds
+
+
+def latency(config: Config, settings: Settings) -> tuple[float, tuple[int, int]]:
+    """Return the median milliseconds of an image, timed alone in this process, and the image's height and width."""
+    model = as_shipped('', config, settings)
+    seconds = measure({'': model.seconds}, settings.rounds)
+    return summary(seconds['']).median, model.input_size
+
+
+def _add_times(entries: Sequence[Entry], function: Callable, rounds: int, warm_up: int, log: Log) -> None:
+    if not entries:
+        return
+    log(f'{len(entries)} to time in {rounds} rounds after {warm_up} to warm up')
+    runs = {entry.name: partial(entry.call, function, entry.name) for entry in entries}
+    seconds = measure(runs, rounds, warm_up, log)
+    for entry in entries:
+        times = summary(seconds[entry.name])
+        entry.facts.update(ms=times.median, quartiles=[times.lower, times.upper])
+        entry.facts['ratio'] = times.median / entries[0].facts['ms']
+
+
+def _add_costs(models: Sequence[Entry], log: Log) -> None:
+    log('counting FLOPs, operator calls, host waits and memory')
+    counted: dict[str, int] = {}
+    for name, call, facts in models:
+        if facts['variant'] == AS_SHIPPED:
+            counted[facts['config']] = call(flops, name)
+        facts['flops'] = counted[facts['config']]
+        if facts['backend'] == 'eager':  # of others the operators can't be seen
+            facts.update(call(costs, name))
+
+
+def _add_stages(models: Sequence[Entry], log: Log) -> None:
+    """Time stages in rounds of their own, since watching them takes time."""
+    log(f'timing stages in {STAGE_ROUNDS} rounds')
+    eager = {model.name: model for model in models if model.facts['backend'] == 'eager'}
+    rounds: dict[str, list[dict[str, float]]] = {name: [] for name in eager}
+    for number, name in interleaved(list(eager), STAGE_ROUNDS):
+        rounds[name].append(eager[name].call(stages, name, number))
+    for name, model in eager.items():
+        model.facts['stages'] = {
+            stage: 1000 * statistics.median(seconds.get(stage, 0.0) for seconds in rounds[name]) for stage in STAGES
         }
 
 
-def _add_stages(entrants: Sequence[Entrant], device: str, say: Say) -> None:
-    """Time stages in rounds of their own, since looking at them takes time."""
-    say(f'timing stages in {STAGE_ROUNDS} rounds')
-    by_name = {str(contestant): contestant for contestant, _ in entrants if contestant.backend == 'eager'}
-    rounds: dict[str, list[dict[str, float]]] = {name: [] for name in by_name}
-    for number, name in interleaved(list(by_name), STAGE_ROUNDS):
-        watch = Stopwatch(_now_on(device))
-        with by_name[name].memory(), timed_by_stage(by_name[name].model, watch), watch.whole():
-            by_name[name].run(number)
-        rounds[name].append(watch.seconds)
-    for contestant, entry in entrants:
-        if found := rounds.get(str(contestant)):
-            entry['stages'] = {
-                stage: 1000 * statistics.median(seconds.get(stage, 0.0) for seconds in found) for stage in STAGES
-            }
+def _add_ratios(models: Sequence[Entry], peaks: dict[str, float]) -> None:
+    """Add the time beside the network over the network's, and the network's FLOP/s over the machine's peak."""
+    for *_, facts in models:
+        if 'stages' in facts:
+            facts['network ms'] = sum(facts['stages'][stage] for stage in NETWORK)
+            facts['beside network'] = sum(facts['stages'].values()) / facts['network ms'] - 1
+        if 'flops' in facts:  # of an exported model's time the network's part isn't known
+            ms = facts.get('network ms', facts['ms'])
+            facts['peak ratio'] = facts['flops'] / ms * 1000 / peaks[facts['precision']]
 
 
-def _add_shares(entrants: Sequence[Entrant], peaks: Mapping[str, float]) -> None:
-    """Say what share of the time is beside the network, and of the machine's peak the network has."""
-    for _, entry in entrants:
-        if 'stages' in entry:
-            entry['network ms'] = sum(entry['stages'][stage] for stage in NETWORK)
-            entry['beside network'] = sum(entry['stages'].values()) / entry['network ms'] - 1
-        if 'flops' in entry:
-            # Of the network's time; where it isn't known, of all.
-            entry['share of peak'] = (
-                entry['flops'] / entry.get('network ms', entry['ms']) * 1000 / peaks[entry['precision']]
-            )
+def _peaks(settings: Settings) -> dict[str, float]:
+    dtypes = (torch.float32, half_type(torch.device(settings.device)), *([torch.int8] if settings.int8 else []))
+    return {str(dtype).removeprefix('torch.'): peak(settings.device, dtype) for dtype in dtypes}
 
 
-def _peaks(device: str, int8: bool) -> dict[str, float]:
-    dtypes = (torch.float32, half_type(torch.device(device)), *([torch.int8] if int8 else []))
-    return {str(dtype).removeprefix('torch.'): peak(device, dtype) for dtype in dtypes}
-
-
-def _now_on(device: str) -> Callable[[], float]:
-    if not device.startswith('cuda'):
-        return time.perf_counter
-
+def _clock(device: str) -> Callable[[], float]:
     def now() -> float:
         torch.cuda.synchronize(device)
         return time.perf_counter()
 
-    return now
+    return now if device.startswith('cuda') else time.perf_counter

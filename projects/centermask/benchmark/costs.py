@@ -1,78 +1,83 @@
-"""What an image costs that doesn't depend on the hour: operations, operator calls, host waits, memory."""
+"""Costs of an image that don't depend on the time of day: FLOPs, operator calls, host waits, memory."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any
+from unittest.mock import patch
 
 import torch
+import torch.nn.functional as F
+from mmcv.ops import modulated_deform_conv
+from torch import Tensor, nn
 from torch.autograd import DeviceType
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
-from centermask.benchmark.counting import Cost, count
-from centermask.benchmark.models import Contestant
+from centermask.benchmark.counting import count
+from centermask.benchmark.models import TimedModel
 from centermask.benchmark.stages import Stopwatch, timed_by_stage
 
 
-class Costs(NamedTuple):
-    """Of one image.
+def count_parameters(model: nn.Module) -> int:
+    """Return the number of parameters as the paper counts them: without those of BN."""
+    of_norms = {id(p) for module in model.modules() if isinstance(module, _BatchNorm) for p in module.parameters()}
+    return sum(p.numel() for p in model.parameters() if id(p) not in of_norms)
 
-    Attributes:
-        counted: operator calls and host waits.
-        memory: the most bytes that tensors hold at a time beyond what is there before (weights, the picture).
+
+def count_flops(timed: TimedModel) -> int:
+    """Return the floating-point operations of the first image, a multiplication and an addition counted as two.
+
+    Counted are convolutions and matrix products, as the layers are written (torch doesn't know oneDNN's fused convs).
+    Not counted are norms, activations, pooling (also RoIAlign), NMS and the pasting of masks. A deformable convolution
+    counts as an ordinary one and the convolution of its offsets.
     """
 
-    counted: Cost
-    memory: int
+    def plain(x: Tensor, offset: Tensor, mask: Tensor, weight: Tensor, bias: Tensor | None, *rest: Any) -> Tensor:
+        stride, padding, dilation, groups = rest[:4]
+        return F.conv2d(x, weight, bias, stride, padding, dilation, groups)
 
-
-def costs_of(run: Callable[[], object], device: str) -> Costs:
-    """Return what a run costs, which has run before: two more runs, eager and in this thread."""
-    with count() as counted:
-        run()
-    return Costs(counted, peak_memory(run, device))
-
-
-def pasting_of(contestant: Contestant) -> tuple[int, int]:
-    """Return how many of an image's operator calls and host waits are pasting: one more run.
-
-    MMDetection pastes mask by mask on a CPU, in chunks of masks on a GPU.
-    """
-    with count() as counted:
-        calls, waits = Stopwatch(lambda: counted.calls), Stopwatch(lambda: counted.waits)
-        with timed_by_stage(contestant.model, calls), timed_by_stage(contestant.model, waits):
-            contestant.run(0)
-    return int(calls.seconds['pasting']), int(waits.seconds['pasting'])
-
-
-def flops_of(contestant: Contestant) -> int:
-    """Return the floating-point operations of an image's convs and matrix products.
-
-    A multiplication and an addition are two. They are counted as the layers are written: torch doesn't know those of
-    oneDNN's fused convs, which a CenterMask tests with.
-    """
-    model = contestant.model
-    folded, model.fuse_conv_bn = getattr(model, 'fuse_conv_bn', False), False
+    model = timed.model
+    fused, model.fuse_conv_bn = getattr(model, 'fuse_conv_bn', False), False
     try:
-        with FlopCounterMode(display=False) as flops:
-            contestant.run(0)
+        with (
+            FlopCounterMode(display=False) as flops,
+            patch.object(modulated_deform_conv, 'modulated_deform_conv2d', plain),  # which torch doesn't know
+        ):
+            timed.run(0)
     finally:
-        model.fuse_conv_bn = folded
+        model.fuse_conv_bn = fused
     return flops.get_total_flops()
 
 
+def count_costs(timed: TimedModel) -> dict[str, Any]:
+    """Return an eager model's operator calls and host waits for the first image, those of pasting, and its memory."""
+    with count() as cost:
+        timed.run(0)
+    with count() as running:
+        calls, waits = Stopwatch(lambda: running.calls), Stopwatch(lambda: running.waits)
+        with timed_by_stage(timed.model, calls), timed_by_stage(timed.model, waits):
+            timed.run(0)
+    return {
+        'calls': cost.calls,
+        'calls of pasting': int(calls.seconds['pasting']),
+        'waits': cost.waits,
+        'waits of pasting': int(waits.seconds['pasting']),
+        'waits_by_operator': dict(cost.by_operator.most_common()),
+        'memory': peak_memory(lambda: timed.run(0), timed.device),
+    }
+
+
 def peak_memory(run: Callable[[], object], device: str) -> int:
-    """Return the most bytes that tensors hold at a time during a run, beyond those held before it."""
+    """Return the peak bytes of tensors during a run, beyond those held before it (weights, the image)."""
     if device.startswith('cuda'):
         torch.cuda.synchronize(device)
         before = torch.cuda.memory_allocated(device)
         torch.cuda.reset_peak_memory_stats(device)
         run()
         return torch.cuda.max_memory_allocated(device) - before
-    with _silent_errors(), profile(activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True) as profiler:
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True) as profiler:
         run()
     results = profiler.profiler and profiler.profiler.kineto_results
     changes = [
@@ -85,16 +90,3 @@ def peak_memory(run: Callable[[], object], device: str) -> int:
         held += change
         most = max(most, held)
     return most
-
-
-@contextmanager
-def _silent_errors() -> Iterator[None]:
-    """Without what torch's profiler prints for tracers to read, beneath Python's ``sys.stderr``."""
-    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 2)
-    try:
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(nowhere)

@@ -1,4 +1,4 @@
-"""What models are timed on: its name, and the most operations a second that it is seen to do."""
+"""Name and peak FLOP/s of the benchmark machine."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ REPEATS = 5
 
 
 def name_of_machine(device: str) -> str:
-    """The GPU's name, or the processor's and how many threads compute."""
+    """Return the GPU's name, or the processor's with the number of torch's threads."""
     if device.startswith('cuda'):
         return torch.cuda.get_device_name(device)
     threads = torch.get_num_threads()
-    information = Path('/proc/cpuinfo')
-    found = information.exists() and re.search(r'^model name\s*: (.+)$', information.read_text(), re.MULTILINE)
-    return f'{found[1] if found else platform.machine()}, {threads} thread{"s" if threads > 1 else ""}'
+    cpuinfo = Path('/proc/cpuinfo')
+    match = cpuinfo.exists() and re.search(r'^model name\s*: (.+)$', cpuinfo.read_text(), re.MULTILINE)
+    return f'{match[1] if match else platform.machine()}, {threads} thread{"s" if threads > 1 else ""}'
 
 
 def peak(device: str, dtype: torch.dtype) -> float:
@@ -35,18 +35,14 @@ def peak(device: str, dtype: torch.dtype) -> float:
     """
     side, (channels, height, width) = MATRIX, CONV
     matrix = torch.ones(side, side, device=device, dtype=dtype)
-    image, weight = (
-        torch.ones(shape, device=device, dtype=dtype).contiguous(memory_format=torch.channels_last)
-        for shape in ((1, channels, height, width), (channels, channels, 3, 3))
-    )
+    # torch has an int8 product under this name alone, and no conv.
+    work = [(2 * side**3, lambda: torch._int_mm(matrix, matrix) if dtype is torch.int8 else matrix @ matrix)]
+    if dtype is not torch.int8:
+        image, weight = (
+            torch.ones(shape, device=device, dtype=dtype).contiguous(memory_format=torch.channels_last)
+            for shape in ((1, channels, height, width), (channels, channels, 3, 3))
+        )
+        work.append((2 * 9 * channels**2 * height * width, lambda: F.conv2d(image, weight, padding=1)))
     timed = timed_on(device)
-    best = 0.0
-    if dtype is torch.int8:  # torch has its product under this name alone, and no conv
-        times = [timed(lambda: torch._int_mm(matrix, matrix)) for _ in range(REPEATS)]
-        return 2 * side**3 / min(times)
     with torch.no_grad():
-        for _ in range(REPEATS):
-            best = max(best, 2 * side**3 / timed(lambda: matrix @ matrix))
-            operations = 2 * 9 * channels**2 * height * width
-            best = max(best, operations / timed(lambda: F.conv2d(image, weight, padding=1)))
-    return best
+        return max(operations / timed(run) for operations, run in work for _ in range(REPEATS))

@@ -1,11 +1,10 @@
-"""Interleaved rounds: what is compared runs by turns in one process, so that a slow minute of the machine hits all."""
+"""Interleaved rounds: models take turns, so that a slow minute of the machine is shared by all."""
 
 from __future__ import annotations
 
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
 
 import torch
@@ -20,57 +19,55 @@ class Times(NamedTuple):
 
 
 def summary(seconds: Sequence[float]) -> Times:
-    """Sum up the rounds of one contestant."""
+    """Return the median and the quartiles of a model's rounds."""
     ms = [1000 * s for s in seconds]
     lower, median, upper = statistics.quantiles(ms, n=4, method='inclusive') if len(ms) > 1 else ms * 3
     return Times(median, lower, upper)
 
 
 def interleaved(names: Sequence[str], rounds: int) -> Iterator[tuple[int, str]]:
-    """Yield (round, name): each name once a round, in an order that moves on by one from round to round."""
+    """Yield (round, name): each name once a round, starting with the next name in each round."""
     for number in range(rounds):
         first = number % len(names)
         yield from ((number, name) for name in [*names[first:], *names[:first]])
 
 
 def measure(
-    runs: Mapping[str, Callable[[int], object]],
+    runs: Mapping[str, Callable[[int], float]],
     rounds: int,
-    timed: Callable[[Callable[[], object]], float],
     warm_up: int = 1,
-    report: Callable[[str], None] = lambda line: None,
-    memory: Callable[[str], AbstractContextManager] = lambda name: nullcontext(),
+    log: Callable[[str], None] = lambda line: None,
 ) -> dict[str, list[float]]:
-    """Run everything by turns and return the seconds of each run by name, without those of the warm-up.
+    """Run all models in interleaved rounds and return the seconds of each by name, without the warm-up.
 
     Args:
-        runs: by name, what runs on the picture of a round.
-        rounds: that are timed.
-        timed: runs something and returns the seconds that it took.
+        runs: by name, a function that runs the image of a round and returns the seconds that it took.
+        rounds: timed ones.
         warm_up: rounds before them.
-        report: told how far it is and how long it will still take, after each round.
-        memory: by name, what a run is in, beside the time.
+        log: gets a line with the remaining time after each round.
     """
     seconds: dict[str, list[float]] = {name: [] for name in runs}
     start, last = time.monotonic(), 0
     for number, name in interleaved(list(runs), warm_up + rounds):
         if number > last:
             left = (time.monotonic() - start) / number * (warm_up + rounds - number)
-            report(f'round {number} of {warm_up + rounds}, {left:.0f} s left')
+            log(f'round {number} of {warm_up + rounds}, {left:.0f} s left')
             last = number
-        with memory(name):
-            took = timed(lambda name=name, number=number: runs[name](number))  # type: ignore[misc]
+        took = runs[name](number)
         if number >= warm_up:
             seconds[name].append(took)
     return seconds
 
 
 def timed_on(device: str) -> Callable[[Callable[[], object]], float]:
-    """Return what times a run on this device: on a GPU by events, with nothing else under way before and after."""
-    if not device.startswith('cuda'):
-        return _timed_on_host
+    """Return a function that times a call on a device; on a GPU by events, with an empty queue before and after."""
 
-    def timed(run: Callable[[], object]) -> float:
+    def on_host(run: Callable[[], object]) -> float:
+        start = time.perf_counter()
+        run()
+        return time.perf_counter() - start
+
+    def on_gpu(run: Callable[[], object]) -> float:
         begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
         torch.cuda.synchronize(device)
         begin.record()
@@ -79,10 +76,4 @@ def timed_on(device: str) -> Callable[[Callable[[], object]], float]:
         torch.cuda.synchronize(device)
         return begin.elapsed_time(end) / 1000
 
-    return timed
-
-
-def _timed_on_host(run: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    run()
-    return time.perf_counter() - start
+    return on_gpu if device.startswith('cuda') else on_host

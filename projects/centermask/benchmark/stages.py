@@ -1,4 +1,4 @@
-"""Where an image's time goes: into the network's parts, the selection of boxes, the pasting of masks."""
+"""Time of an image by stage: the network's parts, the selection of boxes, the pasting of masks."""
 
 from __future__ import annotations
 
@@ -18,12 +18,42 @@ from centermask import mask_pasting
 NETWORK = ('backbone', 'neck', 'box head', 'mask branch')
 STAGES = ('pre-processing', *NETWORK, 'selection and NMS', 'pasting', 'encoding', 'rest')
 
+# The stages of a detector's parts and, below, of its RoI head's.
+PARTS = dict(
+    data_preprocessor='pre-processing',
+    backbone='backbone',
+    neck='neck',
+    rpn_head='box head',
+    bbox_head='box head',
+    mask_head='mask branch',
+)
+ROI_PARTS = dict(
+    bbox_roi_extractor='box head',
+    bbox_head='box head',
+    mask_roi_extractor='mask branch',
+    mask_head='mask branch',
+    mask_iou_head='mask branch',
+)
+# Methods of heads that are stages of their own. In RTMDet-Ins the rest of `predict_by_feat` resizes masks, too.
+METHODS = dict(
+    rpn_head=dict(predict_by_feat='selection and NMS'),
+    bbox_head=dict(predict_by_feat='selection and NMS', _mask_predict_by_feat_single='mask branch'),
+    mask_head=dict(predict_by_feat='pasting'),
+    roi_head=dict(forward='mask branch', postprocess='pasting'),
+)
+FUNCTIONS = (
+    (mmdet.structures.mask, 'encode_mask_results', 'encoding'),
+    # A CenterMask encodes stripes of a mask as they are pasted.
+    (mask_pasting, '_changes', 'encoding'),
+    (mask_pasting, '_rle', 'encoding'),
+)
+
 
 class Stopwatch:
-    """Adds time up by stage. A stage within another stops the outer one.
+    """Adds up time by stage. A stage within another stops the outer one.
 
     Args:
-        now: seconds, after all that was started has ended (on a GPU: after waiting for it).
+        now: returns seconds, once all started work is done (on a GPU: after synchronising), or any other count.
     """
 
     def __init__(self, now: Callable[[], float] = time.perf_counter) -> None:
@@ -38,10 +68,12 @@ class Stopwatch:
         self._since = now
 
     def start(self, stage: str) -> None:
+        """Start a stage."""
         self._add()
         self._running.append(stage)
 
     def stop(self) -> None:
+        """Stop the stage that was started last, and continue the one around it."""
         self._add()
         self._running.pop()
 
@@ -54,51 +86,28 @@ class Stopwatch:
 
 
 def stages_of(model: Any) -> tuple[dict[nn.Module, str], list[tuple[Any, str, str]]]:
-    """Return the stage of each of a detector's parts, and of methods and functions (owner, name, stage) in them."""
-    parts = {model.data_preprocessor: 'pre-processing', model.backbone: 'backbone'}
-    functions: list[tuple[Any, str, str]] = [
-        (mmdet.structures.mask, 'encode_mask_results', 'encoding'),
-        # A CenterMask encodes stripes of a mask as they are pasted.
-        (mask_pasting, '_changes', 'encoding'),
-        (mask_pasting, '_rle', 'encoding'),
-    ]
-
-    def add(owner: Any, name: str, stage: str) -> None:
-        part = getattr(owner, name, None)
-        if isinstance(part, nn.Module):
-            parts[part] = stage
-            if name in ('rpn_head', 'bbox_head', 'mask_head') and hasattr(part, 'predict_by_feat'):
-                after = 'pasting' if name == 'mask_head' else 'selection and NMS'
-                functions.append((type(part), 'predict_by_feat', after))
-
-    for name, stage in (
-        ('neck', 'neck'),
-        ('rpn_head', 'box head'),
-        ('bbox_head', 'box head'),
-        ('mask_head', 'mask branch'),
-    ):
-        add(model, name, stage)
-    head = getattr(model, 'roi_head', None)
-    if head is not None:
-        for name, stage in (
-            ('bbox_roi_extractor', 'box head'),
-            ('bbox_head', 'box head'),
-            ('mask_roi_extractor', 'mask branch'),
-            ('mask_head', 'mask branch'),
-            ('mask_iou_head', 'mask branch'),
-        ):
-            add(head, name, stage)
-        for name, stage in (('forward', 'mask branch'), ('postprocess', 'pasting')):  # CenterMask's
-            if hasattr(type(head), name):
-                functions.append((type(head), name, stage))
-    return parts, functions
+    """Return the stage of each of a detector's parts, and of methods and functions as (owner, name, stage)."""
+    parts: dict[nn.Module, str] = {}
+    functions: list[tuple[Any, str, str]] = list(FUNCTIONS)
+    roi_head = getattr(model, 'roi_head', None)
+    for owner, stages in ((model, PARTS | dict(roi_head=None)), (roi_head, ROI_PARTS)):
+        for name, stage in stages.items():
+            part = getattr(owner, name, None)
+            if not isinstance(part, nn.Module):
+                continue
+            if stage:
+                parts[part] = stage
+            for method, of_method in METHODS.get(name, {}).items():
+                if hasattr(part, method):
+                    functions.append((type(part), method, of_method))
+    return parts, list(dict.fromkeys(functions))
 
 
 @contextmanager
 def timed_by_stage(model: Any, watch: Stopwatch) -> Iterator[None]:
     """Let a detector's parts report to the stopwatch while the block runs.
 
-    Parts are known by themselves or by their class, since a detector may test with a copy of its parts.
+    Parts are recognised by identity or class, since a detector may predict with a copy of its parts.
     """
     parts, functions = stages_of(model)
     by_class = {type(part): stage for part, stage in parts.items()}

@@ -277,7 +277,7 @@ class CocoReader:
         entry = {**entry, 'bbox': boxes[1].round(2).tolist()}
         correctable = box_has_area(entry, image)
         kind = Kind.BOX if usable else Kind.BOX_UNUSABLE
-        self._add(kind, where, change=f'box set to {entry["bbox"]}' if correctable else 'left out')
+        self._add(kind, where, change='box set to that of the outline' if correctable else 'left out')
         return entry if correctable else None
 
 

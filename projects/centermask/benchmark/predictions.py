@@ -1,0 +1,274 @@
+"""Prepared predictions that take the place of those of random weights.
+
+The cost of post-processing and of the mask branch depends on the predictions: how many candidates exceed the score
+threshold, how many boxes enter NMS, how many detections are left and how large they are. Random weights yield none or
+thousands. So all models are given the same objects, with the sizes of COCO's: a box head computes its outputs as ever,
+and its ``predict_by_feat`` gets prepared logits and box deltas in their place.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from itertools import accumulate
+from typing import Any, NamedTuple
+from unittest.mock import patch
+
+import torch
+from mmcv.ops.nms import ext_module
+from mmdet.models.dense_heads import yolact_head
+from torch import Tensor, nn
+
+from centermask.fcos_head import CenterMaskFCOSHead
+
+# Of COCO's objects these parts are small (below 32² pixels), medium and large (from 96² on), in images of 480 × 640.
+COCO_AREA_RATIOS = (0.41, 0.35, 0.24)
+# The square root of an object's area, as a log-normal distribution with these parts, over that of the image's area.
+COCO_SIZE = 41.5 / math.sqrt(480 * 640)
+COCO_SPREAD = 1.2  # standard deviation of the logarithm
+ASPECT_SPREAD = 0.22  # the same of the root of width over height, in an image of 3 × 4
+CANDIDATES = 6  # boxes above the threshold for each object
+JITTER = 0.05  # of the candidates' sides, in sides of the object; NMS leaves one of them
+LOW = -10.0  # logit of what isn't found
+
+
+class Objects(NamedTuple):
+    """Boxes to find, by falling score.
+
+    Attributes:
+        boxes: (M, 4), with the image's width and height as units.
+        scores: (M,), from 0.95 down to 0.5.
+        numbers: (M,), which object each is a candidate of.
+    """
+
+    boxes: Tensor
+    scores: Tensor
+    numbers: Tensor
+
+
+def draw_objects(count: int, candidates: int = 1) -> Objects:
+    """Return ``candidates`` boxes for each of ``count`` objects at random locations, the same at each call."""
+    random = torch.Generator().manual_seed(0)
+    ranks = (torch.randperm(count, generator=random) + 0.5) / count
+    sizes = COCO_SIZE * (COCO_SPREAD * torch.special.ndtri(ranks)).exp()
+    aspects = (ASPECT_SPREAD * torch.randn(count, generator=random)).exp() * math.sqrt(3 / 4)
+    sides = torch.stack([sizes * aspects, sizes / aspects], dim=1).clamp(max=0.95)
+    starts = torch.rand(count, 2, generator=random) * (1 - sides)
+    boxes = torch.cat([starts, starts + sides], dim=1).repeat(candidates, 1)
+    moves = (2 * torch.rand(boxes.shape, generator=random) - 1) * JITTER * sides.repeat(candidates, 2)
+    moves[:count] = 0
+    return Objects((boxes + moves).clamp(0, 1), torch.linspace(0.95, 0.5, len(boxes)), torch.arange(len(boxes)) % count)
+
+
+class Predictions:
+    """Prepared predictions for the box heads of a model.
+
+    Args:
+        model: any detector of MMDetection. Heads with anchors or points and R-CNN's are given the objects; others, such
+            as DETR's, keep the predictions of their weights.
+        detections: objects in each image.
+
+    Attributes:
+        candidates: boxes above the score threshold; None if no head is given any.
+    """
+
+    def __init__(self, model: Any, detections: int) -> None:
+        objects = draw_objects(detections, CANDIDATES)
+        self.candidates: int | None = None
+        self._patches: list[tuple[Any, Callable[[Any, Any, Any], tuple]]] = []
+        self._cache: dict[tuple, Any] = {}
+        if hasattr(getattr(model, 'rpn_head', None), 'prior_generator'):
+            proposals = draw_objects(model.rpn_head.test_cfg['max_per_img'])
+            self._patches.append((type(model.rpn_head), functools.partial(self._for_dense_head, proposals)))
+        head = getattr(model, 'bbox_head', None)
+        if hasattr(head, 'prior_generator') and hasattr(head, 'bbox_coder'):
+            self._patches.append((type(head), functools.partial(self._for_dense_head, objects)))
+            self.candidates = len(objects.boxes)
+        head = getattr(getattr(model, 'roi_head', None), 'bbox_head', None)
+        head = head[-1] if isinstance(head, nn.ModuleList) else head  # the last stage of a cascade
+        if hasattr(head, 'bbox_coder'):
+            self._patches.append((type(head), functools.partial(self._for_roi_head, objects)))
+            self.candidates = len(objects.boxes)
+
+    @contextmanager
+    def handed_in(self) -> Iterator[None]:
+        """Let heads of the model's classes predict the objects while the block runs."""
+        with ExitStack() as stack:
+            for kind, prepare in self._patches:
+                stack.enter_context(patch.object(kind, 'predict_by_feat', _with(prepare, kind.predict_by_feat)))
+            yield
+
+    def _for_dense_head(self, objects: Objects, head: Any, args: Sequence, kwargs: dict) -> tuple:
+        """Return ``args`` with prepared logits and boxes of each level."""
+        cls_scores, bbox_preds, *others = args
+        meta = kwargs['batch_img_metas'][0]
+        key = (type(head), meta['ori_shape'], *(level.shape for level in cls_scores), cls_scores[0].dtype)
+        if key not in self._cache:  # prepared once: the time of a run must not include it
+            self._cache[key] = dense_outputs(head, objects, cls_scores, bbox_preds, meta)
+        return (*self._cache[key], *others), kwargs
+
+    def _for_roi_head(self, objects: Objects, head: Any, args: Sequence, kwargs: dict) -> tuple:
+        """Return ``kwargs`` with prepared logits and box deltas of each image's RoIs."""
+        key = (type(head), *(rois.shape for rois in kwargs['rois']), kwargs['batch_img_metas'][0]['ori_shape'])
+        if key not in self._cache:
+            names = ('rois', 'cls_scores', 'bbox_preds', 'batch_img_metas')
+            images = zip(*(kwargs[name] for name in names), strict=True)
+            outputs = [roi_outputs(head, objects, *image) for image in images]
+            self._cache[key] = dict(zip(('cls_scores', 'bbox_preds'), zip(*outputs, strict=True), strict=True))
+        return args, kwargs | self._cache[key]
+
+
+def _with(prepare: Callable[[Any, Any, Any], tuple], predict_by_feat: Callable) -> Callable:
+    @functools.wraps(predict_by_feat)
+    def predict(head: Any, *args: Any, **kwargs: Any) -> Any:
+        args, kwargs = prepare(head, args, kwargs)
+        return predict_by_feat(head, *args, **kwargs)
+
+    return predict
+
+
+def dense_outputs(
+    head: Any, objects: Objects, cls_scores: Sequence[Tensor], bbox_preds: Sequence[Tensor], meta: dict
+) -> tuple[list[Tensor], list[Tensor]]:
+    """Return class logits and box predictions by which a head with anchors or points finds the objects.
+
+    Args:
+        head: with ``prior_generator`` and ``bbox_coder``.
+        objects: to find.
+        cls_scores, bbox_preds: of the head's weights, a list of levels (N, C, H, W) each. Boxes that aren't four
+            numbers of each anchor or point are left as they are.
+        meta: of the image.
+    """
+    sizes = [(level.shape[-2], level.shape[-1]) for level in cls_scores]
+    generator, device = head.prior_generator, cls_scores[0].device
+    priors = torch.cat(generator.grid_priors(sizes, device=device))
+    strides = [stride[0] for stride in generator.strides]
+    objects = Objects(*(part[: len(priors)].to(device) for part in objects))
+    boxes = in_pixels(objects, meta)
+    indices = choose_priors(boxes, sizes, strides, generator.num_base_priors)
+    logits = priors.new_full((len(priors), head.cls_out_channels), LOW)
+    if not head.use_sigmoid_cls:
+        logits[:, -1] = 0  # background
+    logits[indices, objects.numbers % head.num_classes] = objects.scores.logit()
+    counts = [height * width * count for (height, width), count in zip(sizes, generator.num_base_priors, strict=True)]
+    scores = [_as_map(*level) for level in zip(logits.split(counts), cls_scores, strict=True)]
+    if any(level[0].numel() != 4 * count for level, count in zip(bbox_preds, counts, strict=True)):
+        return scores, [*bbox_preds]  # GFL's distributions
+    deltas = priors.new_zeros(len(priors), 4)
+    deltas[indices] = head.bbox_coder.encode(priors[indices], boxes)
+    if isinstance(head, CenterMaskFCOSHead) and head.norm_on_bbox:  # its outputs are in strides
+        deltas /= priors.new_tensor(strides).repeat_interleave(torch.tensor(counts, device=device))[:, None]
+    return scores, [_as_map(*level) for level in zip(deltas.split(counts), bbox_preds, strict=True)]
+
+
+def in_pixels(objects: Objects, meta: dict) -> Tensor:
+    """Return the objects' boxes (M, 4) in pixels of the resized image."""
+    (height, width), (scale_x, scale_y) = meta['ori_shape'][:2], meta['scale_factor']
+    return objects.boxes * objects.boxes.new_tensor([width * scale_x, height * scale_y]).repeat(2)
+
+
+def _as_map(values: Tensor, like: Tensor) -> Tensor:
+    """Return values (H · W · A, C) of a level in the shape (N, A · C, H, W), type and layout of a head's output."""
+    height, width = like.shape[-2:]
+    return torch.empty_like(like).copy_(values.reshape(height, width, -1).permute(2, 0, 1))
+
+
+def choose_priors(
+    boxes: Tensor, sizes: Sequence[tuple[int, int]], strides: Sequence[int], counts: Sequence[int]
+) -> list[int]:
+    """Return an anchor or point of its own for each box, at its centre in the level of its size or the next free one.
+
+    Args:
+        boxes: (M, 4) in pixels, at most as many as there are anchors.
+        sizes, strides, counts: height and width, stride, and anchors of a location, of each level.
+    """
+    starts = [0, *accumulate(height * width * count for (height, width), count in zip(sizes, counts, strict=True))]
+    used: set[int] = set()
+    chosen = []
+    for left, top, right, bottom in boxes.tolist():
+        side = max(math.sqrt((right - left) * (bottom - top)), 1)
+        level = min(range(len(strides)), key=lambda i: abs(math.log(side / (8 * strides[i]))))
+        height, width = sizes[level]
+        row = min(int((top + bottom) / 2 / strides[level]), height - 1)
+        column = min(int((left + right) / 2 / strides[level]), width - 1)
+        index = starts[level] + (row * width + column) * counts[level]
+        while index in used:
+            index = (index + 1) % starts[-1]
+        used.add(index)
+        chosen.append(index)
+    return chosen
+
+
+def roi_outputs(head: Any, objects: Objects, rois: Tensor, cls_score: Tensor, bbox_pred: Any, meta: dict) -> tuple:
+    """Return class logits (R, classes + 1) and box deltas by which the first RoIs (R, 5) become the objects."""
+    objects = Objects(*(part[: len(rois)].to(rois.device) for part in objects))
+    count = len(objects.boxes)
+    labels = objects.numbers % head.num_classes
+    logits = torch.full_like(cls_score, LOW)
+    logits[:, -1] = 0  # background
+    logits[range(count), labels] = objects.scores.logit().to(logits)
+    if not isinstance(bbox_pred, Tensor):  # SABL's buckets
+        return logits, bbox_pred
+    boxes = in_pixels(objects, meta)
+    deltas = torch.zeros_like(bbox_pred).view(len(rois), -1, 4)
+    deltas[range(count), 0 if head.reg_class_agnostic else labels] = head.bbox_coder.encode(rois[:count, 1:], boxes).to(
+        deltas
+    )
+    return logits, deltas.view_as(bbox_pred)
+
+
+class DetectionStats(NamedTuple):
+    """Counts of an image's predictions, averaged over the images.
+
+    Attributes:
+        candidates: boxes above the score threshold; None if they are those of the weights.
+        into_nms: boxes that enter NMS in all its calls, those for region proposals too.
+        detections: results.
+        object_size: median of the square root of a detection's box area, in pixels of the original image.
+        area_ratios: parts of the detections that are small, medium and large.
+    """
+
+    candidates: int | None
+    into_nms: float
+    detections: float
+    object_size: float
+    area_ratios: tuple[float, float, float]
+
+    def __str__(self) -> str:
+        candidates = 'those of random weights' if self.candidates is None else self.candidates
+        return (
+            f'candidates: {candidates}, boxes into NMS: {self.into_nms:.0f}, detections: {self.detections:.0f} of '
+            f'{self.object_size:.0f} pixels'
+        )
+
+
+def detection_stats(run: Callable[[int], Any], images: int, candidates: int | None) -> DetectionStats:
+    """Return the counts of some images, whose results ``run`` returns by their number."""
+    with count_into_nms() as into_nms:
+        results = [run(number)[0].pred_instances for number in range(images)]
+    boxes = torch.cat([result.bboxes for result in results]).float().cpu()
+    sides = (boxes[:, 2:] - boxes[:, :2]).clamp(min=0).prod(1).sqrt()
+    small, large = (sides < 32).float().mean().item(), (sides >= 96).float().mean().item()
+    parts = (small, 1 - small - large, large) if len(sides) else (0.0, 0.0, 0.0)
+    median = sides.median().item() if len(sides) else 0.0
+    return DetectionStats(candidates, sum(into_nms) / images, len(sides) / images, median, parts)
+
+
+@contextmanager
+def count_into_nms() -> Iterator[list[int]]:
+    """Yield a list that gets the number of boxes of each NMS."""
+    counts: list[int] = []
+    nms, fast_nms = ext_module.nms, yolact_head.fast_nms
+
+    def counted(boxes: Tensor, *args: Any, **kwargs: Any) -> Any:
+        counts.append(len(boxes))
+        return nms(boxes, *args, **kwargs)
+
+    def counted_fast(boxes: Tensor, scores: Tensor, coeffs: Tensor, score_thr: float, *rest: Any) -> Any:
+        counts.append(int((scores[:, :-1] > score_thr).sum()))
+        return fast_nms(boxes, scores, coeffs, score_thr, *rest)
+
+    with patch.object(ext_module, 'nms', counted), patch.object(yolact_head, 'fast_nms', counted_fast):
+        yield counts

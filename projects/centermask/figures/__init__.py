@@ -1,1 +1,0 @@
-"""The paper's Fig. 1 (AP against time) and Fig. 4 (results on images)."""

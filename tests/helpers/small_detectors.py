@@ -1,0 +1,36 @@
+"""Small models of each kind that can be timed."""
+
+from pathlib import Path
+
+import numpy as np
+from mmengine.config import Config
+
+from centermask.benchmark.models import Settings, TimedModel, as_shipped, read_config, synthetic_image
+
+CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
+RESNET = dict(depth=18, init_cfg=None)
+NECK = dict(in_channels=[64, 128, 256, 512])
+MASK_RCNN = dict(backbone=RESNET, neck=NECK, test_cfg=dict(rpn=dict(nms_pre=200, max_per_img=100)))
+KINDS = {
+    'star': (str(CONFIGS / 'centermask-lite-star_v2-19-slim_fpn_4x_coco.py'), {}),
+    'paper': (str(CONFIGS / 'centermask-lite_v2-19_fpn_4x_coco.py'), {}),
+    'Mask R-CNN': ('mmdet::mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py', MASK_RCNN),
+    'YOLACT': ('mmdet::yolact/yolact_r50_1xb8-55e_coco.py', dict(backbone=RESNET, neck=NECK)),
+    'RTMDet-Ins': ('mmdet::rtmdet/rtmdet-ins_tiny_8xb32-300e_coco.py', {}),
+}
+
+
+def small_config(kind: str) -> Config:
+    name, changes = KINDS[kind]
+    config = read_config(name)
+    config.merge_from_dict(dict(model=changes))
+    return config
+
+
+def small_model(kind: str, detections: int = 5, images: int = 1, masks: str = 'tensor') -> TimedModel:
+    return as_shipped(kind, small_config(kind), small_settings(detections, images, masks))
+
+
+def small_settings(detections: int = 5, images: int = 1, masks: str = 'tensor', **others: object) -> Settings:
+    inputs: list[np.ndarray] = [synthetic_image(i) for i in range(images)]
+    return Settings(inputs, detections, size=(96, 128), masks=masks, **others)
