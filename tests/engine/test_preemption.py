@@ -18,7 +18,7 @@ def test_signals_are_remembered_and_handlers_restored(capfd: pytest.CaptureFixtu
         os.kill(os.getpid(), signal.SIGTERM)
         os.kill(os.getpid(), signal.SIGTERM)  # schedulers repeat it
     assert interruption.number == signal.SIGTERM and signal.getsignal(signal.SIGTERM) is before
-    assert capfd.readouterr().err == 'SIGTERM: the training ends after this iteration\n'
+    assert capfd.readouterr().err == 'SIGTERM: the training ends after this iteration; Ctrl-C again ends it at once\n'
 
 
 def test_a_second_ctrl_c_ends_at_once(capfd: pytest.CaptureFixture) -> None:
@@ -26,7 +26,7 @@ def test_a_second_ctrl_c_ends_at_once(capfd: pytest.CaptureFixture) -> None:
         os.kill(os.getpid(), signal.SIGINT)
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
-    assert 'SIGINT: the training ends after this iteration' in capfd.readouterr().err
+    assert 'SIGINT: the training ends after this iteration; Ctrl-C again ends it at once' in capfd.readouterr().err
 
 
 def test_a_signal_that_nohup_ignores_stays_ignored() -> None:

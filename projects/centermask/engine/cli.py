@@ -48,7 +48,6 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
         default='none',
         help='what started this process, if there are several',
     )
-    parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
 
 
 def add_config_options(parser: argparse.ArgumentParser) -> None:
@@ -96,7 +95,6 @@ def load_run_config(args: argparse.Namespace, training: bool = False) -> Config:
 
     cfg = load_config(args.config, args.cfg_options, set_up)
     cfg.work_dir = args.work_dir or cfg.work_dir
-    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     return cfg
 
 

@@ -50,8 +50,10 @@ class InterruptionHook(Hook):
         if number == signal.SIGINT and self.number == number:
             raise KeyboardInterrupt
         if not self.number and is_first_process():
-            # The signal may have interrupted a print, which isn't reentrant.
-            os.write(2, f'{signal.Signals(number).name}: the training ends after this iteration\n'.encode())
+            text = (
+                f'{signal.Signals(number).name}: the training ends after this iteration; Ctrl-C again ends it at once\n'
+            )
+            os.write(2, text.encode())  # the signal may have interrupted a print, which isn't reentrant
         self.number = number
 
     def after_train_iter(

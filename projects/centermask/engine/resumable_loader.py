@@ -16,7 +16,7 @@ from mmdet.datasets.samplers import AspectRatioBatchSampler
 from mmengine.dataset import InfiniteSampler
 from torch.utils.data import BatchSampler, DataLoader
 
-from centermask.engine.randomness import seeded
+from centermask.engine.randomness import seed_all
 
 
 class BatchIndices(NamedTuple):
@@ -31,8 +31,8 @@ def load_batch(dataset: Any, batch: BatchIndices) -> list:
     """Load the samples of a batch, each augmented by random numbers seeded by the run, the iteration and its index."""
     samples = []
     for index in batch.indices:
-        with seeded(batch.seed, batch.iteration, index):
-            samples.append(dataset[index])
+        seed_all(batch.seed, batch.iteration, index)
+        samples.append(dataset[index])
     return samples
 
 
