@@ -31,7 +31,7 @@ def loaded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[], list
     return read
 
 
-@pytest.mark.parametrize('workers', [0, 1])
+@pytest.mark.parametrize('workers', [pytest.param(0, marks=pytest.mark.slow), 1])
 def test_resuming_loads_no_image_again(
     workers: int, tiny_config: Path, tmp_path: Path, loaded: Callable[[], list[str]]
 ) -> None:
