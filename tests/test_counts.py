@@ -1,75 +1,69 @@
-"""What an inference costs besides arithmetic: operator calls and host waits of both recipes, counted, not timed."""
+"""Costs of an inference besides arithmetic: operator calls and host waits of both recipes, counted, not timed."""
 
 import copy
 from collections import Counter
-from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-from helpers.read_configs import read_config
-from helpers.small_model import picture, sample
-from mmdet.registry import MODELS
+from helpers.small_model import WIDTH, picture, sample, small_model
 
-from centermask import CenterMask
-from centermask.benchmark.counting import count
+from centermask.benchmark.counting import Cost, count
 
-CONFIGS = Path(__file__).resolve().parents[1] / 'configs'
+# A ResNet-50 and heads of full depth, but narrow: the operators are those of the full model.
+DEEP = {
+    'backbone': dict(
+        _delete_=True, type='ResNet', depth=50, base_channels=8, out_indices=(1, 2, 3), norm_eval=True, style='caffe'
+    ),
+    'neck.in_channels': [64, 128, 256],
+    'bbox_head.stacked_convs': 4,
+    'roi_head.mask_head.num_convs': 4,
+    'roi_head.mask_iou_head': dict(num_convs=4, in_channels=WIDTH, conv_out_channels=WIDTH, fc_out_channels=16),
+    'test_cfg.score_thr': 0.0,
+    'test_cfg.nms_pre': 100,
+}
 SIZE = (128, 160)
-NAMES = 'centermask-star_r50_fpn_3x_coco', 'centermask_r50_fpn_1x_coco'
 # NMS, the candidates above the threshold, levels of the RoIs, the result.
-WAITS = {'mmcv.nms': 1, 'nonzero': 1, 'cpu': 2}
-# MMEngine asks a tensor of sizes, which is on the host anyway, whether pictures are padded, and reads by how much.
-PADDED, NOT_PADDED = {'_local_scalar_dense': 1, 'tolist': 1}, {'_local_scalar_dense': 1}
-MOST_CALLS = 560  # 528 and 519 when this was written
+WAITS = Counter({'mmcv.nms': 1, 'nonzero': 1, 'cpu': 2})
+# MMEngine asks a tensor of sizes, which is on the host anyway, whether images are padded, and reads by how much.
+NOT_PADDED = Counter({'_local_scalar_dense': 1})
+PADDED = Counter({'_local_scalar_dense': 1, 'tolist': 1})
+MAX_CALLS = 600  # 800 are allowed to the largest models, which take 740
 
 
-def _model(name: str, **test_cfg: Any) -> CenterMask:
-    torch.manual_seed(0)
-    config = read_config(name).model
-    config.backbone.init_cfg = None
-    config.test_cfg.update(score_thr=0.0, nms_pre=100, **test_cfg)
-    model = MODELS.build(config)
-    torch.nn.init.constant_(model.bbox_head.conv_reg.bias, 2.0)  # boxes of some size
-    return model.eval()
+def _count(model: torch.nn.Module, size: tuple[int, int]) -> tuple[Cost, int]:
+    """Count what the second image costs; return that and its number of detections."""
+    data = dict(inputs=[picture(*size)], data_samples=[sample(*size)])
+    with torch.no_grad():
+        model.test_step(copy.deepcopy(data))  # the fused copy is built
+        with count() as cost:
+            (result,) = model.test_step(data)
+    return cost, len(result.pred_instances)
 
 
-@pytest.mark.parametrize('name', NAMES)
-def test_counts_of_an_image(name: str) -> None:
-    model = _model(name)
-    found = {}
-    for mask_format in ('tensor', 'rle'):
+@pytest.mark.parametrize('recipe', ['star', 'paper'])
+def test_counts_from_an_image_to_its_result(recipe: str) -> None:
+    """At most six waits: for an image that is padded or not, few or many detections, arrays or encoded masks."""
+    model = small_model(recipe, DEEP)
+    calls = set()
+    for mask_format, max_per_img, size, padding in (
+        ('tensor', 50, SIZE, NOT_PADDED),
+        ('rle', 50, SIZE, NOT_PADDED),
+        ('rle', 10, SIZE, NOT_PADDED),
+        ('tensor', 50, (100, 150), PADDED),
+    ):
         model.roi_head.test_cfg['mask_format'] = mask_format
-        for most in (50, 10):
-            model.bbox_head.test_cfg['max_per_img'] = most
-            with torch.no_grad():
-                batch = model.data_preprocessor(dict(inputs=[picture(*SIZE)], data_samples=[sample(*SIZE)]), False)
-                model(**batch, mode='predict')  # the fused copy is built
-                with count() as cost:
-                    (result,) = model(**batch, mode='predict')
-            assert 0 < len(result.pred_instances) <= most
-            found[mask_format, most] = cost
-    for cost in found.values():
-        assert dict(cost.by_operator) == WAITS
-        assert cost.calls <= MOST_CALLS
-    assert len({cost.calls for cost in found.values()}) <= 2  # pasting takes no operators, however many masks there are
+        model.bbox_head.test_cfg['max_per_img'] = max_per_img
+        cost, detections = _count(model, size)
+        assert 0 < detections <= max_per_img
+        assert cost.by_operator == WAITS + padding and cost.waits <= 6
+        assert cost.calls <= MAX_CALLS
+        if size == SIZE:
+            calls.add(cost.calls)
+    assert len(calls) <= 2  # pasting calls no operators, however many masks there are
 
 
-@pytest.mark.parametrize('name', NAMES)
-def test_waits_from_the_picture_to_its_result(name: str) -> None:
-    """At most six, whatever the picture: of its own size or padded, with boxes outside it, or with nothing found."""
-    model = _model(name)
-    boxes = model.bbox_head.conv_reg.bias
-    for size, padding in ((SIZE, NOT_PADDED), ((100, 150), PADDED)):
-        for least, reach in ((0.0, 2.0), (0.0, -9.0), (1.0, 2.0)):
-            model.bbox_head.test_cfg['score_thr'] = least
-            torch.nn.init.constant_(boxes, reach)
-            with torch.no_grad():
-                data = dict(inputs=[picture(*size)], data_samples=[sample(*size)])
-                model.test_step(copy.deepcopy(data))  # the fused copy is built
-                with count() as cost:
-                    model.test_step(data)
-            waits = Counter(WAITS) + Counter(padding)
-            assert cost.by_operator <= waits and cost.waits <= 6
-            if not least:
-                assert cost.by_operator == waits
+@pytest.mark.parametrize('recipe', ['star', 'paper'])
+def test_waits_where_nothing_is_found(recipe: str) -> None:
+    model = small_model(recipe, {**DEEP, 'test_cfg.score_thr': 1.0})
+    cost, detections = _count(model, SIZE)
+    assert detections == 0 and cost.by_operator <= WAITS + NOT_PADDED

@@ -12,15 +12,15 @@ import sys
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import mmengine
 import pytest
-import yaml
+from centermask.benchmark.metafile import LATENCY, NOT_MEASURED, TABLES, Row, read_metafile
 from mmengine.config import Config
 from modelindex.load_model_index import load
 
-from centermask.benchmark.metafile import LATENCY, NOT_MEASURED, TABLES, Row, read_metafile
-
 REPOSITORY = Path(__file__).resolve().parents[1]
-METAFILE = yaml.safe_load((REPOSITORY / 'configs/metafile.yml').read_text())
+METAFILE = mmengine.load(REPOSITORY / 'configs/metafile.yml')
+ROWS, _ = read_metafile(REPOSITORY / 'configs/metafile.yml')
 MODELS = {model['Name']: model for model in METAFILE['Models']}
 RELEASED = {name: model for name, model in MODELS.items() if 'Weights' in model}
 OF_CONFIGS = [name for name in MODELS if not name.startswith('panoptic-')]
@@ -84,16 +84,15 @@ def test_of_one_recipe_and_backbone(released: list[dict[str, str]]) -> None:
         assert COLLECTIONS[model['In Collection']]['Metadata']['License'] == LICENCES[row['recipe']]
 
 
-@pytest.mark.parametrize('name', MODELS)
-def test_config(name: str) -> None:
-    """The entry has its config's name; a panoptic model says that its instance part is what loads."""
-    model = MODELS[name]
-    assert (REPOSITORY / model['Config']).is_file()
-    if name.startswith('panoptic-'):
-        assert name == f'panoptic-{Path(model["Config"]).stem}'
-        assert 'instance part' in model['Metadata']['Loads']
-    else:
-        assert name == Path(model['Config']).stem
+def test_config() -> None:
+    """Each entry has its config's name; a panoptic model says that its instance part is what loads."""
+    for name, model in MODELS.items():
+        assert (REPOSITORY / model['Config']).is_file(), name
+        if name.startswith('panoptic-'):
+            assert name == f'panoptic-{Path(model["Config"]).stem}'
+            assert 'instance part' in model['Metadata']['Loads']
+        else:
+            assert name == Path(model['Config']).stem
 
 
 def test_every_config_has_an_entry() -> None:
@@ -102,10 +101,13 @@ def test_every_config_has_an_entry() -> None:
     assert sorted(OF_CONFIGS) == sorted(path.stem for path in (REPOSITORY / 'configs').rglob('*_coco.py'))
 
 
-@pytest.mark.parametrize('name', OF_CONFIGS)
-def test_settings(name: str) -> None:
-    """Those of the config."""
-    config, metadata = Config.fromfile(REPOSITORY / MODELS[name]['Config']), MODELS[name]['Metadata']
+def test_settings() -> None:
+    """The settings of each entry are those of its config."""
+    for name in OF_CONFIGS:
+        _check_settings(name, Config.fromfile(REPOSITORY / MODELS[name]['Config']), MODELS[name]['Metadata'])
+
+
+def _check_settings(name: str, config: Config, metadata: dict) -> None:
     assert metadata['Iterations'] == config.train_cfg.max_iters
     assert metadata['Batch Size'] == config.auto_scale_lr.base_batch_size == (8 if 'yolact' in name else 16)
     assert metadata['Learning Rate'] == config.optim_wrapper.optimizer.lr
@@ -140,17 +142,16 @@ def _sizes(config: Config) -> str:
     return f'shorter side {min(resize.scale)}'
 
 
-@pytest.mark.parametrize('name', OF_CONFIGS)
-def test_measured(name: str) -> None:
+def test_measured() -> None:
     """Counts are there; what was not measured says so in these words, and an own AP names its log."""
-    metadata = MODELS[name]['Metadata']
-    assert metadata['Parameters'] > 1e6
-    assert metadata['FLOPs'] > 1e10
-    own = [metadata[f'Own {kind} AP'] for kind in ('mask', 'box')]
-    assert all(value == NOT_MEASURED or 0 < value < 100 for value in own)
-    assert ('Log' in metadata) == any(value != NOT_MEASURED for value in own)
-    latency = metadata[LATENCY]
-    assert latency == NOT_MEASURED or (latency[0]['value'] > 0 and latency[0]['hardware'])
+    for name in OF_CONFIGS:
+        metadata = MODELS[name]['Metadata']
+        assert metadata['Parameters'] > 1e6 and metadata['FLOPs'] > 1e10, name
+        own = [metadata[f'Own {kind} AP'] for kind in ('mask', 'box')]
+        assert all(value == NOT_MEASURED or 0 < value < 100 for value in own)
+        assert ('Log' in metadata) == any(value != NOT_MEASURED for value in own)
+        latency = metadata[LATENCY]
+        assert latency == NOT_MEASURED or (latency[0]['value'] > 0 and latency[0]['hardware'])
 
 
 def test_figures_of_others_are_marked() -> None:
@@ -200,7 +201,7 @@ def test_figures_are_the_papers(shared: Path, number: int) -> None:
     """Every row of the CSV, in its order, with every figure and no other; in columns of the same order."""
     with (shared / f'paper/{CSVS[number]}.csv').open(newline='') as file:
         expected = [{COLUMNS[key]: text for key, text in row.items()} for row in csv.DictReader(file)]
-    rows = [row for row in read_metafile(REPOSITORY / 'configs/metafile.yml')[0] if row.table == number]
+    rows = [row for row in ROWS if row.table == number]
     assert len(rows) == TABLES[number].rows
     assert [{**row.names, **row.paper} for row in rows] == [
         {key: _value(text) for key, text in row.items() if text} for row in expected
@@ -253,15 +254,16 @@ def _config_of(row: Row) -> str | None:
 
 
 def test_config_of_each_row() -> None:
-    rows = read_metafile(REPOSITORY / 'configs/metafile.yml')[0]
-    configs = {str(row): row.config and Path(row.config).stem for row in rows}
-    assert configs == {str(row): _config_of(row) for row in rows}
+    rows = ROWS
+    assert {str(row): row.config and Path(row.config).stem for row in rows} == {
+        str(row): _config_of(row) for row in rows
+    }
 
 
 def test_epochs_of_table_5() -> None:
     """The iterations make the paper's epochs: of 117266 images with objects, but YOLACT counts its own way (55)."""
-    for row in read_metafile(REPOSITORY / 'configs/metafile.yml')[0]:
-        if row.table == 5 and row.config and not Path(row.config).stem.startswith('yolact'):
+    for row in ROWS:
+        if row.table == 5 and row.config and 'yolact' not in row.config:
             epochs = row.measured['Iterations'] * row.measured['Batch Size'] / 117266
             assert epochs == pytest.approx(float(row.paper['Epochs']), abs=1.2), row
 

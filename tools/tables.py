@@ -6,11 +6,13 @@ import argparse
 import csv
 import io
 import json
+import re
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
+import mmengine
 import numpy as np
 import torch
 from mmengine.config import Config
@@ -28,6 +30,7 @@ from centermask.utils.errors import InputError, RunError
 REPOSITORY = Path(__file__).resolve().parents[1]
 METAFILE = Path('configs/metafile.yml')
 PAGE = Path('docs/paper_tables.md')
+MODEL_ZOO = Path('docs/model_zoo.md')
 
 OURS = ('params (M)', 'GFLOPs', 'ms', 'mask AP', 'box AP')
 LITERATURE = {'ShapeMask', 'TensorMask'}  # methods of Table 5 that are no config here
@@ -67,7 +70,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         help=f'write parameters and FLOPs (seconds a config), or latency (minutes on a CPU), into {METAFILE}; without '
         'a TABLE of every config',
     )
-    action.add_argument('--docs', action='store_true', help=f'write all tables into {PAGE}')
+    action.add_argument('--docs', action='store_true', help=f'write {PAGE} and {MODEL_ZOO}')
     parser.add_argument('--only', nargs='+', metavar='CONFIG', help='measure only these configs')
     args = parser.parse_args(argv)
     if args.only and not args.measure:
@@ -97,7 +100,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         measure(args.measure, {name: configs[name] for name in names if name in only})
     elif args.docs:
         atomic_write_text(REPOSITORY / PAGE, page(rows))
-        print(f'{PAGE} has the tables')
+        atomic_write_text(REPOSITORY / MODEL_ZOO, model_zoo())
+        print(f'{PAGE} and {MODEL_ZOO} are written')
     else:
         print('\n'.join((as_csv if args.csv else markdown)(number, rows) for number in numbers), end='')
 
@@ -157,6 +161,24 @@ def markdown(number: int, rows: Sequence[Row]) -> str:
 def page(rows: Sequence[Row]) -> str:
     """Return docs/paper_tables.md."""
     return '\n'.join([TITLE, *(markdown(number, rows) for number in TABLES), NOTES])
+
+
+def model_zoo() -> str:
+    """Return docs/model_zoo.md with a line for each released checkpoint in its table."""
+    lines = ['| config | mask AP | box AP | COCO | checkpoint |', '| --- | --- | --- | --- | --- |']
+    for model in mmengine.load(REPOSITORY / METAFILE)['Models']:
+        if 'Weights' not in model:
+            continue
+        metrics: dict[str, dict[str, float]] = {}
+        for result in model['Results']:
+            metrics.setdefault(result['Dataset'].removeprefix('COCO '), {}).update(result['Metrics'])
+        ap = [', '.join(f'{split[kind]:.1f}' for split in metrics.values()) for kind in ('mask AP', 'box AP')]
+        note = ' ¹' if model['Name'].startswith('panoptic') else ''
+        file = Path(model['Weights'].partition('?')[0]).name
+        config = f'`{Path(model["Config"]).stem}`{note}'
+        lines.append(f'| {config} | {" | ".join(ap)} | {", ".join(metrics)} | [{file}]({model["Weights"]}) |')
+    page = (REPOSITORY / MODEL_ZOO).read_text(encoding='utf-8')
+    return re.sub(r'(^\|.*\n)+', '\n'.join([*lines, '']), page, count=1, flags=re.MULTILINE)
 
 
 def check(rows: Sequence[Row], numbers: Sequence[int]) -> str:

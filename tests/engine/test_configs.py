@@ -39,3 +39,10 @@ def test_a_config_reads_its_data(tmp_path: Path) -> None:
 def test_options_are_merged(tiny_config: Path) -> None:
     cfg = load_config(tiny_config, {'model.backbone.norm_eval': True, 'param_scheduler.0.end': 7})
     assert cfg.model.backbone.norm_eval is True and cfg.param_scheduler[0].end == 7
+
+
+def test_a_moved_config_is_found(tmp_path: Path) -> None:
+    (tmp_path / 'paper').mkdir()
+    (tmp_path / 'paper/row.py').touch()
+    with pytest.raises(InputError, match=r"row\.py doesn't exist: it is at .*paper/row\.py now"):
+        load_config(tmp_path / 'row.py')

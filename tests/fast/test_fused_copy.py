@@ -1,4 +1,4 @@
-"""Testing runs on a twin: it computes the same, follows the weights, and leaves no trace in the detector."""
+"""The fused copy predicts the same, follows the weights, and leaves the detector as it is."""
 
 import copy
 import pickle
@@ -35,7 +35,7 @@ def test_detections_are_the_plain_networks(recipe: str) -> None:
     _assert_close(_found(model), _found(model, plain=True))
 
 
-def test_leaves_no_trace() -> None:
+def test_leaves_the_detector_as_it_is() -> None:
     model = small_model()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     parameters = list(model.parameters())
@@ -45,7 +45,7 @@ def test_leaves_no_trace() -> None:
     assert all(new is old for new, old in zip(model.parameters(), parameters, strict=True))
     assert [p.is_contiguous() for p in model.parameters()] == [True] * len(parameters)
     for other in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
-        assert other.fused_copy._twin is None
+        assert other.fused_copy._copy is None
         _assert_close(_found(other), _found(model))
 
 
@@ -109,7 +109,7 @@ def test_changes_are_seen(change: Callable[[CenterMask], None]) -> None:
     assert len(found) != len(before) or not torch.equal(found.bboxes, before.bboxes)
 
 
-def test_plain_where_the_twin_would_differ() -> None:
+def test_detector_itself_where_the_copy_would_differ() -> None:
     model = small_model()
     assert model.fused() is model  # gradients are wanted
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""A network prepared for testing computes the same."""
+"""Fused networks compute the same."""
 
 import pytest
 import torch
@@ -6,7 +6,8 @@ from helpers.small_model import unlike_identity
 from mmdet.registry import MODELS
 from torch import nn
 
-from centermask.fast.fused_layers import FusedConv, prepare
+from centermask.fast import fused_layers
+from centermask.fast.fused_layers import ReorderedConv, fuse_for_inference
 
 BACKBONES = {
     'VoVNet': dict(arch='19-slim'),
@@ -44,8 +45,16 @@ BACKBONES = {
 }
 
 
+@pytest.fixture(params=[True, False], ids=['oneDNN', 'no oneDNN'])
+def operators(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """Whether torch has oneDNN's private operators."""
+    if not request.param:
+        monkeypatch.setattr(fused_layers, 'has_onednn_operators', lambda dtype: False)
+    return request.param
+
+
 @pytest.mark.parametrize('backbone', BACKBONES.values(), ids=BACKBONES)
-def test_features_are_the_plain_networks(backbone: dict) -> None:
+def test_features_are_the_plain_networks(backbone: dict, operators: bool) -> None:
     torch.manual_seed(0)
     plain = unlike_identity(MODELS.build({'type': 'VoVNet', 'norm_cfg': dict(type='BN'), **backbone}))
     plain.eval()
@@ -53,34 +62,35 @@ def test_features_are_the_plain_networks(backbone: dict) -> None:
     with torch.no_grad():
         expected = plain(image)
         norms = [name for name, module in plain.named_modules() if isinstance(module, nn.BatchNorm2d)]
-        found = prepare(plain)(image)
+        found = fuse_for_inference(plain)(image)
     left = [name for name, module in plain.named_modules() if isinstance(module, nn.BatchNorm2d)]
     assert len(norms) > 10 and len(left) <= 3  # those after a deformable conv
+    assert any(isinstance(module, ReorderedConv) for module in plain.modules()) == operators
     for level, of_plain in zip(found, expected, strict=True):
         torch.testing.assert_close(level, of_plain, rtol=1e-4, atol=2e-5 * of_plain.std().item())
 
 
-def test_mmdetections_models_can_be_prepared() -> None:
+def test_mmdetections_extractor_reads_channels_last_features() -> None:
     """RoIAlign of MMCV reads channels-last memory wrongly."""
     torch.manual_seed(0)
     head = dict(type='SingleRoIExtractor', out_channels=8, featmap_strides=[4])
     extractor = MODELS.build(dict(head, roi_layer=dict(type='RoIAlign', output_size=7, sampling_ratio=0)))
     feature, rois = torch.randn(1, 8, 16, 16), torch.tensor([[0.0, 3, 4, 40, 50], [0, 10, 0, 30, 60]])
     expected = extractor([feature], rois)
-    found = prepare(extractor)([feature.to(memory_format=torch.channels_last)], rois)
+    found = fuse_for_inference(extractor)([feature.to(memory_format=torch.channels_last)], rois)
     assert torch.equal(found, expected)
 
 
 @pytest.mark.parametrize('kernel', [1, 3])
-def test_weights_are_ordered_for_the_size_of_the_first_image(kernel: int) -> None:
-    """In the order of another size they would be ordered anew at every call, for longer than the conv takes."""
+def test_weights_are_reordered_for_the_size_of_the_first_image(kernel: int) -> None:
+    """In the order for another size oneDNN would reorder them at every call, for longer than the conv takes."""
     conv = nn.Conv2d(64, 192, kernel, padding=kernel // 2)
-    fused = FusedConv(conv)
+    fused = ReorderedConv(conv)
     with torch.no_grad():
-        for size, ordered in (((38, 50), True), ((25, 34), False), ((38, 50), True)):
+        for size, reordered in (((38, 50), True), ((25, 34), False), ((38, 50), True)):
             x = torch.randn(1, 64, *size)
             torch.testing.assert_close(fused(x), conv(x), rtol=1e-4, atol=1e-4)
-            assert fused._weight_for(x).is_mkldnn == ordered
+            assert fused._weight_for(x).is_mkldnn == reordered
 
 
 @pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])  # what CPUs and GPUs compute fast
@@ -92,7 +102,7 @@ def test_features_in_half_precision(backbone: dict, dtype: torch.dtype) -> None:
     image = torch.randn(1, 3, 64, 96)
     with torch.no_grad():
         expected = plain(image)
-        found = prepare(plain, dtype)(image)
+        found = fuse_for_inference(plain, dtype)(image)
     for level, of_plain in zip(found, expected, strict=True):
         assert level.dtype == dtype
         assert (level - of_plain).abs().mean() < 0.03 * of_plain.std()

@@ -1,4 +1,4 @@
-"""Run-length encoded masks where lists of RLEs and where arrays of masks are wanted."""
+"""Run-length encoded masks, read as a list of RLEs and as an array."""
 
 import json
 import pickle
@@ -26,7 +26,7 @@ def test_is_a_sequence_of_rles() -> None:
     assert list(pickle.loads(pickle.dumps(masks))) == RLES
 
 
-def test_is_decoded_where_an_array_is_wanted() -> None:
+def test_decodes_to_arrays() -> None:
     masks = _masks()
     assert masks.shape == PIXELS.shape
     np.testing.assert_array_equal(masks[1].decode(), PIXELS[1])
@@ -36,7 +36,7 @@ def test_is_decoded_where_an_array_is_wanted() -> None:
     assert encode_mask_results(masks.numpy()) == RLES
 
 
-def test_shares_the_fate_of_its_instances() -> None:
+def test_is_indexed_and_concatenated_with_its_instances() -> None:
     instances = InstanceData(masks=_masks(), scores=torch.tensor([0.1, 0.9, 0.5]))
     assert list(instances[instances.scores > 0.3].masks) == RLES[1:]
     assert list(instances[torch.tensor([2, 0])].masks) == [RLES[2], RLES[0]]

@@ -92,7 +92,9 @@ def test_predict(exported: tuple[Path, str], tiny_config: Path, tiny_run: Path, 
 
 
 @pytest.mark.slow
-def test_test(exported: tuple[Path, str], tiny_config: Path, tiny_run: Path, call: Callable, tmp_path: Path) -> None:
+def test_evaluation(
+    exported: tuple[Path, str], tiny_config: Path, tiny_run: Path, call: Callable, tmp_path: Path
+) -> None:
     figures = []
     for name, file in (('checkpoint', tiny_run / 'iter_2.pth'), ('file', exported[0])):
         assert call('test', tiny_config, file, '--work-dir', tmp_path / name)[0] == 0

@@ -25,6 +25,7 @@ def copied(tmp_path: Path, main: Callable, monkeypatch: pytest.MonkeyPatch) -> P
     """Let the command work on a copy of configs/, and a docs/ that it writes to."""
     shutil.copytree(REPOSITORY / 'configs', tmp_path / 'configs')
     (tmp_path / 'docs').mkdir()
+    shutil.copy(REPOSITORY / 'docs/model_zoo.md', tmp_path / 'docs')
     monkeypatch.setitem(main.__globals__, 'REPOSITORY', tmp_path)
     return tmp_path
 
@@ -66,9 +67,12 @@ def test_a_row(main: Callable, capsys: pytest.CaptureFixture) -> None:
 
 
 def test_writes_the_page(main: Callable, copied: Path) -> None:
-    """docs/paper_tables.md is in step with the metafile."""
+    """docs/paper_tables.md and the table in docs/model_zoo.md are in step with the metafile."""
     main(['--docs'])
-    assert (copied / 'docs/paper_tables.md').read_text() == (REPOSITORY / 'docs/paper_tables.md').read_text()
+    for name in ('paper_tables.md', 'model_zoo.md'):
+        assert (copied / 'docs' / name).read_text() == (REPOSITORY / 'docs' / name).read_text()
+    zoo = (copied / 'docs/model_zoo.md').read_text()
+    assert zoo.count('\n| `') == 34
 
 
 def test_check(main: Callable, capsys: pytest.CaptureFixture) -> None:

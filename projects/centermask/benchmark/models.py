@@ -26,7 +26,7 @@ from centermask.benchmark.rounds import timed_on
 from centermask.datasets.shapes import draw_image
 from centermask.detector import CenterMask
 from centermask.engine.configs import config_errors, load_config
-from centermask.fast.fused_layers import half_type, prepare
+from centermask.fast.fused_layers import fuse_for_inference, half_type
 from centermask.fast.malloc import large_buffers_kept
 from centermask.utils.errors import InputError
 
@@ -276,7 +276,7 @@ def variants(first: TimedModel, settings: Settings) -> Iterator[TimedModel]:
         return TimedModel(first.config, name, model, first.batches, first.masks, predictions, **attributes)
 
     if settings.equal and not is_centermask(first.model):
-        yield variant(EQUAL, prepare(copy.deepcopy(first.model)))
+        yield variant(EQUAL, fuse_for_inference(copy.deepcopy(first.model)))
     if settings.amp:
         half = copy.deepcopy(first.model)
         if is_centermask(half):
@@ -289,7 +289,7 @@ def variants(first: TimedModel, settings: Settings) -> Iterator[TimedModel]:
         model = copy.deepcopy(first.model)
         if is_centermask(model):
             model.fuse_conv_bn = False
-            prepare(model)
+            fuse_for_inference(model)
         for parent in filter(None, (model, getattr(model, 'roi_head', None))):
             for name, part in parent.named_children():
                 if name in COMPILED:

@@ -31,7 +31,9 @@ def load_config(
         InputError: the file is missing or no valid config, an option names nothing, or a value can't be used.
     """
     if not os.path.isfile(path):
-        raise InputError(f"The config {path} doesn't exist: give the path of a file under configs/ or your own.")
+        moved = next(Path(path).parent.glob(f'*/{Path(path).name}'), None)  # to configs/paper/, baselines/ or demo/
+        hint = f'it is at {moved} now.' if moved else 'give the path of a file under configs/ or your own.'
+        raise InputError(f"The config {path} doesn't exist: {hint}")
     try:
         cfg = Config.fromfile(path)
     except (Exception, SystemExit) as error:  # a config is a program: it may fail in any way

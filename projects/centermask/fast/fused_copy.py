@@ -1,51 +1,49 @@
-"""The twin of a detector, prepared for testing, beside which the detector itself and its training stay as they are."""
+"""The fused copy of a detector: it predicts, while the detector and its training stay as they are."""
 
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from centermask.fast.fused_layers import half_type, prepare
+from centermask.fast.fused_layers import fuse_for_inference, half_type
 
 Network = TypeVar('Network', bound=nn.Module)
 
 
 class FusedCopy:
-    """Makes and keeps the twin of a detector, which tests in its place.
+    """A cache of a detector's fused copy, which is built at the first image and again after weights have changed.
 
-    The twin is made at the first image and again whenever weights have changed. It is not a module, so the detector's
-    state dict, copies and files don't know of it.
+    It is no module, so state dicts know nothing of it; copies and pickles of the detector get an empty one.
     """
 
     def __init__(self) -> None:
-        self.forget()
-
-    def __deepcopy__(self, memo: dict) -> FusedCopy:
-        return FusedCopy()
+        self.clear()
 
     def __reduce__(self) -> tuple:
         return FusedCopy, ()
 
-    def forget(self) -> None:
-        """Make the twin anew at the next image."""
-        self._twin: Any = None
-        self._watch: _Watch | None = None
+    def clear(self) -> None:
+        """Build the copy again at the next image."""
+        self._copy: Any = None
         self._half = False
+        self._weights: _Weights | None = None
 
     def of(self, detector: Network, half: bool = False) -> Network:
-        """Return the detector's twin, or the detector itself where the two would differ.
+        """Return the detector's fused copy.
 
-        They would where gradients are wanted, in training, in a graph that is being exported, and where someone has
-        given a module a ``forward`` of its own.
+        Where the copy would compute something else, return the detector: in training, where gradients are computed,
+        in a graph that is traced or compiled, and where a module's ``forward`` has been replaced.
 
         Args:
-            detector: always the same.
-            half: whether the twin computes in half precision.
+            detector: the same one at every call.
+            half: whether the copy computes in half precision.
         """
-        modules = _modules(detector)
+        modules = [*detector.modules()]
         if (
             torch.is_grad_enabled()
             or any(module.training or 'forward' in module.__dict__ for module in modules)
@@ -53,74 +51,62 @@ class FusedCopy:
             or torch.jit.is_tracing()
         ):
             return detector
-        tensors = _tensors(modules)
-        if self._twin is None or self._watch is None or self._half != half or self._watch.changed(tensors):
-            self._twin = prepare(_twin(detector), half_type(tensors[0].device) if half else None)
-            self._watch, self._half = _Watch(tensors), half
-        _share_settings(detector, self._twin)
-        return self._twin
+        tensors = [
+            tensor
+            for module in modules
+            for tensor in (*module._parameters.values(), *module._buffers.values())
+            if tensor is not None
+        ]
+        if self._weights is None or self._half != half or self._weights.changed(tensors):
+            self._copy = fuse_for_inference(_shallow_copy(detector), half_type(tensors[0].device) if half else None)
+            self._half, self._weights = half, _Weights(tensors)
+        _copy_settings(detector, self._copy)
+        return self._copy
 
 
-class _Watch:
-    """Whether tensors have changed, told without an operator and without waiting for a GPU.
+class _Weights:
+    """The state of a detector's parameters and buffers, to be compared without an operator of torch or a GPU wait.
 
-    torch counts the changes of a tensor, but for those by ``.data``. On a CPU a few values of each tensor are compared
-    too, so that of these only such are overlooked that leave most of a tensor as it is.
+    torch counts the in-place changes of a tensor, except those by ``.data``. For these, eight values of each tensor on
+    a CPU are compared too. A change by ``.data`` of other values, or on a GPU, is noticed after ``eval()`` only.
     """
 
-    def __init__(self, tensors: list[Tensor]) -> None:
-        samples = [_sample(tensor) for tensor in tensors if tensor.device.type == 'cpu' and tensor.numel()]
-        self.samples = [sample.numpy() for sample in samples]  # views of the tensors' memory
-        self.tensors = tensors  # kept, so that their memory is
-        self.versions, self.values = _versions(tensors), self._read()
+    def __init__(self, tensors: Sequence[Tensor]) -> None:
+        self.tensors = tensors  # kept, so that no new tensor gets their memory
+        self.samples = [_sample(tensor) for tensor in tensors if tensor.device.type == 'cpu' and tensor.numel()]
+        self.state = self._read(tensors)
 
-    def _read(self) -> list[bytes]:
-        return [sample.tobytes() for sample in self.samples]
+    def _read(self, tensors: Sequence[Tensor]) -> tuple[list, list]:
+        versions = [(tensor.data_ptr(), 0 if tensor.is_inference() else tensor._version) for tensor in tensors]
+        return versions, [sample.tobytes() for sample in self.samples]
 
-    def changed(self, tensors: list[Tensor]) -> bool:
-        """Whether these are other tensors than at first, or have other values."""
-        return _versions(tensors) != self.versions or self._read() != self.values
-
-
-def _versions(tensors: list[Tensor]) -> list[tuple]:
-    return [(t.data_ptr(), 0 if t.is_inference() else t._version) for t in tensors]
+    def changed(self, tensors: Sequence[Tensor]) -> bool:
+        """Return whether these are other tensors, or have other values."""
+        return self._read(tensors) != self.state
 
 
-def _sample(tensor: Tensor) -> Tensor:
-    """Every eighth part's first value, in the order of memory, as bytes."""
+def _sample(tensor: Tensor) -> np.ndarray:
+    """Return a view of eight values of a dense tensor, evenly spaced in memory, as bytes."""
     step = max(tensor.numel() // 8, 1)
-    return tensor.detach().as_strided((tensor.numel(),), (1,))[::step, None].view(torch.uint8)
+    return tensor.detach().as_strided((tensor.numel(),), (1,))[::step, None].view(torch.uint8).numpy()
 
 
-def _modules(module: nn.Module) -> list[nn.Module]:
-    """Return a module and all in it; ``modules`` takes several times as long."""
-    found = [module]
-    for one in found:  # which grows
-        found += (child for child in one._modules.values() if child is not None)
-    return found
-
-
-def _tensors(modules: list[nn.Module]) -> list[Tensor]:
-    parameters_and_buffers = (values for m in modules for values in (m._parameters.values(), m._buffers.values()))
-    return [tensor for values in parameters_and_buffers for tensor in values if tensor is not None]
-
-
-def _twin(module: Network) -> Network:
-    """Copy the tree of modules; their tensors and everything else stay shared."""
-    twin = copy.copy(module)
-    twin._modules = {name: child and _twin(child) for name, child in module._modules.items()}
-    twin._parameters = {
+def _shallow_copy(module: Network) -> Network:
+    """Copy the tree of modules; tensors and settings stay shared."""
+    copied = copy.copy(module)
+    copied._modules = {name: child and _shallow_copy(child) for name, child in module._modules.items()}
+    copied._parameters = {
         name: None if tensor is None else nn.Parameter(tensor.detach(), requires_grad=False)
         for name, tensor in module._parameters.items()
     }
-    twin._buffers = dict(module._buffers)
-    return twin
+    copied._buffers = dict(module._buffers)
+    return copied
 
 
-def _share_settings(module: nn.Module, twin: Any, depth: int = 2) -> None:
-    """Give the twin and its larger parts what has been set on the detector's since, such as a ``test_cfg``."""
+def _copy_settings(module: nn.Module, copied: Any, depth: int = 2) -> None:
+    """Copy attributes that were set on the detector and its parts since, such as a ``test_cfg``."""
     own = ('_modules', '_parameters', '_buffers')
-    twin.__dict__.update((name, value) for name, value in module.__dict__.items() if name not in own)
+    copied.__dict__.update((name, value) for name, value in module.__dict__.items() if name not in own)
     for name, child in module.named_children() if depth else ():
-        if type(twin._modules[name]) is type(child):
-            _share_settings(child, twin._modules[name], depth - 1)
+        if type(copied._modules[name]) is type(child):
+            _copy_settings(child, copied._modules[name], depth - 1)

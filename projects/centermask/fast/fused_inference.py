@@ -49,5 +49,5 @@ class FusedInference(BaseDetector):
 
     def train(self, mode: bool = True) -> FusedInference:
         """Set training or evaluation mode; the next prediction reads the weights again."""
-        self.fused_copy.forget()
+        self.fused_copy.clear()
         return super().train(mode)

@@ -1,4 +1,4 @@
-"""Memory for large tensors that the process has already, from one image to the next."""
+"""Reuse of freed large buffers instead of returning them to the system (glibc's ``mallopt``)."""
 
 from __future__ import annotations
 
@@ -7,35 +7,33 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-# Parameters of glibc's mallopt.
+# Parameters of mallopt.
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -3, -4
 
-LARGE = 2**25  # bytes; glibc takes larger pieces from the system, once it has adapted itself to large tensors
-KEPT = 2**29  # bytes of free memory that the process keeps at most
+MMAP_THRESHOLD = 2**25  # bytes; glibc's largest, which it reaches by itself after large tensors
+TRIM_THRESHOLD = 2**29  # bytes of free memory at the end of the heap that stay with the process
+DEFAULT_MMAP_MAX = 2**16
 
 
 @contextmanager
 def large_buffers_kept() -> Iterator[None]:
-    """Within, large tensors get memory that the process has already, and afterwards it is kept for the next image.
+    """Allocate large tensors from memory that the process keeps. Usable as a decorator.
 
-    By itself glibc takes pieces of 32 MB and more from the system each time and gives free memory back from 64 MB on.
-    The system then clears the same pages again for every image: three quarters of the time of a ResNet-50's first stage
-    at 800 pixels.
+    By default glibc takes every buffer of 32 MB or more from the system and returns it when it is freed. The system
+    then clears the same pages for every image: three quarters of the time of a ResNet-50's first stage at 800 pixels.
 
-    One setting lasts as long as the process: of the memory at the end of its heap, where small and middle-sized pieces
-    come from, up to ``KEPT`` bytes stay with it when they are free, instead of 64 MB. Other code in the process finds
-    malloc otherwise as it is after large tensors: pieces of 32 MB and more are taken from the system and given back.
-    Does nothing where malloc is another's, and next to nothing in threads but the main one, which glibc gives heaps of
-    64 MB.
+    Afterwards other code gets large buffers from the system again, but up to ``TRIM_THRESHOLD`` bytes of freed memory
+    stay with the process. Without glibc this does nothing; in threads other than the main one it has little effect,
+    because their heaps hold 64 MB at most.
     """
     mallopt = getattr(ctypes.CDLL(None), 'mallopt', None) if sys.platform == 'linux' else None
     if mallopt is None:
         yield
         return
-    mallopt(M_TRIM_THRESHOLD, KEPT)
-    mallopt(M_MMAP_THRESHOLD, LARGE)
+    mallopt(M_TRIM_THRESHOLD, TRIM_THRESHOLD)
+    mallopt(M_MMAP_THRESHOLD, MMAP_THRESHOLD)
     mallopt(M_MMAP_MAX, 0)
     try:
         yield
     finally:
-        mallopt(M_MMAP_MAX, 2**16)  # glibc's default
+        mallopt(M_MMAP_MAX, DEFAULT_MMAP_MAX)

@@ -1,4 +1,4 @@
-"""Masks in COCO's run-length encoding, decoded one at a time where an array is asked for."""
+"""Masks in COCO's run-length encoding, decoded one at a time where code wants arrays."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor
 
 
 class RLE(dict):
-    """A mask as COCO's ``size`` and ``counts`` that gives pixels where it is indexed as an array is."""
+    """A mask as COCO's dict of ``size`` and ``counts``; any other index reads the decoded array."""
 
     def decode(self) -> np.ndarray:
         """Return the mask, bool, shape (H, W)."""
@@ -23,13 +23,13 @@ class RLE(dict):
 
 
 class RLEMasks(Sequence):
-    """The masks of one image: a sequence of RLEs that MMDetection's code takes for its array of masks as well.
+    """The masks of one image: a sequence of RLEs that stands in for MMDetection's array (N, H, W).
 
-    ``CocoMetric`` reads it as a list of RLEs. ``DumpDetResults`` and ``DetInferencer``, which encode masks themselves,
-    get them decoded one after the other.
+    ``CocoMetric`` reads it as a list of RLEs. ``DumpDetResults`` and ``DetInferencer`` encode masks themselves; they
+    get one decoded mask at a time.
 
     Args:
-        rles: of the masks.
+        rles: COCO's dicts.
         image_size: height and width in pixels.
     """
 
@@ -52,14 +52,16 @@ class RLEMasks(Sequence):
 
     @staticmethod
     def cat(parts: Sequence[RLEMasks]) -> RLEMasks:
-        """Join masks of one image, as ``InstanceData`` does it."""
+        """Concatenate masks of one image; ``InstanceData.cat`` calls this."""
         return RLEMasks([rle for part in parts for rle in part], parts[0].image_size)
 
     @property
     def shape(self) -> tuple[int, int, int]:
+        """Number of masks, height and width."""
         return len(self), *self.image_size
 
     def numpy(self) -> RLEMasks:
+        """Return the masks, which are on the host already."""
         return self
 
     def astype(self, dtype: Any) -> np.ndarray:
@@ -70,5 +72,5 @@ class RLEMasks(Sequence):
         return masks
 
     def cpu(self) -> Tensor:
-        """Return all masks decoded as the tensor that they are without encoding."""
+        """Return all masks decoded, bool, shape (N, H, W)."""
         return torch.from_numpy(self.astype(bool))

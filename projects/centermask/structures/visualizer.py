@@ -1,4 +1,4 @@
-"""Drawing of results whose masks are run-length encoded."""
+"""Drawing of run-length encoded masks."""
 
 from __future__ import annotations
 
@@ -28,25 +28,25 @@ class CenterMaskVisualizer(DetLocalVisualizer):
     def _draw_instances(
         self, image: np.ndarray, instances: InstanceData, classes: list[str] | None, palette: list[tuple] | None
     ) -> np.ndarray:
-        """Return the RGB image with the instances on it."""
+        """Return the RGB image (H, W, 3) with the instances drawn on it."""
         self._crowded = len(instances) > MAX_LABELS
         masks = instances.get('masks')
         if not isinstance(masks, RLEMasks):
             return super()._draw_instances(image, instances, classes, palette)
-        others = InstanceData(**{key: value for key, value in instances.items() if key != 'masks'})
-        super()._draw_instances(image, others, classes, palette)
+        boxes = InstanceData(**{key: value for key, value in instances.items() if key != 'masks'})
+        super()._draw_instances(image, boxes, classes, palette)
         if not len(masks):
             return self.get_image()
         outlines: list[np.ndarray] = []
         for rle in masks:
             outlines.extend(bitmap_to_polygon(rle.decode())[0])
         self.draw_polygons(outlines, edge_colors='w', alpha=self.alpha)
-        picture = self.get_image().copy()
+        drawn = self.get_image().copy()
         labels = instances.labels.tolist()
         colours = get_palette(palette if self.mask_color is None else self.mask_color, max(labels) + 1)
         for rle, label in zip(masks, labels, strict=True):
             mask = rle.decode()
-            picture[mask] = (1 - self.alpha) * picture[mask] + self.alpha * np.array(jitter_color(colours[label]))
-        # Under the boxes, outlines and labels, which are drawn anew on it.
-        self.ax_save.imshow(picture, extent=(0, self.width, self.height, 0), interpolation='nearest')
+            drawn[mask] = (1 - self.alpha) * drawn[mask] + self.alpha * np.array(jitter_color(colours[label]))
+        # matplotlib draws boxes, outlines and labels on top of it again.
+        self.ax_save.imshow(drawn, extent=(0, self.width, self.height, 0), interpolation='nearest')
         return self.get_image()
