@@ -28,17 +28,16 @@ SHARED = REPOSITORY.parent / 'shared'
 # Files that take more than half a minute, the longest first. With `--dist loadfile` a worker takes whole files, so that
 # a file's fixtures are made once; one of these begun last would have the others wait for it.
 LONG = (
-    'deploy/test_export.py',
+    'soak/test_soak.py',
     'tools/test_export.py',
-    'tools/test_soak.py',
+    'tools/test_train.py',
+    'tools/test_dist.py',
     'test_real_photographs.py',
     'checkpoints/test_conversion.py',
-    'tools/test_dist.py',
     'test_schedules.py',
-    'engine/test_ranks.py',
+    'baselines/test_baselines.py',
     'test_configs.py',
     'bad_inputs/test_bad_annotations.py',
-    'test_baselines.py',
     'tools/test_convert_checkpoint.py',
     'test_rows.py',
     'tools/test_test.py',
@@ -96,7 +95,7 @@ def tools() -> Callable[[str], Callable]:
 
 @pytest.fixture(scope='session')
 def tiny_config(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A config of the demo's model that trains 2 iterations on 4 pictures and is tested on 3 in a second or two."""
+    """A config of the demo's model that trains 2 iterations on 4 images and is tested on 3 in a second or two."""
     from centermask.datasets.shapes import make_dataset
 
     folder = tmp_path_factory.mktemp('tiny')
