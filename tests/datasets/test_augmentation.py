@@ -85,7 +85,7 @@ def test_sizes(resize: type, rule: Callable) -> None:
 
 
 def test_half_a_pixel() -> None:
-    """Where Detectron2's order of products decides: MMDetection's own would make it 563."""
+    """Where Detectron2's order of products decides: MMDetection's own gives 563."""
     assert RoundResize.size(640, 360, (1000, 600)) == (1000, 562)
     assert RoundResize.size(360, 640, (1000, 600)) == (562, 1000)
     assert RoundResize.size(640, 359, (1000, 600)) == (1000, 561)

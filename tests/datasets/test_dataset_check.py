@@ -34,7 +34,7 @@ def rectangle(x: float, y: float, w: float, h: float) -> list[float]:
 
 
 def annotation(number: int, x: float, y: float, w: float, h: float, **fields: object) -> dict:
-    """A rectangle on image 1, of category 7, but for what ``fields`` say."""
+    """A rectangle on image 1, of category 7, with the given fields replaced."""
     outline = {'segmentation': [rectangle(x, y, w, h)], 'bbox': [x, y, w, h], 'area': w * h, 'iscrowd': 0}
     return {'id': number, 'image_id': 1, 'category_id': 7, **outline, **fields}
 

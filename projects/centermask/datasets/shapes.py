@@ -194,7 +194,7 @@ def _coverage(shape: BaseGeometry, size: Size) -> np.ndarray:
     """Return the part of each pixel that lies inside an outline, (H, W) in [0, 1]."""
     height, width = size
     canvas = np.zeros((height * SUPERSAMPLING, width * SUPERSAMPLING), np.uint8)
-    # fillPoly also fills the pixels under the outline itself, half a pixel too much all round, and has the origin at
+    # fillPoly also fills the pixels under the outline, half a pixel too much all round, and has the origin at
     # the centre of the first pixel. It takes sixteenths of a pixel.
     for polygon in solid_pieces(shape.buffer(-0.5 / SUPERSAMPLING, join_style='mitre')):
         corners = np.array(polygon.exterior.coords) * SUPERSAMPLING - 0.5
