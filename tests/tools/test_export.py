@@ -166,7 +166,7 @@ def test_example_refuses(exported: tuple[Path, str], tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ('option', 'name', 'size'),  # ONNX Runtime quantises convs alone
-    [('half', 'a.onnx', 0.6), ('half', 'a.xml', 0.6), ('int8', 'a.onnx', 0.75), ('int8', 'a.xml', 0.4)],
+    [('half', 'a.xml', 0.6), ('int8', 'a.onnx', 0.75), ('int8', 'a.xml', 0.4)],
 )
 def test_reduced_precision_prints_its_ap(
     option: str,
