@@ -96,7 +96,7 @@ def tools() -> Callable[[str], Callable]:
 
 @pytest.fixture(scope='session')
 def tiny_config(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A config of the demo's model that trains 2 iterations on 4 pictures and is tested on 3 in a second or two."""
+    """A config of the demo's model that trains 2 iterations on 4 images and is tested on 3 in a second or two."""
     from centermask.datasets.shapes import make_dataset
 
     folder = tmp_path_factory.mktemp('tiny')

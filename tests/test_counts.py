@@ -5,7 +5,7 @@ from collections import Counter
 
 import pytest
 import torch
-from helpers.small_model import WIDTH, picture, sample, small_model
+from helpers.small_model import WIDTH, noise_image, sample, small_model
 
 from centermask.benchmark.counting import Cost, count
 
@@ -32,7 +32,7 @@ MAX_CALLS = 600  # 800 are allowed to the largest models, which take 740
 
 def _count(model: torch.nn.Module, size: tuple[int, int]) -> tuple[Cost, int]:
     """Count what the second image costs; return that and its number of detections."""
-    data = dict(inputs=[picture(*size)], data_samples=[sample(*size)])
+    data = dict(inputs=[noise_image(*size)], data_samples=[sample(*size)])
     with torch.no_grad():
         model.test_step(copy.deepcopy(data))  # the fused copy is built
         with count() as cost:

@@ -12,7 +12,7 @@ import pytest
 import torch
 from helpers import released_files as released
 from helpers.read_configs import read_config
-from helpers.small_model import MODELS_FOLDER, batch, picture, sample, small_model, square, without_gradient
+from helpers.small_model import MODELS_FOLDER, batch, noise_image, sample, small_model, square, without_gradient
 from mmdet.apis import inference_detector, init_detector
 from mmdet.registry import MODELS
 from mmengine.config import Config
@@ -28,13 +28,13 @@ RECIPES = pytest.mark.parametrize('recipe', ['star', 'paper'])
 
 def _losses(model: CenterMask, *objects: list, size: tuple[int, int] = (64, 80)) -> dict[str, torch.Tensor]:
     """Losses of one image of noise for each list of objects."""
-    images = [picture(*size, seed=i) for i in range(len(objects))]
+    images = [noise_image(*size, seed=i) for i in range(len(objects))]
     return model.loss(*batch(model, images, [sample(*size, shape) for shape in objects]))
 
 
 def _predict(model: CenterMask, *sizes: tuple[int, int]) -> list[InstanceData]:
     """Results of an image of noise for each size."""
-    images = [picture(*size, seed=i) for i, size in enumerate(sizes)]
+    images = [noise_image(*size, seed=i) for i, size in enumerate(sizes)]
     with torch.no_grad():
         return [s.pred_instances for s in model.predict(*batch(model, images, [sample(*size) for size in sizes]))]
 
@@ -131,7 +131,7 @@ def test_fcos_alone(recipe: str) -> None:
     for rescale in (True, False):
         with torch.no_grad():
             (expected,), (found,) = (
-                m.predict(*batch(m, [picture(64, 80)], [sample(64, 80, **meta)]), rescale=rescale)
+                m.predict(*batch(m, [noise_image(64, 80)], [sample(64, 80, **meta)]), rescale=rescale)
                 for m in (model, alone)
             )
         expected, found = expected.pred_instances, found.pred_instances
@@ -143,7 +143,7 @@ def test_fcos_alone(recipe: str) -> None:
     assert list(losses) == LOSSES[:3]
     for name, loss in losses.items():
         torch.testing.assert_close(loss, expected[name])
-    inputs, samples = batch(alone, [picture(64, 80)], [sample(64, 80)])
+    inputs, samples = batch(alone, [noise_image(64, 80)], [sample(64, 80)])
     assert [len(maps) for maps in alone(inputs, samples)] == [5, 5, 5]
 
 
@@ -163,7 +163,7 @@ def test_save_and_load(recipe: str, tmp_path: Path) -> None:
 def test_batch_equals_each_alone(recipe: str) -> None:
     """Images of two sizes that pad to the same one."""
     model, sizes = small_model(recipe), [(64, 80), (60, 96), (64, 96)]
-    images, samples = [picture(*size, seed=i) for i, size in enumerate(sizes)], [sample(*size) for size in sizes]
+    images, samples = [noise_image(*size, seed=i) for i, size in enumerate(sizes)], [sample(*size) for size in sizes]
     with torch.no_grad():
         together = model.predict(*batch(model, images, samples))
         alone = [model.predict(*batch(model, [image], [s]))[0] for image, s in zip(images, samples, strict=True)]
@@ -174,7 +174,7 @@ def test_batch_equals_each_alone(recipe: str) -> None:
 def test_tensor_mode() -> None:
     """Three maps for each level, then masks and their IoU of the boxes found in both images."""
     model = small_model()
-    inputs, samples = batch(model, [picture(64, 80), picture(64, 80, seed=1)], [sample(64, 80), sample(64, 80)])
+    inputs, samples = batch(model, [noise_image(64, 80), noise_image(64, 80, seed=1)], [sample(64, 80), sample(64, 80)])
     with torch.no_grad():
         scores, boxes, centerness, logits, ious = model(inputs, samples, mode='tensor')
     sizes = [(8, 12), (4, 6), (2, 3), (1, 2), (1, 1)]
@@ -272,7 +272,7 @@ def test_mmdetection_api_takes_released_files(
 
 
 def test_mmdetection_counts_operations(tiny_config: Path) -> None:
-    """``tools/analysis_tools/get_flops.py`` of MMDetection traces the model on pictures of the config."""
+    """``tools/analysis_tools/get_flops.py`` of MMDetection traces the model on images of the config."""
     script = Path(mmdet.__file__).parent / '.mim/tools/analysis_tools/get_flops.py'
     command = [sys.executable, str(script), str(tiny_config), '--num-images', '1']
     done = subprocess.run(command, cwd=tiny_config.parent, capture_output=True, text=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from helpers.read_configs import read_config
-from helpers.small_model import batch, picture, sample, square, without_gradient
+from helpers.small_model import batch, noise_image, sample, square, without_gradient
 from mmdet.models.roi_heads.roi_extractors import SingleRoIExtractor
 from mmdet.registry import MODELS
 from mmengine.config import Config
@@ -65,7 +65,7 @@ ROWS = {
 @pytest.mark.parametrize('row', ROWS)
 def test_trains_and_detects(row: str) -> None:
     model = _model(row).train()
-    inputs, samples = batch(model, [picture(HEIGHT, WIDTH)], [sample(HEIGHT, WIDTH, OBJECTS)])
+    inputs, samples = batch(model, [noise_image(HEIGHT, WIDTH)], [sample(HEIGHT, WIDTH, OBJECTS)])
     losses = model.loss(inputs / 100, samples)  # untrained, VoVNetV1 grows pixels into features that saturate sigmoids
     assert list(losses) == LOSSES[: ROWS[row]]
     assert all(loss.shape == () and loss.isfinite() and loss > 0 for loss in losses.values())
@@ -78,7 +78,7 @@ def test_trains_and_detects(row: str) -> None:
 
     model.eval()
     with torch.no_grad():
-        (result,) = model.predict(*batch(model, [picture(HEIGHT, WIDTH)], [sample(HEIGHT, WIDTH)]))
+        (result,) = model.predict(*batch(model, [noise_image(HEIGHT, WIDTH)], [sample(HEIGHT, WIDTH)]))
     found = result.pred_instances
     assert len(found) > 0
     masks = {3: set(), 4: {'masks'}, 5: {'masks', 'mask_scores'}}[ROWS[row]]

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers.small_model import batch, picture, sample, small_model
+from helpers.small_model import batch, noise_image, sample, small_model
 from mmdet.structures import DetDataSample
 from mmengine.structures import InstanceData
 from torch import Tensor
@@ -13,7 +13,7 @@ from centermask import CenterMask, CenterMaskTTA
 from centermask.roi_head import Masks
 
 HEIGHT, WIDTH = 64, 96
-IMAGE = picture(HEIGHT, WIDTH)
+IMAGE = noise_image(HEIGHT, WIDTH)
 View = tuple[Tensor, DetDataSample]
 
 
@@ -65,7 +65,7 @@ def test_one_resized_view_is_plain_testing() -> None:
 
 
 def test_batch_of_images() -> None:
-    model, other = small_model(), picture(HEIGHT, WIDTH, seed=1)
+    model, other = small_model(), noise_image(HEIGHT, WIDTH, seed=1)
     results = _augmented(model, [_view(), _view(other)], [_flipped(), _flipped(other)])
     for result, image in zip(results, (IMAGE, other), strict=True):
         _assert_close(result, _augmented(model, _view(image), _flipped(image))[0], pixels=2)

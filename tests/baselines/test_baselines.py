@@ -8,7 +8,7 @@ import mmdet
 import pytest
 import torch
 from helpers.read_configs import read_config
-from helpers.small_model import Object, picture, sample, square, without_gradient
+from helpers.small_model import Object, noise_image, sample, square, without_gradient
 from mmdet.models.dense_heads import AnchorHead
 from mmdet.registry import DATASETS, MODELS, RUNNERS, TRANSFORMS
 from mmdet.structures import DetDataSample
@@ -75,7 +75,7 @@ def _batch(model: nn.Module, name: str, *objects: list[Object], size: int = 128)
         for s in samples:
             masks = s.gt_instances.masks
             s.gt_instances.masks = masks.to_bitmap() if len(masks) else BitmapMasks([], size, size)
-    images = [picture(size, size, seed=i) for i in range(len(objects))]
+    images = [noise_image(size, size, seed=i) for i in range(len(objects))]
     data = model.data_preprocessor(dict(inputs=images, data_samples=samples), training=True)
     return data['inputs'], data['data_samples']
 

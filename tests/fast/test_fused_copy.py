@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from helpers.small_model import batch, picture, sample, small_model, square, unlike_identity
+from helpers.small_model import batch, noise_image, sample, small_model, square, unlike_identity
 from mmengine.structures import InstanceData
 from torch import nn
 
@@ -15,7 +15,7 @@ from centermask import CenterMask
 
 def _found(model: CenterMask, plain: bool = False, size: tuple[int, int] = (64, 80)) -> InstanceData:
     with torch.set_grad_enabled(plain):
-        return model(*batch(model, [picture(*size)], [sample(*size)]), mode='predict')[0].pred_instances
+        return model(*batch(model, [noise_image(*size)], [sample(*size)]), mode='predict')[0].pred_instances
 
 
 def _assert_close(found: InstanceData, expected: InstanceData) -> None:
@@ -56,7 +56,7 @@ def test_training_after_testing() -> None:
     for m in (model, other):
         m.train()
         truth = sample(64, 80, [square(0, 4, 6, 40, 50)])
-        sum(m.loss(*batch(m, [picture(64, 80)], [truth])).values()).backward()
+        sum(m.loss(*batch(m, [noise_image(64, 80)], [truth])).values()).backward()
         grads.append({name: p.grad for name, p in m.named_parameters() if p.grad is not None})
     assert list(grads[0]) == list(grads[1]) and grads[0]
     assert all(torch.equal(grads[0][name], grads[1][name]) for name in grads[0])
@@ -125,7 +125,7 @@ def test_detector_itself_where_the_copy_would_differ() -> None:
 def test_inference_mode() -> None:
     model = small_model()
     with torch.inference_mode():
-        found = model(*batch(model, [picture(64, 80)], [sample(64, 80)]), mode='predict')[0].pred_instances
+        found = model(*batch(model, [noise_image(64, 80)], [sample(64, 80)]), mode='predict')[0].pred_instances
         _assert_close(found, _found(model))
 
 

@@ -12,13 +12,13 @@ SCRIPT = """
 import contextlib, resource, sys
 import torch
 from mmengine.registry import init_default_scope
-from helpers.small_model import batch, picture, sample, small_model
+from helpers.small_model import batch, noise_image, sample, small_model
 from centermask.fast import fused_inference, malloc
 
 torch.set_num_threads(1)
 init_default_scope('mmdet')
 model, size = small_model(), (544, 736)
-data = batch(model, [picture(*size)], [sample(*size)])
+data = batch(model, [noise_image(*size)], [sample(*size)])
 kept = malloc.large_buffers_kept if sys.argv[1] == 'kept' else contextlib.nullcontext
 fused_inference.large_buffers_kept = kept
 

@@ -18,7 +18,7 @@ from mmengine.model import MMDistributedDataParallel
 from mmengine.registry import RUNNERS, DefaultScope
 from torch import Tensor, distributed, multiprocessing
 
-from helpers.small_model import Object, batch, picture, sample, small_model, square
+from helpers.small_model import Object, batch, noise_image, sample, small_model, square
 
 Job = tuple[int, Callable, tuple]
 """A number of processes, what each of them calls, and with which arguments."""
@@ -84,7 +84,9 @@ def gradients(recipe: str, images: dict[int, list[Object]], distributed: bool = 
     # Pixels of a size and a threshold that make gradients and detections of a trained network's size.
     model = small_model(recipe, {'data_preprocessor.std': [64.0] * 3, 'test_cfg.score_thr': 0.001}).train()
     torch.nn.init.constant_(model.roi_head.mask_head.conv_logits.bias, 0.5)  # masks that cover something
-    inputs, samples = batch(model, [picture(64, 96, i) for i in images], [sample(64, 96, o) for o in images.values()])
+    inputs, samples = batch(
+        model, [noise_image(64, 96, i) for i in images], [sample(64, 96, o) for o in images.values()]
+    )
     network = MMDistributedDataParallel(model, device_ids=None, broadcast_buffers=False) if distributed else model
     loss, _ = model.parse_losses(network(inputs, samples, mode='loss'))
     assert loss.isfinite()

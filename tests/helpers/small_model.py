@@ -57,7 +57,7 @@ def square(label: int, left: float, top: float, right: float, bottom: float) -> 
     return label, [[left, top, right, top, right, bottom, left, bottom]]
 
 
-def picture(height: int, width: int, seed: int = 0) -> Tensor:
+def noise_image(height: int, width: int, seed: int = 0) -> Tensor:
     """An image of noise, (3, height, width), uint8."""
     generator = torch.Generator().manual_seed(seed)
     return torch.randint(0, 256, (3, height, width), generator=generator, dtype=torch.uint8)
