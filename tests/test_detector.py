@@ -10,16 +10,14 @@ import mmdet
 import numpy as np
 import pytest
 import torch
-from helpers import released_files as released
 from helpers.read_configs import read_config
-from helpers.small_model import MODELS_FOLDER, batch, noise_image, sample, small_model, square, without_gradient
+from helpers.small_model import batch, noise_image, sample, small_model, square, without_gradient
 from mmdet.apis import inference_detector, init_detector
 from mmdet.registry import MODELS
 from mmengine.config import Config
 from mmengine.structures import InstanceData
 
 from centermask import CenterMask
-from centermask.checkpoints.layouts import from_release
 
 LOSSES = ['loss_cls', 'loss_bbox', 'loss_centerness', 'loss_mask', 'loss_mask_iou']
 OBJECTS = [square(0, 4, 6, 40, 50), square(2, 30, 20, 70, 44)]
@@ -248,27 +246,6 @@ def test_mmdetection_api(tiny_config: Path, tmp_path: Path) -> None:
     assert torch.equal(by_file.pred_instances.bboxes, by_array.pred_instances.bboxes)
     result = inference_detector(detector, np.zeros((100, 120, 3), np.uint8)).pred_instances
     assert result.masks.shape[1:] == (100, 120)
-
-
-@pytest.mark.parametrize('entry', ['model', ''])
-@pytest.mark.parametrize(
-    ('config', 'shapes', 'prefix'),
-    [
-        ('centermask-lite-star_v2-19-slim_fpn_4x_coco', released.lite_star(), ''),
-        ('centermask-lite_v2-19_fpn_4x_coco', released.lite_paper(), 'module.'),
-    ],
-)
-def test_mmdetection_api_takes_released_files(
-    config: str, shapes: released.Shapes, prefix: str, entry: str, tmp_path: Path
-) -> None:
-    """MMDetection's own loader knows nothing of their layouts and only warns where nothing fits."""
-    weights = released.filled(released.with_prefix(prefix, shapes))
-    torch.save({entry: weights, 'iteration': 90000} if entry else weights, tmp_path / 'a.pth')
-    state = init_detector(MODELS_FOLDER.parents[1] / f'{config}.py', str(tmp_path / 'a.pth'), device='cpu').state_dict()
-    translation = from_release(weights)
-    assert translation is not None
-    for name, tensor in state.items():
-        assert name.endswith('num_batches_tracked') or torch.equal(tensor, translation.weights[name]), name
 
 
 def test_mmdetection_counts_operations(tiny_config: Path) -> None:

@@ -255,12 +255,6 @@ def test_norms_train() -> None:
     assert not any(torch.equal(norm.running_mean, mean) for norm, mean in zip(_norms(model), before, strict=True))
 
 
-def test_train_and_eval_return_the_model() -> None:
-    model = _slim()
-    assert model.train() is model and model.training
-    assert model.eval() is model and not model.training
-
-
 @pytest.mark.parametrize('norm_eval', [True, False])
 def test_checkpointed_stages(norm_eval: bool) -> None:
     """The same output and gradients, and every stage runs again in the backward pass."""

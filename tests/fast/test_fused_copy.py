@@ -1,4 +1,4 @@
-"""The fused copy predicts the same, follows the weights, and leaves the detector as it is."""
+"""The fused copy predicts what the detector does, follows its weights, and leaves it unchanged."""
 
 import copy
 import pickle
@@ -28,14 +28,14 @@ def _assert_close(found: InstanceData, expected: InstanceData) -> None:
 
 
 @pytest.mark.parametrize('recipe', ['star', 'paper'])
-def test_detections_are_the_plain_networks(recipe: str) -> None:
+def test_same_detections_as_the_plain_network(recipe: str) -> None:
     model = unlike_identity(small_model(recipe))
     with torch.no_grad():
         assert model.fused() is not model
     _assert_close(_found(model), _found(model, plain=True))
 
 
-def test_leaves_the_detector_as_it_is() -> None:
+def test_leaves_the_detector_unchanged() -> None:
     model = small_model()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     parameters = list(model.parameters())
@@ -72,7 +72,7 @@ def _by_data(model: CenterMask) -> None:
 
 
 def _average(model: CenterMask) -> None:
-    """As MMEngine's EMA: in place by ``.data``, here of few values, then eval mode."""
+    """Change few values in place by ``.data`` and set eval mode, as MMEngine's EMA does."""
     model.backbone.stem[1].conv.weight.data[5, 7] += 1
     model.eval()
 
@@ -100,7 +100,7 @@ def _settings(model: CenterMask) -> None:
 
 
 @pytest.mark.parametrize('change', [_in_place, _by_data, _average, _statistics, _load, _assign, _replace, _settings])
-def test_changes_are_seen(change: Callable[[CenterMask], None]) -> None:
+def test_follows_changes_of_the_detector(change: Callable[[CenterMask], None]) -> None:
     model = small_model()
     before = _found(model)
     change(model)
@@ -109,9 +109,9 @@ def test_changes_are_seen(change: Callable[[CenterMask], None]) -> None:
     assert len(found) != len(before) or not torch.equal(found.bboxes, before.bboxes)
 
 
-def test_detector_itself_where_the_copy_would_differ() -> None:
+def test_returns_the_detector_where_a_copy_would_differ() -> None:
     model = small_model()
-    assert model.fused() is model  # gradients are wanted
+    assert model.fused() is model  # gradients are needed
     with torch.no_grad():
         assert model.fused() is model.fused() is not model
         model.backbone.stem[0].train()
@@ -130,7 +130,7 @@ def test_inference_mode() -> None:
 
 
 def test_half_precision_is_close() -> None:
-    """The boxes of highest score are there, moved by rounding, in the types of single precision."""
+    """The boxes of highest score are found, moved by rounding, with results in single precision."""
     model, half = small_model(), small_model(changes={'half_precision': True})
     expected, found = _found(model), _found(half)
     assert found.bboxes.dtype == found.scores.dtype == found.mask_scores.dtype == torch.float32

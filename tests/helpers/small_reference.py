@@ -1,4 +1,4 @@
-"""Files such as a reference's, of a small model: what it computes itself."""
+"""Files like a reference's, computed by a small model itself."""
 
 import json
 from pathlib import Path
@@ -47,12 +47,12 @@ def write_config(folder: Path, recipe: str = 'star', changes: dict | None = None
 
 
 def computed_by(config: Path, inputs: Path) -> Arrays:
-    """What the model of a config computes."""
+    """Return the arrays that the model of a config computes."""
     return compute(*build_reference_model(Config.fromfile(config)), read_inputs(inputs))
 
 
 def as_in_files(computed: Arrays) -> Arrays:
-    """The arrays as a reference writes them: maps as fingerprints, gradients of what it trains."""
+    """Return the arrays as a reference writes them: maps as fingerprints, gradients of trained parameters only."""
     maps = ('backbone.', 'fpn.', 'fcos.', 'roi.', 'det.mask_probs', 'bias3.det.mask_probs')
     return {
         name: fingerprint(array) if name.startswith(maps) else array
