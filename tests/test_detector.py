@@ -1,4 +1,4 @@
-"""The whole detector: training reaches everything, and results don't depend on how it is run."""
+"""The complete detector: gradients reach all parameters, and results don't depend on how it is run."""
 
 import re
 import subprocess
@@ -25,13 +25,13 @@ RECIPES = pytest.mark.parametrize('recipe', ['star', 'paper'])
 
 
 def _losses(model: CenterMask, *objects: list, size: tuple[int, int] = (64, 80)) -> dict[str, torch.Tensor]:
-    """Losses of one image of noise for each list of objects."""
+    """Return the losses of one image of noise for each list of objects."""
     images = [noise_image(*size, seed=i) for i in range(len(objects))]
     return model.loss(*batch(model, images, [sample(*size, shape) for shape in objects]))
 
 
 def _predict(model: CenterMask, *sizes: tuple[int, int]) -> list[InstanceData]:
-    """Results of an image of noise for each size."""
+    """Return the results of an image of noise for each size."""
     images = [noise_image(*size, seed=i) for i, size in enumerate(sizes)]
     with torch.no_grad():
         return [s.pred_instances for s in model.predict(*batch(model, images, [sample(*size) for size in sizes]))]
@@ -54,8 +54,8 @@ def test_losses(recipe: str) -> None:
     assert all(loss.shape == () and loss.isfinite() and loss > 0 for loss in losses.values())
 
 
-def _untouched(model: CenterMask) -> Iterator[str]:
-    """Trainable parameters whose gradient is 0, but for the scales of levels on which there is no object."""
+def _zero_gradients(model: CenterMask) -> Iterator[str]:
+    """Yield trainable parameters with a gradient of 0, without the scales of levels that have no object."""
     for name, parameter in model.named_parameters():
         if parameter.requires_grad and not parameter.grad.any() and not name.startswith('bbox_head.scales.'):
             yield name
@@ -66,7 +66,7 @@ def test_gradients_reach_every_parameter(recipe: str) -> None:
     model = small_model(recipe).train()
     sum(_losses(model, OBJECTS).values()).backward()
     assert without_gradient(model) == []
-    assert list(_untouched(model)) == []
+    assert list(_zero_gradients(model)) == []
     assert all(p.grad.isfinite().all() for p in model.parameters() if p.requires_grad)
 
 
@@ -77,7 +77,7 @@ def test_gradients_reach_every_parameter_of_the_star_config() -> None:
     model = MODELS.build(config).train()
     sum(_losses(model, [*OBJECTS, square(1, 0, 0, 80, 64)]).values()).backward()
     assert without_gradient(model) == []
-    assert list(_untouched(model)) == []
+    assert list(_zero_gradients(model)) == []
     fixed = {name for name, p in model.named_parameters() if not p.requires_grad}
     assert fixed and all('.bn.' in name and name.startswith('backbone.') for name in fixed)
 
@@ -95,7 +95,7 @@ def test_batch_without_objects(recipe: str, images: int) -> None:
 
 @RECIPES
 def test_rois_of_training_are_detections_of_the_same_pass(recipe: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """100 at most instead of the 50 of testing, and without gradients."""
+    """They are at most 100 (50 in testing) and have no gradients."""
     model = small_model(recipe, {'test_cfg.max_per_img': 5, 'train_cfg.max_per_img': 7}).train()
     seen = []
     loss = model.roi_head.loss
@@ -122,7 +122,7 @@ def test_results(recipe: str) -> None:
 
 @RECIPES
 def test_fcos_alone(recipe: str) -> None:
-    """Without the mask branch the same boxes are found, and the same losses of the box head are learned."""
+    """Without the mask branch the boxes and the box head's losses are the same."""
     model, alone = small_model(recipe), small_model(recipe, {'roi_head': None})
     alone.load_state_dict(model.state_dict(), strict=False)
     meta = dict(ori_shape=(32, 160), scale_factor=(0.5, 2.0))
@@ -159,7 +159,7 @@ def test_save_and_load(recipe: str, tmp_path: Path) -> None:
 
 @RECIPES
 def test_batch_equals_each_alone(recipe: str) -> None:
-    """Images of two sizes that pad to the same one."""
+    """Results of images that are padded to one size are those of each image alone."""
     model, sizes = small_model(recipe), [(64, 80), (60, 96), (64, 96)]
     images, samples = [noise_image(*size, seed=i) for i, size in enumerate(sizes)], [sample(*size) for size in sizes]
     with torch.no_grad():
@@ -170,7 +170,7 @@ def test_batch_equals_each_alone(recipe: str) -> None:
 
 
 def test_tensor_mode() -> None:
-    """Three maps for each level, then masks and their IoU of the boxes found in both images."""
+    """It returns three maps for each level, then logits and IoUs of the masks in both images."""
     model = small_model()
     inputs, samples = batch(model, [noise_image(64, 80), noise_image(64, 80, seed=1)], [sample(64, 80), sample(64, 80)])
     with torch.no_grad():
@@ -207,7 +207,7 @@ def test_channels_last() -> None:
 
 
 def test_channels_last_is_refused_for_deformable_convs() -> None:
-    """MMCV's read memory in the usual order only, whatever order it has."""
+    """MMCV's deformable convs read memory as contiguous, whatever its format."""
     deformable = {'backbone.dcn_stages': (False, False, False, True)}
     with pytest.raises(ValueError, match='leave channels_last=False'):
         small_model(changes={**deformable, 'channels_last': True})
@@ -215,14 +215,14 @@ def test_channels_last_is_refused_for_deformable_convs() -> None:
 
 
 def test_strides_of_the_extractor_are_the_box_heads_first() -> None:
-    """Else RoIs would be pooled from other levels than their strides name, without an error."""
+    """Otherwise RoIs would be pooled from wrong levels without an error."""
     with pytest.raises(ValueError, match=r'featmap_strides \[16, 32, 64\] must be the first strides of the box head'):
         small_model(changes={'roi_head.mask_roi_extractor.featmap_strides': [16, 32, 64]})
 
 
 @RECIPES
 def test_mixed_precision(recipe: str) -> None:
-    """bfloat16 by autocast trains and detects."""
+    """The model trains and detects under autocast to bfloat16."""
     model = small_model(recipe).train()
     with torch.autocast('cpu', torch.bfloat16):
         losses = _losses(model, OBJECTS)
@@ -249,7 +249,7 @@ def test_mmdetection_api(tiny_config: Path, tmp_path: Path) -> None:
 
 
 def test_mmdetection_counts_operations(tiny_config: Path) -> None:
-    """``tools/analysis_tools/get_flops.py`` of MMDetection traces the model on images of the config."""
+    """MMDetection's ``tools/analysis_tools/get_flops.py`` traces the model on images of the config."""
     script = Path(mmdet.__file__).parent / '.mim/tools/analysis_tools/get_flops.py'
     command = [sys.executable, str(script), str(tiny_config), '--num-images', '1']
     done = subprocess.run(command, cwd=tiny_config.parent, capture_output=True, text=True)
