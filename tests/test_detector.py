@@ -10,7 +10,6 @@ import mmdet
 import numpy as np
 import pytest
 import torch
-from helpers.read_configs import read_config
 from helpers.small_model import batch, noise_image, sample, small_model, square, without_gradient
 from mmdet.apis import inference_detector, init_detector
 from mmdet.registry import MODELS
@@ -70,29 +69,6 @@ def test_gradients_reach_every_parameter(recipe: str) -> None:
     assert all(p.grad.isfinite().all() for p in model.parameters() if p.requires_grad)
 
 
-def test_gradients_reach_every_parameter_of_the_star_config() -> None:
-    config = read_config('_base_/models/centermask_star').model
-    config.backbone.init_cfg = None
-    torch.manual_seed(0)
-    model = MODELS.build(config).train()
-    sum(_losses(model, [*OBJECTS, square(1, 0, 0, 80, 64)]).values()).backward()
-    assert without_gradient(model) == []
-    assert list(_zero_gradients(model)) == []
-    fixed = {name for name, p in model.named_parameters() if not p.requires_grad}
-    assert fixed and all('.bn.' in name and name.startswith('backbone.') for name in fixed)
-
-
-@RECIPES
-@pytest.mark.parametrize('images', [1, 2])
-def test_batch_without_objects(recipe: str, images: int) -> None:
-    model = small_model(recipe).train()
-    losses = _losses(model, *[[]] * images)
-    assert losses['loss_cls'] > 0
-    assert [losses[name].item() for name in LOSSES[1:]] == [0] * 4
-    sum(losses.values()).backward()
-    assert without_gradient(model) == []
-
-
 @RECIPES
 def test_rois_of_training_are_detections_of_the_same_pass(recipe: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """They are at most 100 (50 in testing) and have no gradients."""
@@ -143,18 +119,6 @@ def test_fcos_alone(recipe: str) -> None:
         torch.testing.assert_close(loss, expected[name])
     inputs, samples = batch(alone, [noise_image(64, 80)], [sample(64, 80)])
     assert [len(maps) for maps in alone(inputs, samples)] == [5, 5, 5]
-
-
-@RECIPES
-def test_save_and_load(recipe: str, tmp_path: Path) -> None:
-    model = small_model(recipe)
-    torch.save(model.state_dict(), tmp_path / 'weights.pth')
-    torch.manual_seed(1)
-    other = small_model(recipe)
-    torch.nn.init.normal_(other.bbox_head.conv_cls.weight)
-    other.load_state_dict(torch.load(tmp_path / 'weights.pth', weights_only=True))
-    for result, again in zip(_predict(model, (64, 80)), _predict(other, (64, 80)), strict=True):
-        assert all(torch.equal(result[name], again[name]) for name in result.keys())  # noqa: SIM118
 
 
 @RECIPES

@@ -1,6 +1,5 @@
 """The baselines of Table 5: Mask R-CNN, RetinaMask and YOLACT."""
 
-from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
@@ -338,50 +337,6 @@ def test_retinamask_limits_detections_by_phase(monkeypatch: pytest.MonkeyPatch) 
     assert len(seen[0]) == 7 and not seen[0].bboxes.requires_grad
     (result,) = model.eval().predict(*_batch(model, RETINAMASK, []))
     assert len(result.pred_instances) == 5
-
-
-@pytest.mark.slow
-def test_retinamask_trains_resumes_and_is_tested(
-    tiny_config: Path, tools: Callable[[str], Callable], tmp_path: Path
-) -> None:
-    """The checkpoint holds the statistics of its box loss."""
-    shapes = tiny_config.parent / 'shapes'
-    config = tmp_path / 'retinamask.py'
-    config.write_text(f"""
-_base_ = '{CONFIGS}/{RETINAMASK}.py'
-data = dict(ann_file='annotations.json', data_prefix=dict(img='images/'))
-data['metainfo'] = dict(classes=('circle', 'triangle', 'square', 'star', 'cross'))
-data['pipeline'] = [
-    dict(step, scales=[(160, 160)]) if 'scales' in step else dict(step, scale=(160, 160)) if 'scale' in step else step
-    for step in _base_.train_pipeline
-]
-test = [dict(step, scale=(160, 160)) if 'scale' in step else step for step in _base_.test_pipeline]
-own = dict(num_workers=0, persistent_workers=False)
-train_dataloader = dict(dataset=dict(data, data_root='{shapes}/train'), **own)
-val_dataloader = dict(dataset=dict(data, data_root='{shapes}/val', pipeline=test), **own)
-test_dataloader = val_dataloader
-val_evaluator = dict(ann_file='{shapes}/val/annotations.json')
-test_evaluator = val_evaluator
-model = dict(
-    num_classes=5,
-    backbone=dict(depth=50, base_channels=8, init_cfg=None),
-    neck=dict(in_channels=[64, 128, 256]),
-    test_cfg=dict(score_thr=0.001),
-)
-train_cfg = dict(max_iters=2, val_interval=2)
-default_hooks = dict(logger=dict(interval=1), checkpoint=dict(interval=1))
-""")
-    work_dir = tmp_path / 'run'
-    tools('train')([str(config), '--work-dir', str(work_dir)])
-    first, second = (
-        torch.load(work_dir / f'iter_{i}.pth', weights_only=True)['state_dict']['bbox_head.loss_bbox.running_mean']
-        for i in (1, 2)
-    )
-    assert not torch.equal(first, second)
-    tools('test')([str(config), str(work_dir / 'iter_2.pth'), '--work-dir', str(tmp_path / 'test')])
-    assert list((tmp_path / 'test').rglob('*.json'))
-    tools('train')([str(config), '--work-dir', str(work_dir), '--resume', '--cfg-options', 'train_cfg.max_iters=3'])
-    assert (work_dir / 'iter_3.pth').exists()
 
 
 # YOLACT
