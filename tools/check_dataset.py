@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from centermask.datasets.assignment import Assignment
-from centermask.datasets.dataset_check import check_dataset, describe, describe_findings, write_repaired
+from centermask.datasets.coco_annotations import Kind
+from centermask.datasets.dataset_check import check_dataset, describe, describe_findings, write_usable
 from centermask.engine.cli import require_writable, run
 from centermask.engine.configs import load_config
 from centermask.utils.errors import InputError, RunError
@@ -24,7 +25,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument(
         '--config', default=str(CONFIG), help='config whose image sizes and heads count (default %(default)s)'
     )
-    parser.add_argument('--fix', type=Path, metavar='OUT.json', help='write a corrected copy and print the changes')
+    parser.add_argument('--fix', type=Path, metavar='OUT.json', help='write a copy without what can not be used')
     args = parser.parse_args(argv)
     if args.fix:
         if args.fix.suffix != '.json' or args.fix.is_dir():
@@ -35,15 +36,17 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     check = check_dataset(args.annotations, args.images, Assignment(load_config(args.config)))
     print(f'{describe(check)}\n\n{describe_findings(check.findings)}')
-    trains, remedy = check.trains, '--fix OUT.json corrects what it can'
     if args.fix:
-        changes, lost = write_repaired(check, args.fix)
-        print('\n'.join(['', f'{args.fix} is written, with these changes:', *(changes or ['None.'])]))
-        if lost:
-            print('\n'.join(['A training would still lose:', *lost]))
-        trains, remedy = not lost, 'larger training images may help'
-    if not trains:
-        raise RunError(f'{args.fix or args.annotations}: a training would fail or lose objects, see above; {remedy}.')
+        write_usable(check, args.fix)
+        kept = {key: len(check.content[key]) for key in ('images', 'annotations')}
+        print(f'{args.fix} is written with what can be used: {kept["images"]} images, {kept["annotations"]} objects.')
+        if any(finding.kind is Kind.NOT_LEARNED for finding in check.findings):
+            raise RunError(f'{args.fix}: a training would still lose objects; larger training images may help.')
+    elif not check.trains:
+        raise RunError(
+            f'{args.annotations}: a training would fail or lose objects, see above; '
+            '--fix OUT.json writes a copy without what can not be used.'
+        )
 
 
 if __name__ == '__main__':

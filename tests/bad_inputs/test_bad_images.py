@@ -75,7 +75,7 @@ CASES: dict[str, tuple[str, bytes, str]] = {  # what it is: name, content, words
         _png(8, 8, bytes(72), _chunk(b'zTXt', b'a\0\0' + zlib.compress(bytes(100_000_000)))),
         DAMAGED,
     ),
-    'CMYK': ('a.jpg', _encoded('JPEG', Image.fromarray(PIXELS).convert('CMYK')), 'is in CMYK'),
+    'CMYK': ('a.jpg', _encoded('JPEG', Image.fromarray(PIXELS).convert('CMYK')), 'holds several images or is in CMYK'),
     'animated GIF': ('a.gif', _frames('GIF'), 'holds several images'),
     'TIFF of several pages': ('a.tif', _frames('TIFF'), 'holds several images'),
 }

@@ -27,7 +27,7 @@ def test_finds_the_objects(kind: str) -> None:
     boxes = in_pixels(objects, dict(ori_shape=(480, 640), scale_factor=(1, 1)))
     overlaps = bbox_overlaps(boxes, found.bboxes).amax(1)
     assert (overlaps > 0.7).all()  # each by one of its candidates
-    stats = detection_stats(model.run, 1, model.candidates)
+    stats = detection_stats(model)
     assert (stats.candidates, stats.detections) == (72, 12)
     assert stats.into_nms >= 72
     assert stats.area_ratios == pytest.approx(COCO_AREA_RATIOS, abs=0.09)

@@ -104,10 +104,7 @@ def test_unreadable_image_ends_the_run(build, tmp_path: Path, bytes_left: int, w
     path.write_bytes(path.read_bytes()[:bytes_left])
     with pytest.raises(RunError) as caught:
         list(DataLoader(dataset, batch_size=None, num_workers=workers))
-    assert one_line(caught.value) == (
-        f'The image {path} could not be read (it is damaged or not an image): '
-        'replace it or remove it from the annotation file.'
-    )
+    assert one_line(caught.value) == (f'The image {path} could not be read, it is damaged or not an image: remove it.')
 
 
 def test_image_gone_or_replaced_ends_the_run(build, tmp_path: Path) -> None:
@@ -116,7 +113,7 @@ def test_image_gone_or_replaced_ends_the_run(build, tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r'1\.png is 30x20 pixels but .*annotations\.json states 60x40'):
         dataset[0]
     (tmp_path / 'images' / '1.png').unlink()
-    with pytest.raises(RunError, match=r'1\.png could not be read \(No such file or directory\)'):
+    with pytest.raises(RunError, match=r"1\.png is no file or doesn't exist"):
         dataset[0]
 
 

@@ -58,7 +58,7 @@ YEAR = ('annotations/instances_train2017.json', 'annotations/instances_val2017.j
         (PLAIN, ('images', 'images')),
         (PLAIN, ('', '')),
         (YEAR, ('train2017', 'val2017')),
-        (YEAR, ('images/train', 'images/val')),
+        (YEAR, ('images/train2017', 'images/val2017')),
     ],
 )
 def test_layouts(put, find, tmp_path: Path, files: tuple[str, str], folders: tuple[str, str]) -> None:
@@ -100,11 +100,6 @@ def test_few_images_leave_no_part_empty(put, find, ids: tuple) -> None:
     data = find()
     assert data.train.image_ids and data.val.image_ids
     assert sorted(data.train.image_ids + data.val.image_ids) == list(ids)
-
-
-def test_class_that_only_validates_is_named(put, find) -> None:
-    put('one.json', content([1, 2]), '')
-    assert any('The part to train on has no object of ' in remark for remark in find().remarks)
 
 
 def test_validation_data_alone_are_enough_to_test(put, find) -> None:
@@ -158,14 +153,6 @@ WRONG = {
     'other classes': (
         lambda put: _two_files(put, val={'categories': [{'id': 9, 'name': 'cat'}]}),
         r'val\.json has no category dog, which .*train\.json has: give both',
-    ),
-    'other classes alone': (
-        lambda put: _two_files(
-            put,
-            train={'categories': [{'id': 9, 'name': 'cat'}]},
-            val={'annotations': content([1, 2])['annotations'][1:]},
-        ),
-        r'1 of the 1 objects of .*val\.json are of dog, which .*train\.json lacks: give both files the same',
     ),
 }
 

@@ -26,6 +26,7 @@ from centermask.benchmark.rounds import interleaved, measure, summary, timed_on
 from centermask.benchmark.stages import NETWORK, STAGES, Stopwatch, timed_by_stage
 from centermask.benchmark.training import TrainStep, loader_rate
 from centermask.fast.fused_layers import half_type
+from centermask.utils.errors import InputError
 
 STAGE_ROUNDS = 5
 
@@ -127,12 +128,18 @@ def load(name: str, settings: Settings) -> tuple[list[tuple[str, dict]], list[st
 
     Returns:
         names and facts of the models, and lines to log.
+
+    Raises:
+        InputError: the config can't be used, or its model fails with random weights.
     """
     if settings.threads:
         torch.set_num_threads(settings.threads)
     config = read_config(name)
     first = as_shipped(name, config, settings)
-    stats = detection_stats(first.run, len(settings.images), first.candidates)
+    try:
+        stats = detection_stats(first)
+    except RuntimeError as error:
+        raise InputError(f'The model of {name} fails with random weights: {str(error).splitlines()[0]}') from error
     lines = [] if settings.equal else [f'{short_name(name)}: {stats}']
     loaded = []
     others = [*variants(first, settings), *exported_variants(first, config, settings)]

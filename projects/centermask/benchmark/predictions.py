@@ -9,6 +9,7 @@ and its ``predict_by_feat`` gets prepared logits and box deltas in their place.
 from __future__ import annotations
 
 import functools
+import inspect
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -71,26 +72,24 @@ class Predictions:
         detections: objects in each image.
 
     Attributes:
-        candidates: boxes above the score threshold; None if no head is given any.
+        candidates: boxes above the score threshold; None as long as no head was given any.
     """
 
     def __init__(self, model: Any, detections: int) -> None:
-        objects = draw_objects(detections, CANDIDATES)
+        self.objects = draw_objects(detections, CANDIDATES)
         self.candidates: int | None = None
         self._patches: list[tuple[Any, Callable[[Any, Any, Any], tuple]]] = []
         self._cache: dict[tuple, Any] = {}
-        if hasattr(getattr(model, 'rpn_head', None), 'prior_generator'):
-            proposals = draw_objects(model.rpn_head.test_cfg['max_per_img'])
-            self._patches.append((type(model.rpn_head), functools.partial(self._for_dense_head, proposals)))
-        head = getattr(model, 'bbox_head', None)
-        if hasattr(head, 'prior_generator') and hasattr(head, 'bbox_coder'):
-            self._patches.append((type(head), functools.partial(self._for_dense_head, objects)))
-            self.candidates = len(objects.boxes)
-        head = getattr(getattr(model, 'roi_head', None), 'bbox_head', None)
-        head = head[-1] if isinstance(head, nn.ModuleList) else head  # the last stage of a cascade
-        if hasattr(head, 'bbox_coder'):
-            self._patches.append((type(head), functools.partial(self._for_roi_head, objects)))
-            self.candidates = len(objects.boxes)
+        roi_box_head = getattr(getattr(model, 'roi_head', None), 'bbox_head', None)
+        if isinstance(roi_box_head, nn.ModuleList):
+            roi_box_head = roi_box_head[-1]  # the last stage of a cascade
+        for name in ('rpn_head', 'bbox_head'):
+            head: Any = getattr(model, name, None)
+            if _takes(head, 'cls_scores', 'bbox_preds') and hasattr(head, 'prior_generator'):
+                objects = draw_objects(head.test_cfg['max_per_img']) if name == 'rpn_head' else self.objects
+                self._patches.append((type(head), functools.partial(self._for_dense_head, objects)))
+        if _takes(roi_box_head, 'rois', 'cls_scores', 'bbox_preds'):
+            self._patches.append((type(roi_box_head), self._for_roi_head))
 
     @contextmanager
     def handed_in(self) -> Iterator[None]:
@@ -107,17 +106,27 @@ class Predictions:
         key = (type(head), meta['ori_shape'], *(level.shape for level in cls_scores), cls_scores[0].dtype)
         if key not in self._cache:  # prepared once: the time of a run must not include it
             self._cache[key] = dense_outputs(head, objects, cls_scores, bbox_preds, meta)
+            if objects is self.objects:
+                self.candidates = len(objects.boxes)
         return (*self._cache[key], *others), kwargs
 
-    def _for_roi_head(self, objects: Objects, head: Any, args: Sequence, kwargs: dict) -> tuple:
+    def _for_roi_head(self, head: Any, args: Sequence, kwargs: dict) -> tuple:
         """Return ``kwargs`` with prepared logits and box deltas of each image's RoIs."""
         key = (type(head), *(rois.shape for rois in kwargs['rois']), kwargs['batch_img_metas'][0]['ori_shape'])
         if key not in self._cache:
             names = ('rois', 'cls_scores', 'bbox_preds', 'batch_img_metas')
             images = zip(*(kwargs[name] for name in names), strict=True)
-            outputs = [roi_outputs(head, objects, *image) for image in images]
+            outputs = [roi_outputs(head, self.objects, *image) for image in images]
             self._cache[key] = dict(zip(('cls_scores', 'bbox_preds'), zip(*outputs, strict=True), strict=True))
+            self.candidates = len(self.objects.boxes)
         return args, kwargs | self._cache[key]
+
+
+def _takes(head: Any, *names: str) -> bool:
+    """Return whether a head selects boxes, by a ``bbox_coder``, from arguments that begin with these."""
+    if not hasattr(head, 'bbox_coder') or not hasattr(head, 'predict_by_feat'):
+        return False
+    return list(inspect.signature(head.predict_by_feat).parameters)[: len(names)] == [*names]
 
 
 def _with(prepare: Callable[[Any, Any, Any], tuple], predict_by_feat: Callable) -> Callable:
@@ -244,16 +253,17 @@ class DetectionStats(NamedTuple):
         )
 
 
-def detection_stats(run: Callable[[int], Any], images: int, candidates: int | None) -> DetectionStats:
-    """Return the counts of some images, whose results ``run`` returns by their number."""
+def detection_stats(model: Any) -> DetectionStats:
+    """Return the counts of the images of a :class:`~centermask.benchmark.models.TimedModel`."""
+    images = len(model.batches)
     with count_into_nms() as into_nms:
-        results = [run(number)[0].pred_instances for number in range(images)]
+        results = [model.run(number)[0].pred_instances for number in range(images)]
     boxes = torch.cat([result.bboxes for result in results]).float().cpu()
     sides = (boxes[:, 2:] - boxes[:, :2]).clamp(min=0).prod(1).sqrt()
     small, large = (sides < 32).float().mean().item(), (sides >= 96).float().mean().item()
     parts = (small, 1 - small - large, large) if len(sides) else (0.0, 0.0, 0.0)
     median = sides.median().item() if len(sides) else 0.0
-    return DetectionStats(candidates, sum(into_nms) / images, len(sides) / images, median, parts)
+    return DetectionStats(model.candidates, sum(into_nms) / images, len(sides) / images, median, parts)
 
 
 @contextmanager

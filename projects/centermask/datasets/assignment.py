@@ -75,10 +75,15 @@ class Assignment:
             Booleans, shape (G,).
         """
         learned = np.zeros(len(boxes), bool)
-        for size in self.sizes(width, height):
-            if learned.all():
-                break
-            learned |= self._learned_at(self._resize(boxes, (width, height), size), size)
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)  # on arrays this small several threads mostly wait for each other
+        try:
+            for size in self.sizes(width, height):
+                if learned.all():
+                    break
+                learned |= self._learned_at(self._resize(boxes, (width, height), size), size)
+        finally:
+            torch.set_num_threads(threads)
         return learned
 
     def levels(self, boxes: np.ndarray, width: int, height: int) -> np.ndarray:

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from contextlib import suppress
 from functools import partial
 from typing import Any
 
-from mmcv.transforms import LoadImageFromFile
 from mmdet.datasets import CocoDataset
 from mmdet.registry import DATASETS
 
@@ -86,13 +84,11 @@ class CenterMaskCocoDataset(CocoDataset):
             if isinstance(instance['mask'], dict) and not instance['ignore_flag']:
                 instance['mask'] = rle_to_polygons(instance['mask'])
         path, expected = info['img_path'], (info['height'], info['width'])
-        if self.backend_args is None:
-            with suppress(UnreadableError):  # the pipeline's own error is turned into a sentence below
-                check_image(path, self.max_pixels)
+        self._check_image(path)
         try:
             data = self.pipeline(info)
         except Exception:
-            _check_readable(path)
+            self._check_image(path, decode=True)
             raise
         # The pipeline writes into `info`, unless its first transform doesn't load the image.
         height, width = info.get('ori_shape', expected)
@@ -102,6 +98,13 @@ class CenterMaskCocoDataset(CocoDataset):
                 'correct one of them.'
             )
         return data
+
+    def _check_image(self, path: str, decode: bool = False) -> None:
+        if self.backend_args is None:
+            try:
+                check_image(path, self.max_pixels, decode)
+            except UnreadableError as error:
+                raise RunError(str(error)) from error
 
 
 def innermost(dataset: dict) -> dict:
@@ -130,13 +133,3 @@ def check_images_exist(paths: Sequence[str], ann_file: str) -> None:
             f'{len(missing)} of the {len(paths)} images of {ann_file} are missing, the first is {missing[0]}: '
             'put them there or correct data_root and data_prefix.'
         )
-
-
-def _check_readable(path: str) -> None:
-    try:
-        LoadImageFromFile()({'img_path': path})
-    except Exception as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else 'it is damaged or not an image'
-        raise RunError(
-            f'The image {path} could not be read ({reason}): replace it or remove it from the annotation file.'
-        ) from error

@@ -18,8 +18,6 @@ LAYOUTS = (
     'train.json and val.json, annotations/instances_train*.json and annotations/instances_val*.json, or one JSON file '
     'in COCO format'
 )
-# Number of images that are looked for in each folder that may be theirs.
-PROBES = 50
 
 
 @dataclass
@@ -62,14 +60,14 @@ def find_data(folder: Path, work_dir: Path, training: bool = True) -> CocoFolder
 
     Args:
         folder: Holds ``train.json`` and ``val.json``, or ``annotations/instances_{train,val}*.json``, or one JSON file,
-            which is split. Images lie in ``train`` and ``val`` (with the file's year or without) there or in
-            ``images``, all together in ``images``, or in the folder itself.
+            which is split. Images lie in a folder of the file's name (``train``, ``train2017``) there or in ``images``,
+            all together in ``images``, or in the folder itself.
         work_dir: The two parts of a file that is split are written into its ``data/``.
         training: False if validation data alone are enough.
 
     Raises:
         InputError: The folder is missing or holds none of these, a file isn't in COCO format, images aren't found, the
-            validation data lack a category or have objects of others alone, or there are too few images to split.
+            validation data lack a category, or there are too few images to split.
     """
     folder = folder.absolute()
     if not folder.is_dir():
@@ -80,16 +78,16 @@ def find_data(folder: Path, work_dir: Path, training: bool = True) -> CocoFolder
         if not only_file:
             raise InputError(f'--data {folder}: no annotations there, it must hold {LAYOUTS}.')
         return _split(_read(only_file, folder), work_dir)
-    if not train_file and training:
+    val = _read(val_file, folder)
+    if train_file:
+        train = _read(train_file, folder)
+        return CocoFolder(train, val, classes_of(train.content), _compare(train, val))
+    if training:
         raise InputError(
             f'--data {folder}: {val_file} has no training data beside it, '
             f'add {val_file.name.replace("val", "train")} or leave one file under another name to have it split.'
         )
-    val = _read(val_file, folder)
-    if not train_file:
-        return CocoFolder(None, val, classes_of(val.content), [])
-    train = _read(train_file, folder)
-    return CocoFolder(train, val, classes_of(train.content), _compare(train, val))
+    return CocoFolder(None, val, classes_of(val.content), [])
 
 
 def _find_file(folder: Path, pattern: str, pattern_in_annotations: str) -> Path | None:
@@ -103,22 +101,20 @@ def _find_file(folder: Path, pattern: str, pattern_in_annotations: str) -> Path 
 
 
 def _read(ann_file: Path, folder: Path) -> Split:
-    """Read a file, and find the folder of its images: the usual one that holds the most of them."""
+    """Read a file, and find the folder of its images: the first of the usual ones that holds one of them."""
     split = _as_split(ann_file, folder, read_json(ann_file))
-    names = [image['file_name'] for image in split.content['images']]
-    if not names:
+    if not split.content['images']:
         raise InputError(f'The annotation file {ann_file} lists no images: add them.')
-    probes = names[:: max(1, len(names) // PROBES)]
+    name = split.content['images'][0]['file_name']
     tag = ann_file.stem.removeprefix('instances_')
-    tags = (tag, tag.rstrip('0123456789'))  # the images of train2017 may be in train/ too
-    places = [base / tag for tag in tags for base in (folder, folder / 'images')] + [folder / 'images', folder]
-    found = [sum((place / name).is_file() for name in probes) for place in places]
-    if not any(found):
+    candidates = [folder / tag, folder / 'images' / tag, folder / 'images', folder]
+    found = [candidate for candidate in candidates if (candidate / name).is_file()]
+    if not found:
         raise InputError(
-            f'The images of {ann_file}, of which one is {names[0]}, are in none of {shorten(dict.fromkeys(places))}: '
+            f'The images of {ann_file}, of which one is {name}, are in none of {shorten(candidates)}: '
             'put them into one of these folders, or correct "file_name".'
         )
-    split.images = places[found.index(max(found))]
+    split.images = found[0]
     return split
 
 
@@ -143,12 +139,11 @@ def _compare(train: Split, val: Split) -> list[str]:
         )
     remarks = []
     if unknown := [name for name in val.objects if name not in classes]:
-        total, lost = val.objects.total(), sum(val.objects[name] for name in unknown)
-        which = f'of {shorten(unknown)}, which {train.ann_file} lacks'
-        what = f'{lost} of the {total} objects of {val.ann_file} are {which}'
-        if lost == total:
-            raise InputError(f'{what}: give both files the same categories.')
-        remarks.append(f'{what}: they are left out of the validation.')
+        lost = sum(val.objects[name] for name in unknown)
+        remarks.append(
+            f'{lost} of the {val.objects.total()} objects of {val.ann_file} are of {shorten(unknown)}, '
+            f'which {train.ann_file} lacks: they are left out of the validation.'
+        )
     paths = [{split.images / image['file_name'] for image in split.content['images']} for split in (train, val)]
     if shared := len(paths[0] & paths[1]):
         remarks.append(f'{shared} images are in the training and in the validation data: the AP will be too high.')
@@ -157,18 +152,17 @@ def _compare(train: Split, val: Split) -> list[str]:
 
 def _split(data: Split, work_dir: Path) -> CocoFolder:
     """Split one file by the hash of its images' ids: an image's part doesn't depend on which others there are."""
-    ids = data.image_ids
-    if len(ids) < 2:
+    if len(data.image_ids) < 2:
         raise InputError(
-            f'The annotation file {data.ann_file} has {len(ids)} images with objects, and some must be kept to '
-            'validate on: annotate at least two, better hundreds.'
+            f'The annotation file {data.ann_file} has {len(data.image_ids)} images with objects, and some must be kept '
+            'to validate on: annotate at least two, better hundreds.'
         )
     validating = {image['id'] for image in data.content['images'] if _hash(image['id']) < VALIDATION_RATIO}
     # Of a handful of images all may fall into one part.
-    if validating.isdisjoint(ids):
-        validating.add(min(ids, key=_hash))
-    elif validating.issuperset(ids):
-        validating.remove(max(ids, key=_hash))
+    if validating.isdisjoint(data.image_ids):
+        validating.add(min(data.image_ids, key=_hash))
+    elif validating.issuperset(data.image_ids):
+        validating.remove(max(data.image_ids, key=_hash))
 
     parts = []
     for name in ('train', 'val'):
@@ -185,8 +179,6 @@ def _split(data: Split, work_dir: Path) -> CocoFolder:
         f'{data.ann_file} is split by image: {len(train.image_ids)} images with objects to train on, '
         f'{len(val.image_ids)} to validate on, in {path.parent}.'
     ]
-    if unlearned := [name for name in val.objects if name not in train.objects]:
-        remarks.append(f'The part to train on has no object of {shorten(unlearned)}: annotate more images of these.')
     return CocoFolder(train, val, classes_of(data.content), remarks)
 
 

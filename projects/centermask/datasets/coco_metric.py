@@ -38,10 +38,6 @@ class CenterMaskCocoMetric(CocoMetric):
     def __init__(self, ann_file: str, metric_items: Sequence[Item] | None = None, **kwargs: Any) -> None:
         super().__init__(metric_items=metric_items, **kwargs)
         self._coco_api = CocoAnnotations(ann_file, annotated=not self.format_only, with_masks='segm' in self.metrics)
-        # COCOeval stores the matched object's id in an array of numbers, where 0 means no match.
-        for number, annotation in enumerate(self._coco_api.dataset['annotations'], start=1):
-            annotation['id'] = number
-        self._coco_api.anns = {annotation['id']: annotation for annotation in self._coco_api.dataset['annotations']}
 
     def compute_metrics(self, results: list) -> dict[str, float]:
         """Return AP by MMDetection's names; it is 0, not absent, where nothing at all was detected."""

@@ -76,10 +76,9 @@ def check_image(path: str | Path, max_pixels: int = MAX_PIXELS, decode: bool = F
                     f'The image {path} has {width}x{height} pixels, more than the {max_pixels} that --max-pixels '
                     '(max_pixels of a data set) allows: remove it, or allow more if you trust its origin.'
                 )
-            if image.mode == 'CMYK':
-                raise InputError(f'The image {path} is in CMYK, the colours of print: save it in RGB.')
-            if getattr(image, 'is_animated', False) and image.format != 'MPO':  # phones add a second view
-                raise InputError(f'The image {path} holds several images: save the one that is meant.')
+            several = getattr(image, 'is_animated', False) and image.format != 'MPO'  # phones add a second view
+            if several or image.mode == 'CMYK':
+                raise InputError(f'The image {path} holds several images or is in CMYK: save one image in RGB.')
             if decode:
                 image.draft('RGB', (1, 1))  # decodes a JPEG at an eighth of its size
                 image.load()
