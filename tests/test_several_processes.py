@@ -18,7 +18,7 @@ pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason='processes on 
 
 
 @pytest.fixture(scope='module')
-def found_as_truth(tiny_config: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
+def evaluation_files(tiny_config: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
     """Return a config and a checkpoint of random weights with an AP between 0 and 1.
 
     Ground truth of its seven images is a part of the detections of these weights, some of them moved.
@@ -61,13 +61,13 @@ test_evaluator = val_evaluator
 
 
 @pytest.fixture(scope='module')
-def done(found_as_truth: tuple[str, str], tmp_path_factory: pytest.TempPathFactory) -> dict[Any, list]:
+def returned(evaluation_files: tuple[str, str], tmp_path_factory: pytest.TempPathFactory) -> dict[Any, list]:
     """Return what each process returned: gradients by recipe and case, results by the number of processes."""
     folder = tmp_path_factory.mktemp('processes')
     jobs: dict[Any, Job] = {
         (recipe, case): (2, own_gradients, (recipe, case)) for recipe in (STAR, PAPER) for case in CASES
     }
-    jobs |= {count: (count, results, (*found_as_truth, 'pytorch')) for count in (2, 3)}
+    jobs |= {count: (count, results, (*evaluation_files, 'pytorch')) for count in (2, 3)}
     return dict(zip(jobs, in_processes(list(jobs.values()), folder), strict=True))
 
 
@@ -80,26 +80,26 @@ def _assert_equal(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None
 
 
 @pytest.mark.parametrize('case', CASES)
-def test_star_recipe_has_the_gradients_of_one_process(done: dict, case: str) -> None:
+def test_star_recipe_has_the_gradients_of_one_process(returned: dict, case: str) -> None:
     """Two processes with an image each equal one with both: each normaliser is averaged over the processes."""
     expected = gradients(STAR, dict(enumerate(CASES[case])))
     assert any(gradient.any() for gradient in expected.values())
-    for found in done[STAR, case]:
+    for found in returned[STAR, case]:
         _assert_equal(found, expected)
 
 
 @pytest.mark.parametrize('case', CASES)
-def test_paper_recipe_averages_gradients(done: dict, case: str) -> None:
+def test_paper_recipe_averages_gradients(returned: dict, case: str) -> None:
     """Each process divides by its own counts, so gradients are the mean of those of each process alone."""
     first, second = (gradients(PAPER, {i: objects}) for i, objects in enumerate(CASES[case]))
     expected = {name: (first[name] + second[name]) / 2 for name in first}
-    for found in done[PAPER, case]:
+    for found in returned[PAPER, case]:
         _assert_equal(found, expected)
 
 
-def test_evaluation_is_the_same_in_any_number_of_processes(done: dict, found_as_truth: tuple[str, str]) -> None:
+def test_evaluation_is_the_same_in_any_number_of_processes(returned: dict, evaluation_files: tuple[str, str]) -> None:
     """With seven images the last round is incomplete for two and for three processes."""
-    expected, images = results(*found_as_truth, 'none')
+    expected, images = results(*evaluation_files, 'none')
     assert images == 7 and 0.05 < expected['coco/segm_mAP'] < 0.95
     for count, images_each in ((2, 4), (3, 3)):
-        assert done[count][0] == (expected, images_each)
+        assert returned[count][0] == (expected, images_each)

@@ -294,15 +294,16 @@ def test_epsilon_0_only_while_norms_are_frozen() -> None:
 NORM = ('weight', 'bias', 'running_mean', 'running_var', 'num_batches_tracked')
 
 
-def _conv_names(ours: str, theirs: str) -> dict[str, str]:
-    return {f'{ours}.conv.weight': f'{theirs}/conv.weight', **{f'{ours}.bn.{n}': f'{theirs}/norm.{n}' for n in NORM}}
+def _conv_names(name: str, released: str) -> dict[str, str]:
+    norm = {f'{name}.bn.{kind}': f'{released}/norm.{kind}' for kind in NORM}
+    return {f'{name}.conv.weight': f'{released}/conv.weight', **norm}
 
 
-def _depthwise_names(ours: str, theirs: str) -> dict[str, str]:
+def _depthwise_names(name: str, released: str) -> dict[str, str]:
     return {
-        f'{ours}.depthwise_conv.conv.weight': f'{theirs}/dw_conv3x3.weight',
-        f'{ours}.pointwise_conv.conv.weight': f'{theirs}/pw_conv1x1.weight',
-        **{f'{ours}.pointwise_conv.bn.{n}': f'{theirs}/pw_norm.{n}' for n in NORM},
+        f'{name}.depthwise_conv.conv.weight': f'{released}/dw_conv3x3.weight',
+        f'{name}.pointwise_conv.conv.weight': f'{released}/pw_conv1x1.weight',
+        **{f'{name}.pointwise_conv.bn.{n}': f'{released}/pw_norm.{n}' for n in NORM},
     }
 
 
@@ -313,13 +314,13 @@ def _released_names(depthwise: bool) -> dict[str, str]:
     for i in (2, 3):
         names |= conv_names(f'stem.{i - 1}', f'stem.stem_{i}')
     for i in (2, 3, 4, 5):
-        ours, theirs, osa = f'stages.{i - 2}.blocks.0', f'stage{i}.OSA{i}_1', f'OSA{i}_1'
+        name, released, osa = f'stages.{i - 2}.blocks.0', f'stage{i}.OSA{i}_1', f'OSA{i}_1'
         for conv in range(3):
-            names |= conv_names(f'{ours}.convs.{conv}', f'{theirs}.layers.{conv}.{osa}_{conv}')
+            names |= conv_names(f'{name}.convs.{conv}', f'{released}.layers.{conv}.{osa}_{conv}')
         if depthwise and i > 2:
-            names |= _conv_names(f'{ours}.reduce', f'{theirs}.conv_reduction.{osa}_reduction_0')
-        names |= _conv_names(f'{ours}.aggregate', f'{theirs}.concat.{osa}_concat')
-        names |= {f'{ours}.attention.fc.{n}': f'{theirs}.ese.fc.{n}' for n in ('weight', 'bias')}
+            names |= _conv_names(f'{name}.reduce', f'{released}.conv_reduction.{osa}_reduction_0')
+        names |= _conv_names(f'{name}.aggregate', f'{released}.concat.{osa}_concat')
+        names |= {f'{name}.attention.fc.{n}': f'{released}.ese.fc.{n}' for n in ('weight', 'bias')}
     return names
 
 

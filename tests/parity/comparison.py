@@ -128,19 +128,19 @@ def compare(
     return rows
 
 
-def _row(name: str, ours: np.ndarray, reference: np.ndarray, gradient_tolerance: float) -> Row:
+def _row(name: str, found: np.ndarray, reference: np.ndarray, gradient_tolerance: float) -> Row:
     unit, tolerance = next((unit, limit) for pattern, unit, limit in KINDS if re.fullmatch(pattern, name))
     if 'grad.' in name:
         tolerance = gradient_tolerance
     if unit == 'std':
-        ours = fingerprint(ours)
-    if ours.shape != reference.shape:
-        problem = f'BEYOND: its shape is {ours.shape}, expected is {reference.shape}'
+        found = fingerprint(found)
+    if found.shape != reference.shape:
+        problem = f'BEYOND: its shape is {found.shape}, expected is {reference.shape}'
         return Row(name, np.inf, tolerance, unit, problem)
     if not reference.size:
         return Row(name, 0, tolerance, unit)
-    ours, reference = ours.astype(np.float64), reference.astype(np.float64)
-    deviation, size = np.abs(ours - reference), np.abs(reference)
+    found, reference = found.astype(np.float64), reference.astype(np.float64)
+    deviation, size = np.abs(found - reference), np.abs(reference)
     if unit == 'ratio' and not reference.any():
         return Row(name, deviation.max(), NEAR_ZERO, 'absolute')
     if unit == 'std':

@@ -161,7 +161,7 @@ def _training(model: CenterMask, annotated: AnnotatedImage, recipe: str) -> Arra
     with _outputs(model.roi_head.mask_roi_extractor) as features:
         losses = model.loss(*_batch(model, annotated))
     torch.stack(list(losses.values())).sum().backward()
-    arrays = {f'loss.{name}': losses[ours].detach().double().numpy() for name, ours in LOSSES.items() if ours in losses}
+    arrays = {f'loss.{name}': losses[key].detach().double().numpy() for name, key in LOSSES.items() if key in losses}
     arrays['train.positives'] = np.array(sum(map(len, features)))
     gradients = model.state_dict()
     for name, parameter in model.named_parameters():

@@ -153,9 +153,9 @@ def test_logit_near_0(computed: Arrays, expected: Arrays) -> None:
     logits = expected['mask.logits'].astype(np.float64)
     logits[0, 0, 0] = 0
     for part, wrong in ((4e-5, []), (6e-5, ['mask.logits'])):
-        ours = logits.copy()
-        ours[0, 0, 0] = part * np.abs(logits).max()
-        assert _wrong({**computed, 'mask.logits': ours}, {**expected, 'mask.logits': logits}) == wrong
+        found = logits.copy()
+        found[0, 0, 0] = part * np.abs(logits).max()
+        assert _wrong({**computed, 'mask.logits': found}, {**expected, 'mask.logits': logits}) == wrong
 
 
 @pytest.mark.parametrize('name', ['backbone.c3', 'bias3.det.labels'])

@@ -25,23 +25,23 @@ def test_bits_of_every_key(shared: Path, published: ModuleType, model: str) -> N
     shapes = json.loads((shared / f'parity/{model}.keys.json').read_text())
     assert len(shapes) > 100
     for key, shape in shapes.items():
-        ours, theirs = synthetic_weight(key, shape), published.synthetic_tensor(key, tuple(shape))
-        assert ours.dtype == theirs.dtype and np.array_equal(ours, theirs), key
+        found, expected = synthetic_weight(key, shape), published.synthetic_tensor(key, tuple(shape))
+        assert found.dtype == expected.dtype and np.array_equal(found, expected), key
 
 
 @pytest.mark.parametrize(
     ('key', 'shape'), [('stem.num_batches_tracked', ()), ('a.running_var', (7,)), ('a.scale', (1,)), ('b', (4, 3, 2))]
 )
 def test_bits_of_other_keys(published: ModuleType, key: str, shape: tuple[int, ...]) -> None:
-    ours, theirs = synthetic_weight(key, shape), published.synthetic_tensor(key, shape)
-    assert ours.dtype == theirs.dtype and np.array_equal(ours, theirs)
+    found, expected = synthetic_weight(key, shape), published.synthetic_tensor(key, shape)
+    assert found.dtype == expected.dtype and np.array_equal(found, expected)
 
 
 @pytest.mark.parametrize('shape', [(5,), (8, 2, 14, 14), (50, 1, 28, 28)])
 def test_bits_of_fingerprints(published: ModuleType, shape: tuple[int, ...]) -> None:
     array = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
-    ours, theirs = fingerprint(array), published.fingerprint(array)
-    assert ours.dtype == theirs.dtype and np.array_equal(ours, theirs)
+    found, expected = fingerprint(array), published.fingerprint(array)
+    assert found.dtype == expected.dtype and np.array_equal(found, expected)
 
 
 def test_fingerprint() -> None:
