@@ -14,7 +14,10 @@ from torch import Tensor
 from centermask.datasets.shapes import make_dataset
 from centermask.engine.inferencer import CenterMaskInferencer
 
-pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason='processes on a GPU machine want a GPU each')
+pytestmark = [
+    pytest.mark.slow,  # three processes start first
+    pytest.mark.skipif(torch.cuda.is_available(), reason='processes on a GPU machine need a GPU each'),
+]
 
 
 @pytest.fixture(scope='module')
