@@ -74,9 +74,9 @@ FILES: dict[str, tuple[Callable[[dict], str | bytes], str]] = {  # content by th
 
 @pytest.mark.parametrize('case', FILES)
 def test_a_file(case: str, annotations: dict, config: Path, data: Path, outcome: Callable, tmp_path: Path) -> None:
-    make, words = FILES[case]
+    edit, words = FILES[case]
     file = data / 'annotations.json'
-    content = make(annotations)
+    content = edit(annotations)
     file.write_bytes(content if isinstance(content, bytes) else content.encode())
     assert outcome('train', config, '--work-dir', tmp_path / 'run').refused(str(file), words)
 

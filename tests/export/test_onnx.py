@@ -1,4 +1,4 @@
-"""Exported files against their models, in ONNX Runtime and OpenVINO: both recipes, five backbones.
+"""Exported files against their models, in ONNX Runtime and OpenVINO.
 
 Torch needs half a minute for an export that takes images of all sizes, and a quarter of that for one size.
 """
@@ -37,29 +37,16 @@ for package in ('onnxscript', 'onnxruntime', 'openvino'):
 
 RUNTIMES = ['onnxruntime', 'openvino']
 IMAGES = [noise_image(*SIZE), noise_image(130, 64), noise_image(70, 90)]
-R50 = dict(type='ResNet', depth=50, out_indices=(1, 2, 3), style='caffe', init_cfg=None)
-WITHOUT_EPSILON = dict(type='BN', requires_grad=False, eps=0)  # the paper recipe's
-SLIM_CHANNELS = [256, 384, 512]
-BACKBONES: dict[str, tuple[dict, list[int]]] = {
-    'R-50': ({**R50, 'norm_cfg': WITHOUT_EPSILON}, [512, 1024, 2048]),
-    'V2-39': (dict(type='VoVNet', arch='39', init_cfg=None), [512, 768, 1024]),
-    'V2-19-slim': (dict(type='VoVNet', arch='19-slim', init_cfg=None), SLIM_CHANNELS),
-    'MobileNetV2': (dict(type='MobileNetV2Features', init_cfg=None), [32, 96, 320]),
-    'DCN': (dict(type='VoVNet', arch='19-slim', dcn_stages=(False, True, True, True), init_cfg=None), SLIM_CHANNELS),
+DCN = dict(dcn_stages=(False, True, True, True))
+ALL_SIZES: dict[str, tuple[str, dict, dict[str, bool]]] = {  # recipe, changes of the backbone, options
+    'star, all sizes': ('star', {}, {}),
+    'paper, preprocess': ('paper', {}, dict(preprocess=True)),
+    'star, full masks, fixed': ('star', {}, dict(full_masks=True, padded=True)),
 }
-ALL_SIZES: dict[str, tuple[str, str, dict[str, bool]]] = {  # recipe, backbone, options
-    'star, all sizes': ('star', 'V2-19-slim', {}),
-    'paper, preprocess': ('paper', 'R-50', dict(preprocess=True)),
-    'star, full masks, fixed': ('star', 'V2-39', dict(full_masks=True, padded=True)),
-    'paper, fixed': ('paper', 'MobileNetV2', dict(padded=True)),
-}
-ONE_SIZE: dict[str, tuple[str, str, dict[str, bool]]] = {
-    'star': ('star', 'V2-19-slim', {}),
-    'paper': ('paper', 'V2-19-slim', {}),
-    'star R-50': ('star', 'R-50', {}),
-    'paper V2-39': ('paper', 'V2-39', {}),
-    'star MobileNetV2': ('star', 'MobileNetV2', {}),
-    'star DCN': ('star', 'DCN', {}),
+ONE_SIZE: dict[str, tuple[str, dict, dict[str, bool]]] = {
+    'star': ('star', {}, {}),
+    'paper': ('paper', {}, {}),
+    'star DCN': ('star', DCN, {}),
 }
 QUICK = ['star', 'paper']
 CASES = [pytest.param(case, marks=[] if case in QUICK else pytest.mark.slow) for case in {**ALL_SIZES, **ONE_SIZE}]
@@ -70,10 +57,10 @@ class Export(NamedTuple):
     file: Path
 
 
-def build(recipe: str, backbone: str) -> CenterMask:
+def build(recipe: str, backbone: dict) -> CenterMask:
     """Build a small model that detects boxes of all sizes, some of them empty, in noise."""
     config = small_model_config(recipe)
-    config['backbone'], config['neck']['in_channels'] = BACKBONES[backbone]
+    config['backbone'].update(backbone)
     config['test_cfg'].update(score_thr=0.008, max_per_img=20, mask_format='rle')
     torch.manual_seed(0)
     model = MODELS.build(config).eval()
@@ -159,12 +146,12 @@ def test_empty_boxes_are_dropped(exported: Callable[[str], Export], tmp_path: Pa
 
 @pytest.mark.slow
 def test_fixed_number_of_detections(exported: Callable[[str], Export]) -> None:
-    model, file = exported('paper, fixed')
+    model, file = exported('star, full masks, fixed')
     images = [noise_image(64, 64), noise_image(96, 64)]
     batch = model.data_preprocessor({'inputs': images, 'data_samples': None})['inputs']
     for runtime in RUNTIMES:
         outputs = ExportedModel(file, runtime).run(batch.numpy(), np.array([(64, 64), (96, 64)]))
-        assert [part.shape for part in outputs.values()] == [(2, 20, 4), (2, 20), (2, 20), (2, 20), (2, 20, 28, 28)]
+        assert [part.shape for part in outputs.values()] == [(2, 20, 4), (2, 20), (2, 20), (2, 20), (2, 20, 96, 64)]
         missing = outputs['labels'] < 0
         assert (outputs['scores'][missing] == 0).all() and (outputs['scores'][~missing] > 0).all()
 
@@ -181,18 +168,20 @@ def test_results_in_pixels_of_the_original_images(case: str, exported: Callable[
         samples = [sample(*size, **meta) for size, meta in zip(sizes, metas, strict=True)]
         return dict(inputs=[noise_image(*size) for size in sizes], data_samples=samples)
 
+    with torch.no_grad():
+        results = model.test_step(data())
     for runtime in RUNTIMES:
         tensors, rles = (
             ExportedCenterMask(str(file), runtime, test_cfg=dict(mask_format=mask_format)).test_step(data())
             for mask_format in ('tensor', 'rle')
         )
-        for expected, tensor, rle, size in zip(model.test_step(data()), tensors, rles, originals, strict=True):
+        for expected, tensor, rle, size in zip(results, tensors, rles, originals, strict=True):
             masks, encoded = tensor.pred_instances.masks, rle.pred_instances.masks
             assert masks.shape[1:] == size and isinstance(encoded, RLEMasks) and torch.equal(masks, encoded.cpu())
             result = Comparison()
             result.add(expected.pred_instances, rle.pred_instances)
             if 'full masks' in case and size != SIZE:  # masks of the resized image, whose outlines are coarser
-                assert result.total == len(masks) > 15 and result.box < 0.02 and result.mask < 0.3, str(result)
+                assert result.total == len(masks) > 15 and result.box < 0.02 and result.mask < 0.1, str(result)
             else:
                 assert result.agreeing == result.total > 15, str(result)
 

@@ -92,7 +92,9 @@ def test_predict(exported: tuple[Path, str], tiny_config: Path, tiny_run: Path, 
 
 
 @pytest.mark.slow
-def test_test(exported: tuple[Path, str], tiny_config: Path, tiny_run: Path, call: Callable, tmp_path: Path) -> None:
+def test_evaluation(
+    exported: tuple[Path, str], tiny_config: Path, tiny_run: Path, call: Callable, tmp_path: Path
+) -> None:
     figures = []
     for name, file in (('checkpoint', tiny_run / 'iter_2.pth'), ('file', exported[0])):
         assert call('test', tiny_config, file, '--work-dir', tmp_path / name)[0] == 0
@@ -164,7 +166,7 @@ def test_example_refuses(exported: tuple[Path, str], tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ('option', 'name', 'size'),  # ONNX Runtime quantises convs alone
-    [('half', 'a.onnx', 0.6), ('half', 'a.xml', 0.6), ('int8', 'a.onnx', 0.75), ('int8', 'a.xml', 0.4)],
+    [('half', 'a.xml', 0.6), ('int8', 'a.onnx', 0.75), ('int8', 'a.xml', 0.4)],
 )
 def test_reduced_precision_prints_its_ap(
     option: str,

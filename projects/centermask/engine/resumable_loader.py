@@ -8,14 +8,15 @@ import multiprocessing
 import os
 import signal
 from collections.abc import Callable, Iterator
-from functools import partial
+from functools import cache, partial
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 from mmdet.datasets.samplers import AspectRatioBatchSampler
 from mmengine.dataset import InfiniteSampler
 from torch.utils.data import BatchSampler, DataLoader
 
-from centermask.engine.randomness import seeded
+from centermask.engine.randomness import seed_all
 
 
 class BatchIndices(NamedTuple):
@@ -30,25 +31,14 @@ def load_batch(dataset: Any, batch: BatchIndices) -> list:
     """Load the samples of a batch, each augmented by random numbers seeded by the run, the iteration and its index."""
     samples = []
     for index in batch.indices:
-        with seeded(batch.seed, batch.iteration, index):
-            samples.append(dataset[index])
+        seed_all(batch.seed, batch.iteration, index)
+        samples.append(dataset[index])
     return samples
 
 
-class ImageSizes:
-    """The sizes of a data set's images, each read once: those before an iteration are millions."""
-
-    def __init__(self, dataset: Any) -> None:
-        self._dataset = dataset
-        self._sizes: dict[int, tuple[int, int]] = {}
-
-    def get_data_info(self, index: int) -> dict:
-        """Return width and height of an image."""
-        if index not in self._sizes:
-            info = self._dataset.get_data_info(index)
-            self._sizes[index] = info['width'], info['height']
-        width, height = self._sizes[index]
-        return {'width': width, 'height': height}
+def _image_size(dataset: Any, index: int) -> dict:
+    info = dataset.get_data_info(index)
+    return {'width': info['width'], 'height': info['height']}
 
 
 class ResumableBatchSampler:
@@ -63,8 +53,8 @@ class ResumableBatchSampler:
         self.batches = batches
         sampler: Any = batches.sampler
         self.sampler = sampler  # which MMEngine's DistSamplerSeedHook looks for
-        if type(batches) is AspectRatioBatchSampler:
-            sampler.dataset = ImageSizes(sampler.dataset)
+        if type(batches) is AspectRatioBatchSampler:  # a resumed training asks for millions of sizes
+            sampler.dataset = SimpleNamespace(get_data_info=cache(partial(_image_size, sampler.dataset)))
         self.seed = seed
         self.iteration = 0
         self._skipped = 0  # batches to pass over
