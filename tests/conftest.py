@@ -6,12 +6,12 @@ import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-# Several processes share two cores here: threads of OpenMP that spin while they wait make the others ten times slower.
+# Several processes share two cores: threads of OpenMP that spin while they wait make the others ten times slower.
 # Set before torch is imported, which reads it then; commands that tests start inherit it.
 os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
 if 'PYTEST_XDIST_WORKER' in os.environ:  # one of several workers, of which each has a core
     os.environ.setdefault('OMP_NUM_THREADS', '1')
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # shells begin what runs in the background so
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as shells start background jobs
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 import psutil
@@ -46,7 +46,7 @@ LONG = (
 
 
 def pytest_xdist_auto_num_workers() -> int:
-    """Return the workers for `-n auto`: one for each usable core that has 2 GB of memory."""
+    """Return the number of workers for `-n auto`: one for each usable core, with 2 GB of memory each."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
     return max(1, min(cores, psutil.virtual_memory().available // 2_000_000_000))
 
@@ -59,13 +59,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope='session', autouse=True)
 def mmdet_scope() -> None:
-    """Let registries of MMEngine and MMCV find MMDetection's classes, as ``default_scope = 'mmdet'`` does."""
+    """Set MMDetection's scope, as ``default_scope = 'mmdet'`` does in a config."""
     DefaultScope.get_instance('tests', scope_name='mmdet')
 
 
 @pytest.fixture(autouse=True)
 def own_visualizer() -> Iterator[None]:
-    """Give each test a visualizer of its own, since MMEngine's global one writes to the folder of its first run."""
+    """Give each test its own visualizer; MMEngine keeps one, which writes to the folder of its first run."""
     yield
     for visualizer in (CenterMaskVisualizer, DetLocalVisualizer, Visualizer):  # MMEngine's base class lists all
         visualizer._instance_dict.clear()
@@ -73,7 +73,7 @@ def own_visualizer() -> Iterator[None]:
 
 @pytest.fixture(scope='session')
 def shared() -> Path:
-    """Return the folder of reference data beside the repository; tests that need it are skipped without it."""
+    """Return the folder of reference data beside the repository; tests that need it skip without it."""
     if not SHARED.is_dir():
         pytest.skip(f'the reference data is not here: no folder {SHARED}')
     return SHARED
@@ -94,7 +94,7 @@ def tools() -> Callable[[str], Callable]:
 
 @pytest.fixture(scope='session')
 def tiny_config(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a config of the demo's model that trains 2 iterations on 4 images and is tested on 3 images."""
+    """Return a config of the demo's model that trains 2 iterations on 4 images and is tested on 3, in 2 s."""
     from centermask.datasets.shapes import make_dataset
 
     folder = tmp_path_factory.mktemp('tiny')

@@ -1,4 +1,4 @@
-"""What a training survives: full disks, damaged checkpoints, signals, losses that aren't finite."""
+"""Trainings under faults: full disks, damaged checkpoints, signals, losses that aren't finite."""
 
 import itertools
 import os

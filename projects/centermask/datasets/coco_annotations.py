@@ -300,7 +300,7 @@ def read_json(path: str | Path) -> dict:
         InputError: The file is missing, can't be read, or isn't JSON with an object.
     """
     try:
-        content = json.loads(Path(path).read_text(encoding='utf-8'))
+        content = json.loads(Path(path).read_text(encoding='utf-8-sig'))
     except FileNotFoundError:
         raise InputError(f'The annotation file {path} does not exist: correct ann_file and data_root.') from None
     except OSError as error:

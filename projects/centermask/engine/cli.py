@@ -18,7 +18,7 @@ from centermask.utils.errors import InputError, find_user_error, one_line
 
 
 class _Options(DictAction):
-    """``KEY=VALUE`` words, where MMEngine's own action ends in a traceback at a word without ``=``."""
+    """An argparse action for ``KEY=VALUE`` words; at a word without ``=`` MMEngine's ends in a traceback."""
 
     def __call__(self, parser, namespace, values, option_string=None):  # type: ignore[no-untyped-def]
         for word in values:
@@ -64,7 +64,7 @@ def add_config_options(parser: argparse.ArgumentParser) -> None:
 
 
 def non_empty(text: str) -> str:
-    """Parse a name; an empty one, as of an unset shell variable, is refused and not taken for a missing option."""
+    """Parse a name. An empty one, as of an unset shell variable, would count as an option left out."""
     if not text.strip():
         raise argparse.ArgumentTypeError(f'{text!r} is empty')
     return text
@@ -78,7 +78,7 @@ def positive(text: str) -> int:
 
 
 def load_run_config(args: argparse.Namespace, training: bool = False) -> Config:
-    """Read the config of a run: own data and options merged, launcher and work folder set, the folder checked.
+    """Read the config of a run, merge own data and options into it, and make its work folder.
 
     Raises:
         InputError: one of these can't be used.

@@ -185,9 +185,9 @@ def _registered() -> list[str]:
 
 @cache
 def _parameters(owner: Callable) -> dict[str, tuple[Any, bool]]:
-    """Return the annotation of each argument of a class or function, and whether it is only roughly right.
+    """Return the annotation of each argument of a class or function, and whether to check it leniently.
 
-    Those of MMDetection and MMCV are: their classes take lists, numbers and dicts that they aren't annotated with.
+    Those of MMDetection and MMCV are lenient: their classes take lists, numbers and dicts that they don't annotate.
     An argument without an annotation has the type of its default, if this is a number or a flag.
     """
     found: dict[str, tuple[Any, bool]] = {}

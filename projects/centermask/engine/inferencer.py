@@ -1,4 +1,4 @@
-"""Detections on images that belong to no data set."""
+"""Inference on single images and folders, as MMDetection's ``DetInferencer``."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ from centermask.engine.randomness import seed_all
 
 
 class BatchIndices(NamedTuple):
-    """The images of a batch, and what seeds their augmentation."""
+    """The images of a batch, and the seeds of their augmentation."""
 
     seed: int
     iteration: int
@@ -57,7 +57,7 @@ class ResumableBatchSampler:
             sampler.dataset = SimpleNamespace(get_data_info=cache(partial(_image_size, sampler.dataset)))
         self.seed = seed
         self.iteration = 0
-        self._skipped = 0  # batches to pass over
+        self._skipped = 0  # batches to skip
 
     def __len__(self) -> int:
         return len(self.batches)
@@ -70,7 +70,7 @@ class ResumableBatchSampler:
 
     @property
     def is_infinite(self) -> bool:
-        """Whether batches can be passed over; MMEngine counts the epochs of a finite sampler."""
+        """Return whether the sampler never ends, so that batches can be skipped; MMEngine counts epochs of others."""
         return isinstance(self.sampler, InfiniteSampler)
 
     def set_seed(self, seed: int) -> None:
@@ -85,7 +85,7 @@ class ResumableBatchSampler:
 
 
 class ResumableLoader(DataLoader):
-    """A data loader by way of :class:`ResumableBatchSampler`, whose workers start with the first batch.
+    """A data loader over a :class:`ResumableBatchSampler`, whose workers start with the first batch.
 
     MMEngine asks for an iterator before it resumes; torch's would load the training's first images by then.
 
@@ -114,7 +114,7 @@ _exiting = multiprocessing.RawValue('b', 0)
 
 @atexit.register
 def _let_workers_exit() -> None:
-    """Runs before multiprocessing's own exit, which sends SIGTERM to workers and waits for them."""
+    """Set the flag before multiprocessing's own exit handler sends SIGTERM to workers and waits for them."""
     _exiting.value = 1
 
 
@@ -135,7 +135,7 @@ def _init_worker(init: Callable[[int], None] | None, exiting: Any, worker: int) 
 
 
 def end_workers(*loops: Any) -> None:
-    """End the workers of loops (or None) that have run, which Python's exit would wait 5 seconds each for."""
+    """End the workers of loops (or None) that have run: Python would wait 5 seconds for each at its exit."""
     for loop in filter(None, loops):
         vars(loop).pop('dataloader_iterator', None)
         loop.dataloader._iterator = None

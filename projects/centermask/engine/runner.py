@@ -30,7 +30,7 @@ from centermask.utils.errors import InputError, config_errors
 
 
 def _explained(part: str) -> Callable[[Callable], Callable]:
-    """Decorate a method of a runner that builds a part of its config: an error becomes one sentence with that part."""
+    """Decorate a runner's method that builds a part of its config, so that errors become one sentence with the part."""
 
     def decorate(build: Callable) -> Callable:
         @functools.wraps(build)
@@ -45,7 +45,7 @@ def _explained(part: str) -> Callable[[Callable], Callable]:
 
 @RUNNERS.register_module()
 class CenterMaskRunner(Runner):
-    """A ``Runner`` that refuses checkpoints and data which don't fit, and runs several processes without CUDA too.
+    """MMEngine's runner that refuses checkpoints and data which don't fit, and runs several processes on CPUs too.
 
     ``runner_type = 'CenterMaskRunner'`` in a config selects it, for MMDetection's own scripts as well.
     """
@@ -69,7 +69,7 @@ class CenterMaskRunner(Runner):
     scale_lr = _explained('auto_scale_lr')(Runner.scale_lr)
 
     def setup_env(self, env_cfg: dict) -> None:
-        """Join the other processes here where there is no CUDA, which MMEngine's own way needs."""
+        """Join the other processes before MMEngine does, which needs CUDA."""
         if self.distributed and not is_distributed():
             join_processes(self.launcher)
         super().setup_env(env_cfg)

@@ -82,7 +82,7 @@ def _set_num_classes(model: dict, classes: int) -> None:
 
 
 def _scale_schedule(cfg: Config, images: int, options: Mapping[str, Any]) -> str:
-    """Scale a schedule to as many passes over this data as the recipe makes over COCO; return a line on it.
+    """Scale a schedule to as many passes over this data as the recipe makes over COCO; return a line to print.
 
     Configs without ``auto_scale_lr.base_batch_size`` aren't for COCO and keep their length.
     """
