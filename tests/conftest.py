@@ -25,24 +25,23 @@ from centermask import CenterMaskVisualizer
 REPOSITORY = Path(__file__).resolve().parents[1]
 SHARED = REPOSITORY.parent / 'shared'
 
-# Files that take more than half a minute, the longest first. With `--dist loadfile` a worker takes whole files, so that
-# a file's fixtures are made once; one of these begun last would have the others wait for it.
+# The longest files, which begin first. With `--dist loadfile` a worker runs whole files, so that a file's fixtures are
+# built once; if one of these began last, the other workers would wait for it.
 LONG = (
     'soak/test_soak.py',
+    'export/test_onnx.py',
     'tools/test_export.py',
-    'tools/test_train.py',
-    'tools/test_dist.py',
     'test_real_photographs.py',
-    'checkpoints/test_conversion.py',
-    'test_schedules.py',
-    'baselines/test_baselines.py',
-    'test_configs.py',
-    'bad_inputs/test_bad_annotations.py',
-    'tools/test_convert_checkpoint.py',
-    'test_rows.py',
-    'tools/test_test.py',
-    'parity/test_comparison.py',
     'tools/test_original_weights.py',
+    'parity/test_comparison.py',
+    'test_several_processes.py',
+    'tools/test_dist.py',
+    'tools/test_resume.py',
+    'tools/test_train.py',
+    'tools/test_test.py',
+    'tools/test_compare_with_reference.py',
+    'test_registries.py',
+    'test_rows.py',
 )
 
 

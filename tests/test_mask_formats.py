@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers.small_model import picture, sample, small_model
+from helpers.small_model import noise_image, sample, small_model
 from mmdet.apis import DetInferencer
 from mmengine.config import Config
 from mmengine.runner import Runner
@@ -28,7 +28,7 @@ def test_same_masks(recipe: str) -> None:
     for mask_format in FORMATS:
         model = small_model(recipe, {'test_cfg.mask_format': mask_format, 'test_cfg.score_thr': 0.0})
         for size in sizes:
-            batch = dict(inputs=[picture(*size)], data_samples=[sample(*size, scale_factor=(0.5, 0.4))])
+            batch = dict(inputs=[noise_image(*size)], data_samples=[sample(*size, scale_factor=(0.5, 0.4))])
             batch['data_samples'][0].set_metainfo(dict(ori_shape=(200, 256)))
             model.test_cfg.score_thr = model.bbox_head.test_cfg.score_thr = 2.0 if size == (64, 64) else 0.0
             results.append(model.test_step(batch)[0].pred_instances)

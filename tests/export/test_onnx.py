@@ -18,7 +18,7 @@ import pycocotools.mask as coco_mask
 import pytest
 import torch
 from helpers.one_size import SIZE, of_one_size
-from helpers.small_model import picture, sample, small_model_config
+from helpers.small_model import noise_image, sample, small_model_config
 from mmdet.registry import MODELS
 from mmengine.config import Config
 
@@ -37,7 +37,7 @@ for package in ('onnxscript', 'onnxruntime', 'openvino'):
     pytest.importorskip(package)
 
 RUNTIMES = ['onnxruntime', 'openvino']
-IMAGES = [picture(*SIZE), picture(130, 64), picture(70, 90)]
+IMAGES = [noise_image(*SIZE), noise_image(130, 64), noise_image(70, 90)]
 DCN = dict(dcn_stages=(False, True, True, True))
 ALL_SIZES: dict[str, tuple[str, dict, dict[str, bool]]] = {  # recipe, changes of the backbone, options
     'star, all sizes': ('star', {}, {}),
@@ -70,7 +70,7 @@ def build(recipe: str, backbone: dict) -> CenterMask:
     torch.nn.init.constant_(model.bbox_head.conv_reg.bias, 1.0)
     torch.nn.init.normal_(model.roi_head.mask_head.conv_logits.weight, std=0.05)  # no cells at the threshold
     with torch.no_grad():  # features of deep random backbones grow, and rounding errors with them
-        images = model.data_preprocessor({'inputs': [picture(96, 96)], 'data_samples': None})['inputs']
+        images = model.data_preprocessor({'inputs': [noise_image(96, 96)], 'data_samples': None})['inputs']
         for lateral, feature in zip(model.neck.lateral_convs, model.backbone(images), strict=True):
             lateral.conv.weight /= feature.std()
     for module in model.modules():
@@ -148,7 +148,8 @@ def test_empty_boxes_are_dropped(exported: Callable[[str], Export], tmp_path: Pa
 @pytest.mark.slow
 def test_fixed_number_of_detections(exported: Callable[[str], Export]) -> None:
     model, file = exported('star, full masks, fixed')
-    batch = model.data_preprocessor({'inputs': [picture(64, 64), picture(96, 64)], 'data_samples': None})['inputs']
+    images = [noise_image(64, 64), noise_image(96, 64)]
+    batch = model.data_preprocessor({'inputs': images, 'data_samples': None})['inputs']
     for runtime in RUNTIMES:
         outputs = ExportedModel(file, runtime).run(batch.numpy(), np.array([(64, 64), (96, 64)]))
         assert [part.shape for part in outputs.values()] == [(2, 20, 4), (2, 20), (2, 20), (2, 20), (2, 20, 96, 64)]
@@ -169,7 +170,7 @@ def test_results_in_pixels_of_the_original_images(case: str, exported: Callable[
             dict(ori_shape=shape, scale_factor=(1 / f, 1 / f)) for shape, f in zip(ori_shapes, factors, strict=True)
         ]
         samples = [sample(*size, **meta) for size, meta in zip(sizes, metas, strict=True)]
-        return dict(inputs=[picture(*size) for size in sizes], data_samples=samples)
+        return dict(inputs=[noise_image(*size) for size in sizes], data_samples=samples)
 
     with torch.no_grad():
         results = [result.pred_instances for result in model.test_step(data(originals))]
@@ -239,7 +240,7 @@ def test_reduced_precision(
     precision: str, size: float, tolerance: float, exported: Callable[[str], Export], tmp_path: Path
 ) -> None:
     model, file = exported('star')
-    inputs = make_inputs(model, [picture(*SIZE, seed) for seed in range(2)], preprocess=False)
+    inputs = make_inputs(model, [noise_image(*SIZE, seed) for seed in range(2)], preprocess=False)
     out = tmp_path / 'reduced.onnx'
     convert(file, out, replace(ExportedModel(file).metadata, precision=precision), inputs)
     onnx.checker.check_model(out, full_check=True)
