@@ -6,12 +6,12 @@ import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-# Several processes share two cores here: threads of OpenMP that spin while they wait make the others ten times slower.
+# Several processes share two cores: threads of OpenMP that spin while they wait make the others ten times slower.
 # Set before torch is imported, which reads it then; commands that tests start inherit it.
 os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
 if 'PYTEST_XDIST_WORKER' in os.environ:  # one of several workers, of which each has a core
     os.environ.setdefault('OMP_NUM_THREADS', '1')
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # shells begin what runs in the background so
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as shells start background jobs
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 import psutil
@@ -25,30 +25,28 @@ from centermask import CenterMaskVisualizer
 REPOSITORY = Path(__file__).resolve().parents[1]
 SHARED = REPOSITORY.parent / 'shared'
 
-# Files that take more than half a minute, the longest first. With `--dist loadfile` a worker takes whole files, so that
-# a file's fixtures are made once; one of these begun last would have the others wait for it.
+# The longest files, which begin first. With `--dist loadfile` a worker runs whole files, so that a file's fixtures are
+# built once; if one of these began last, the other workers would wait for it.
 LONG = (
-    'deploy/test_export.py',
+    'soak/test_soak.py',
+    'export/test_onnx.py',
     'tools/test_export.py',
-    'tools/test_soak.py',
     'test_real_photographs.py',
-    'checkpoints/test_conversion.py',
-    'tools/test_dist.py',
-    'test_schedules.py',
-    'engine/test_ranks.py',
-    'test_configs.py',
-    'bad_inputs/test_bad_annotations.py',
-    'test_baselines.py',
-    'tools/test_convert_checkpoint.py',
-    'test_rows.py',
-    'tools/test_test.py',
-    'parity/test_comparison.py',
     'tools/test_original_weights.py',
+    'parity/test_comparison.py',
+    'test_several_processes.py',
+    'tools/test_dist.py',
+    'tools/test_resume.py',
+    'tools/test_train.py',
+    'tools/test_test.py',
+    'tools/test_compare_with_reference.py',
+    'test_registries.py',
+    'test_rows.py',
 )
 
 
 def pytest_xdist_auto_num_workers() -> int:
-    """Workers for `-n auto`: as many as cores may be used, each with the 2 GB that it may need."""
+    """Return the number of workers for `-n auto`: one for each usable core, with 2 GB of memory each."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
     return max(1, min(cores, psutil.virtual_memory().available // 2_000_000_000))
 
@@ -61,13 +59,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope='session', autouse=True)
 def mmdet_scope() -> None:
-    """What ``default_scope = 'mmdet'`` does in a config: registries of MMEngine and MMCV find MMDetection's classes."""
+    """Set MMDetection's scope, as ``default_scope = 'mmdet'`` does in a config."""
     DefaultScope.get_instance('tests', scope_name='mmdet')
 
 
 @pytest.fixture(autouse=True)
 def own_visualizer() -> Iterator[None]:
-    """Each test has its own: MMEngine keeps one in a process, which writes to its first run's folder, gone by then."""
+    """Give each test its own visualizer; MMEngine keeps one, which writes to the folder of its first run."""
     yield
     for visualizer in (CenterMaskVisualizer, DetLocalVisualizer, Visualizer):  # MMEngine's base class lists all
         visualizer._instance_dict.clear()
@@ -75,7 +73,7 @@ def own_visualizer() -> Iterator[None]:
 
 @pytest.fixture(scope='session')
 def shared() -> Path:
-    """The folder of reference facts and sample data beside the repository; tests that need it skip without it."""
+    """Return the folder of reference data beside the repository; tests that need it skip without it."""
     if not SHARED.is_dir():
         pytest.skip(f'the reference data is not here: no folder {SHARED}')
     return SHARED
@@ -83,7 +81,7 @@ def shared() -> Path:
 
 @pytest.fixture(scope='session')
 def tools() -> Callable[[str], Callable]:
-    """``tools('train')`` is the ``main`` of tools/train.py."""
+    """Return a function that loads a tool: ``tools('train')`` is the ``main`` of tools/train.py."""
 
     def load(name: str) -> Callable:
         spec = importlib.util.spec_from_file_location(f'tools_{name}', REPOSITORY / 'tools' / f'{name}.py')
@@ -96,7 +94,7 @@ def tools() -> Callable[[str], Callable]:
 
 @pytest.fixture(scope='session')
 def tiny_config(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A config of the demo's model that trains 2 iterations on 4 pictures and is tested on 3 in a second or two."""
+    """Return a config of the demo's model that trains 2 iterations on 4 images and is tested on 3, in 2 s."""
     from centermask.datasets.shapes import make_dataset
 
     folder = tmp_path_factory.mktemp('tiny')
@@ -121,7 +119,7 @@ default_hooks = dict(logger=dict(interval=1), checkpoint=dict(interval=1, max_ke
 
 @pytest.fixture(scope='session')
 def tiny_run(tiny_config: Path, tools: Callable[[str], Callable], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The work folder of a training of ``tiny_config``, with iter_1.pth and iter_2.pth."""
+    """Return the work folder of a training of ``tiny_config``, with iter_1.pth and iter_2.pth."""
     work_dir = tmp_path_factory.mktemp('tiny_run')
     tools('train')([str(tiny_config), '--work-dir', str(work_dir)])
     return work_dir

@@ -1,4 +1,4 @@
-"""IoU where a box includes its last pixel."""
+"""IoU of boxes that include their last pixel."""
 
 import pytest
 import torch
@@ -9,7 +9,7 @@ from centermask import LegacyBboxOverlaps2D
 def test_counts_pixels() -> None:
     boxes = torch.tensor([[0, 0, 9, 9.0], [4, 4, 4, 4]])
     others = torch.tensor([[0, 0, 9, 4.0], [9, 9, 18, 18], [10, 0, 12, 9], [4, 4, 4, 4]])
-    # 10×10 pixels share 50 of 100 with the first, 1 of 199 with the second, none with the third, 1 of 100 at last.
+    # The overlaps of 10×10 pixels are 50 of 100, 1 of 199, none, and 1 of 100.
     overlaps = LegacyBboxOverlaps2D()(boxes, others)
     assert overlaps[0].tolist() == pytest.approx([0.5, 1 / 199, 0, 0.01])
     assert overlaps[1].tolist() == pytest.approx([1 / 50, 0, 0, 1])

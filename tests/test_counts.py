@@ -1,11 +1,11 @@
-"""Costs of an inference besides arithmetic: operator calls and host waits of both recipes, counted, not timed."""
+"""Costs of an inference besides arithmetic: numbers of operator calls and host waits of both recipes."""
 
 import copy
 from collections import Counter
 
 import pytest
 import torch
-from helpers.small_model import WIDTH, picture, sample, small_model
+from helpers.small_model import WIDTH, noise_image, sample, small_model
 
 from centermask.benchmark.counting import Cost, count
 
@@ -31,8 +31,8 @@ MAX_CALLS = 600  # 800 are allowed to the largest models, which take 740
 
 
 def _count(model: torch.nn.Module, size: tuple[int, int]) -> tuple[Cost, int]:
-    """Count what the second image costs; return that and its number of detections."""
-    data = dict(inputs=[picture(*size)], data_samples=[sample(*size)])
+    """Count the cost of the second image; return it and the number of detections."""
+    data = dict(inputs=[noise_image(*size)], data_samples=[sample(*size)])
     with torch.no_grad():
         model.test_step(copy.deepcopy(data))  # the fused copy is built
         with count() as cost:
@@ -42,7 +42,7 @@ def _count(model: torch.nn.Module, size: tuple[int, int]) -> tuple[Cost, int]:
 
 @pytest.mark.parametrize('recipe', ['star', 'paper'])
 def test_counts_from_an_image_to_its_result(recipe: str) -> None:
-    """At most six waits: for an image that is padded or not, few or many detections, arrays or encoded masks."""
+    """At most six waits are needed, padded or not, for few or many detections, for arrays or encoded masks."""
     model = small_model(recipe, DEEP)
     calls = set()
     for mask_format, max_per_img, size, padding in (
@@ -63,7 +63,7 @@ def test_counts_from_an_image_to_its_result(recipe: str) -> None:
 
 
 @pytest.mark.parametrize('recipe', ['star', 'paper'])
-def test_waits_where_nothing_is_found(recipe: str) -> None:
+def test_waits_without_detections(recipe: str) -> None:
     model = small_model(recipe, {**DEEP, 'test_cfg.score_thr': 1.0})
     cost, detections = _count(model, SIZE)
     assert detections == 0 and cost.by_operator <= WAITS + NOT_PADDED

@@ -1,4 +1,4 @@
-"""The box head: what locations learn, the losses' normalisers, and which detections are kept, in both recipes."""
+"""The box head in both recipes: targets of locations, losses and their normalisers, and the kept detections."""
 
 from typing import Any
 
@@ -42,7 +42,7 @@ def _head(strides: list[int] | None = None, test_cfg: dict | None = None, **kwar
 
 
 def _objects(*objects: tuple[int, list[float]]) -> InstanceData:
-    """Ground truth of classes and boxes."""
+    """Return ground truth of these classes and boxes."""
     return InstanceData(
         bboxes=torch.tensor([box for _, box in objects], dtype=torch.float32).reshape(-1, 4),
         labels=torch.tensor([label for label, _ in objects], dtype=torch.long),
@@ -50,7 +50,7 @@ def _objects(*objects: tuple[int, list[float]]) -> InstanceData:
 
 
 def _learned(head: CenterMaskFCOSHead, truth: InstanceData, size: int = 256) -> dict[tuple[int, float, float], tuple]:
-    """Class and distances that each location (stride, x, y) learns, of those that learn an object."""
+    """Return class and target distances of each positive location (stride, x, y)."""
     points = head.prior_generator.grid_priors(
         [(size // stride, size // stride) for stride in head.strides], device='cpu'
     )
@@ -68,7 +68,7 @@ def test_locations_lie_in_the_middle_of_their_cells() -> None:
 
 
 def test_range_of_sizes_includes_its_ends() -> None:
-    """A greatest distance of just 64 belongs to P3 and to P4."""
+    """A largest distance of exactly 64 belongs to P3 and to P4."""
     p3 = _learned(_head(**STAR), _objects((1, [60, 60, 188, 188])))  # around a location of P3
     assert p3[8, 124, 124] == (1, [8, 8, 8, 8])
     assert (8, 116, 124) not in p3  # 72 to the right
@@ -86,21 +86,21 @@ def test_level_by_size(box: list[float], stride: int) -> None:
 
 
 def test_centre_sampling() -> None:
-    """Less than 1.5 strides from the centre, on each axis."""
+    """Locations less than 1.5 strides from the centre on each axis are positive."""
     learned = _learned(_head(**STAR), _objects((2, [28, 28, 100, 100])))  # centre 64, locations at 52, 60, 68, 76
     assert set(learned) == {(8, x, y) for x in (60, 68) for y in (60, 68)}
     assert learned[8, 60, 68] == (2, [4, 5, 5, 4])
 
 
 def test_without_centre_sampling() -> None:
-    """Each location inside the object learns it."""
+    """Each location inside the object is positive."""
     head = _head(**STAR)
     head.center_sampling = False
     inside = (36, 44, 52, 60, 68, 76, 84, 92)
     assert set(_learned(head, _objects((2, [32, 32, 96, 96])))) == {(8, x, y) for x in inside for y in inside}
 
 
-def test_centre_of_a_small_object_ends_with_the_object() -> None:
+def test_centre_region_is_clipped_to_a_small_object() -> None:
     assert set(_learned(_head(**STAR), _objects((2, [57, 57, 63, 63])))) == {(8, 60, 60)}
     assert not _learned(_head(**STAR), _objects((2, [60, 57, 66, 63])))  # 60 lies on its edge
 
@@ -115,7 +115,7 @@ def test_smallest_object_wins() -> None:
 
 
 def test_smallest_object_by_whole_pixels() -> None:
-    """4 × 50 is smaller than 15 × 14, but 5 × 51 is larger than 16 × 15."""
+    """4 × 50 is smaller than 15 × 14; in whole pixels 5 × 51 is larger than 16 × 15."""
     objects = _objects((0, [58, 35, 62, 85]), (1, [53, 53, 68, 67]))
     assert _learned(_head(**STAR), objects)[8, 60, 60][0] == 0
     assert _learned(_head(**PAPER), objects)[8, 60, 60][0] == 1
@@ -147,7 +147,7 @@ def test_same_in_training_and_testing(recipe: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize('recipe', [STAR, PAPER], ids=['star', 'paper'])
 def test_box_output(recipe: dict[str, Any]) -> None:
-    """relu or exp of the conv's output times the level's scale; centerness from the box tower."""
+    """Distances are relu or exp of the scaled output; centerness comes from the box tower."""
     head = _head([8], **recipe).eval()
     head.scales[0].scale.data.fill_(1.5)
     x = torch.randn(1, 32, 4, 4)
@@ -163,11 +163,11 @@ def _logit(probability: float) -> float:
 
 
 Found = tuple[int, int, int, float, float, float | tuple[float, ...]]
-"""Row, column, class, its score, centerness, and the distance to each side, or to all, in the head's unit."""
+"""Row, column, class, class score, centerness, and the distance to all sides or each, in the head's unit."""
 
 
 def _detect(head: CenterMaskFCOSHead, *found: Found, shape: tuple[int, int] = (64, 64), **kwargs) -> InstanceData:
-    """What a head of one level of stride 8 makes of maps that are empty but for ``found``."""
+    """Return the detections of a head with one level of stride 8 in maps that are empty except for ``found``."""
     scores, boxes, centerness = torch.full((1, 3, 8, 8), -30.0), torch.ones(1, 4, 8, 8), torch.full((1, 1, 8, 8), -30.0)
     for row, column, label, score, center, distance in found:
         scores[0, label, row, column] = _logit(score)
@@ -185,7 +185,7 @@ def test_score() -> None:
 
 
 def test_box_and_label() -> None:
-    """Around (28, 20): a stride to each side, or a pixel."""
+    """A distance of 1 around (28, 20) is a stride (star) or a pixel (paper)."""
     for recipe, reach in ((STAR, 8), (PAPER, 1)):
         detected = _detect(_head([8], **recipe), (2, 3, 1, 0.8, 0.2, 1.0))
         assert detected.bboxes.tolist() == [[28 - reach, 20 - reach, 28 + reach, 20 + reach]]
@@ -205,7 +205,7 @@ def test_best_of_a_level_by_class_times_centerness() -> None:
 
 @pytest.mark.parametrize('option', ['nms_pre', 'max_per_img'])
 def test_ties_at_the_top_are_cut(option: str) -> None:
-    """Both releases keep all that equal the last; a number known beforehand can't."""
+    """Exactly that many are kept; both releases keep all that equal the last."""
     head = _head([8], {option: 2}, **STAR)
     best, equal, again, lower = (
         (row, row, row % 3, score, 0.5, 0.4) for row, score in ((0, 0.9), (2, 0.5), (4, 0.5), (6, 0.4))
@@ -216,8 +216,8 @@ def test_ties_at_the_top_are_cut(option: str) -> None:
 
 
 @pytest.mark.parametrize('recipe', [STAR, PAPER], ids=['star', 'paper'])
-def test_candidates_are_as_many_whatever_is_found(recipe: dict[str, Any]) -> None:
-    """The best ``nms_pre`` a level or all of a smaller one; what is below the threshold has a score of 0."""
+def test_number_of_candidates_is_fixed(recipe: dict[str, Any]) -> None:
+    """Each level yields ``nms_pre`` candidates or all its locations; those below the threshold score 0."""
     head = _head([8, 64], dict(nms_pre=5), **recipe)
     scores = [torch.full((2, 3, 8, 8), -30.0), torch.full((2, 3, 1, 1), -30.0)]
     scores[0][0, 1, 2, 3] = scores[1][1, 2, 0, 0] = 0
@@ -235,7 +235,7 @@ def test_candidates_are_as_many_whatever_is_found(recipe: dict[str, Any]) -> Non
     assert [len(image) for image in head.predict_by_feat(*maps, metas)] == [1, 1]
 
 
-def test_memory_order_of_the_maps_changes_nothing() -> None:
+def test_result_does_not_depend_on_the_memory_format() -> None:
     torch.manual_seed(0)
     head = _head(**STAR)
     maps = [[torch.randn(2, channels, 64 // stride + 1, 128 // stride) for stride in STRIDES] for channels in (3, 4, 1)]
@@ -275,7 +275,7 @@ def test_nms_threshold_and_offset() -> None:
 
 
 def test_small_boxes_of_many_classes() -> None:
-    """Of class 1199 as of class 0: two boxes of 9 pixels, 2.2 apart (IoU 0.607), and 2.4 apart (0.579)."""
+    """Two boxes of 9 pixels, 2.2 (IoU 0.607) or 2.4 (0.579) apart, are treated alike in class 0 and 1199."""
     for distance, kept in ((2.2, [1]), (2.4, [1, 2])):
         boxes = torch.tensor(
             [[1300, 1300, 1333, 1333], [700, 700, 709, 709], [700 + distance, 700, 709 + distance, 709]]
@@ -288,7 +288,7 @@ def test_small_boxes_of_many_classes() -> None:
 
 
 def test_boxes_far_outside_do_not_suppress_other_classes() -> None:
-    """Unclipped boxes may reach far to the left and top, which must not bring classes together in the NMS."""
+    """Unclipped boxes may reach far to the left and top; NMS must still keep classes apart."""
     to_the_left = (100.0, 100.0, 0.1, 0.1)
     detected = _detect(_head([8], **STAR), *[(7, 7, label, 0.9 - 0.1 * label, 0.9, to_the_left) for label in range(3)])
     assert detected.labels.tolist() == [0, 1, 2]
@@ -312,7 +312,7 @@ def test_rescale() -> None:
     assert _detect(_head([8], **STAR), found, meta=meta, rescale=True).bboxes.tolist() == [[10, 3, 18, 7]]
 
 
-def test_other_settings_by_argument() -> None:
+def test_cfg_argument_replaces_test_cfg() -> None:
     found = [(1, 1, 0, 0.3, 0.5, 0.4), (3, 3, 1, 0.9, 0.9, 0.4)]
     assert len(_detect(_head([8], **STAR), *found, cfg=dict(TEST_CFG, max_per_img=1))) == 1
 
@@ -323,7 +323,7 @@ def test_detections_have_no_gradients() -> None:
     assert not head.predict_by_feat(*maps, batch_img_metas=[dict(img_shape=(64, 64))])[0].bboxes.requires_grad
 
 
-# Losses of two images of one level, 8 × 8 locations of stride 8; six locations learn the object of the first.
+# Losses of two images on one level of 8 × 8 locations of stride 8; six locations are positive in the first image.
 
 
 def _maps() -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
@@ -341,7 +341,12 @@ def _sigmoid(x: np.ndarray) -> np.ndarray:
 
 
 def _expected(unit: float, images: int | None) -> dict[str, float]:
-    """The losses in numpy: distances in ``unit`` pixels; class loss divided by positives, or by positives + images."""
+    """Compute the losses in NumPy; the class loss is divided by positives + ``images``.
+
+    Args:
+        unit: the unit of distances in pixels.
+        images: number of images to add, or None.
+    """
     (scores,), (boxes,), (centerness,) = ([level.double().numpy() for level in maps] for maps in _maps())
     is_class = np.zeros_like(scores)
     targets, pred, logits = [], [], []
@@ -381,7 +386,7 @@ def test_losses_of_paper() -> None:
 
 
 def test_normalisers_over_processes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As if the mean over the processes were three times the own count: only star divides by it."""
+    """If the mean over the processes is three times the own count, only star divides by it."""
     star, paper = _losses(_head([8], **STAR)), _losses(_head([8], **PAPER))
     monkeypatch.setattr(fcos_head, 'reduce_mean', lambda tensor: tensor * 3)
     assert _losses(_head([8], **STAR)) == pytest.approx({key: value / 3 for key, value in star.items()})
@@ -389,7 +394,7 @@ def test_normalisers_over_processes(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_class_loss_without_positives() -> None:
-    """Divided by 1 (star), or by the number of images (paper)."""
+    """The class loss is divided by 1 (star) or by the number of images (paper)."""
     nothing = [_objects(), _objects()]
     star, paper = _losses(_head([8], **STAR), nothing), _losses(_head([8], **PAPER), nothing)
     assert star['loss_cls'] == pytest.approx(2 * paper['loss_cls'])
@@ -408,7 +413,7 @@ def test_every_parameter_has_a_gradient_without_positives(recipe: dict[str, Any]
 
 
 def test_only_one_process_has_positives(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The process without any still divides its class loss by the mean."""
+    """A process without positives still divides its class loss by the mean."""
     nothing = [_objects(), _objects()]
     alone = _losses(_head([8], **STAR), nothing)
     monkeypatch.setattr(fcos_head, 'reduce_mean', lambda tensor: tensor + 10)

@@ -8,7 +8,7 @@ from centermask import SmoothedGIoULoss
 
 
 def _loss(pred: np.ndarray, target: np.ndarray, enclosing_eps: float = 0.0) -> np.ndarray:
-    """1 − GIoU of each pair of boxes around the origin, written with corners."""
+    """Return 1 − GIoU of each pair of boxes around the origin, computed from corners."""
     losses = []
     for p, t in zip(pred, target, strict=True):
         width = min(p[2], t[2]) + min(p[0], t[0])
@@ -44,7 +44,7 @@ def test_no_weights() -> None:
 
 
 def test_unit_of_the_boxes_matters() -> None:
-    """A box of 2×2 inside one of 4×4, in strides and in pixels at stride 8: IoU 5/17 and 257/1025."""
+    """A box of 2×2 in one of 4×4 has a smoothed IoU of 5/17 in strides and 257/1025 in pixels at stride 8."""
     small, large = np.full((1, 4), 1.0), np.full((1, 4), 2.0)
     assert _call(SmoothedGIoULoss(), small, large, None, 1.0) == pytest.approx(1 - 5 / 17)
     assert _call(SmoothedGIoULoss(), 8 * small, 8 * large, None, 1.0) == pytest.approx(1 - 257 / 1025)

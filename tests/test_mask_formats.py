@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers.small_model import picture, sample, small_model
+from helpers.small_model import noise_image, sample, small_model
 from mmdet.apis import DetInferencer
 from mmengine.config import Config
 from mmengine.runner import Runner
@@ -28,7 +28,7 @@ def test_same_masks(recipe: str) -> None:
     for mask_format in FORMATS:
         model = small_model(recipe, {'test_cfg.mask_format': mask_format, 'test_cfg.score_thr': 0.0})
         for size in sizes:
-            batch = dict(inputs=[picture(*size)], data_samples=[sample(*size, scale_factor=(0.5, 0.4))])
+            batch = dict(inputs=[noise_image(*size)], data_samples=[sample(*size, scale_factor=(0.5, 0.4))])
             batch['data_samples'][0].set_metainfo(dict(ori_shape=(200, 256)))
             model.test_cfg.score_thr = model.bbox_head.test_cfg.score_thr = 2.0 if size == (64, 64) else 0.0
             results.append(model.test_step(batch)[0].pred_instances)
@@ -42,7 +42,7 @@ def test_same_masks(recipe: str) -> None:
 
 
 def test_inferencer_of_mmdetection(tiny_config: Path, tiny_run: Path) -> None:
-    """It has the tensor by default; its pictures and its JSON are the same with RLE."""
+    """It has the tensor by default; its images and its JSON are the same with RLE."""
     found, image = [], str(next(tiny_config.parent.glob('shapes/val/images/*')))
     for options in ({}, {'model.test_cfg.mask_format': 'rle'}):
         cfg = Config.fromfile(tiny_config)
@@ -85,8 +85,8 @@ def test_evaluation_has_rle_unless_the_config_says_otherwise(tiny_config: Path, 
 def test_evaluation(
     tools: Callable, tiny_config: Path, tiny_run: Path, tmp_path: Path, augmented: tuple[str, ...]
 ) -> None:
-    """``tools/test.py --out --show-dir``: the same AP, file and pictures."""
-    logs, files, pictures = [], [], []
+    """``tools/test.py --out --show-dir``: the same AP, file and images."""
+    logs, files, images = [], [], []
     for mask_format in FORMATS:
         work_dir, out = tmp_path / mask_format, tmp_path / f'{mask_format}.pkl'
         options = ['--work-dir', str(work_dir), '--out', str(out), '--show-dir', 'shown', *augmented]
@@ -97,10 +97,10 @@ def test_evaluation(
         (log,) = work_dir.glob('*/2*.json')
         logs.append([part for part in log.read_text().split(', ') if 'mAP' in part])
         files.append([sample['pred_instances'] for sample in pickle.loads(out.read_bytes())])
-        pictures.append(sorted(path.name for path in work_dir.glob('*/shown/*')))
+        images.append(sorted(path.name for path in work_dir.glob('*/shown/*')))
     assert logs[0] == logs[1] and len(logs[0]) == 12
     assert len(files[0]) == len(files[1]) == 3
     for of_tensor, of_rle in zip(*files, strict=True):
         assert of_tensor['masks'] == of_rle['masks']
         assert all(torch.equal(of_tensor[key], of_rle[key]) for key in ('bboxes', 'scores', 'mask_scores'))
-    assert pictures[0] == pictures[1] and len(pictures[0]) == 3
+    assert images[0] == images[1] and len(images[0]) == 3

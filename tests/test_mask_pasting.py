@@ -1,4 +1,4 @@
-"""Masks of 28×28 cells in an image: which pixels they cover."""
+"""Pasting of masks of 28×28 cells: the pixels that they cover, against the releases' code."""
 
 import subprocess
 import sys
@@ -18,7 +18,7 @@ FULL = torch.ones(1, 28, 28)
 
 
 def _paste(probabilities: Tensor, boxes: Tensor, image_size: tuple[int, int], threshold: float, how: str) -> Tensor:
-    """Masks as bool and as RLE, which must be the same."""
+    """Return pasted masks after checking that their RLEs are the same."""
     settings = (probabilities.numpy(), boxes.numpy(), image_size, threshold, how)
     masks = paste(*settings)
     rles = encode(*settings)
@@ -29,7 +29,7 @@ def _paste(probabilities: Tensor, boxes: Tensor, image_size: tuple[int, int], th
 
 
 def _rows_and_columns(mask: Tensor) -> tuple[list[int], list[int]]:
-    """First and last row, first and last column of a mask that must be a full rectangle."""
+    """Return first and last row, and first and last column, of a mask that must be a full rectangle."""
     rows, columns = mask.any(1).nonzero().squeeze(1).tolist(), mask.any(0).nonzero().squeeze(1).tolist()
     assert mask.sum().item() == len(rows) * len(columns)
     return [rows[0], rows[-1]], [columns[0], columns[-1]]
@@ -69,7 +69,7 @@ def test_resized(box: tuple[float, ...], rows: list[int], columns: list[int]) ->
 
 
 def test_a_pixel_at_the_threshold() -> None:
-    """It belongs to the object in the star recipe and doesn't in the paper recipe."""
+    """A pixel at the threshold belongs to the object in the star recipe only."""
     half, box = FULL / 2, torch.tensor([[2.0, 3, 6, 8]])
     assert _paste(half, box, (10, 12), 0.5, 'sampled').any()
     assert not _paste(half, box, (10, 12), 0.5, 'resized').any()
@@ -78,7 +78,7 @@ def test_a_pixel_at_the_threshold() -> None:
 
 @pytest.mark.parametrize('how', ['sampled', 'resized'])
 def test_orientation(how: str) -> None:
-    """Probability in the upper left quarter only."""
+    """A mask of the upper left quarter is pasted there."""
     quarter = torch.zeros(1, 28, 28)
     quarter[:, :14, :14] = 1
     mask = _paste(quarter, torch.tensor([[4.0, 6, 44, 66]]), (80, 50), 0.5, how)[0]
@@ -100,7 +100,7 @@ def test_no_masks(how: str) -> None:
 
 
 def test_resized_box_without_area() -> None:
-    """It covers the pixel in which it lies at most."""
+    """A box without area covers one pixel at most."""
     assert _paste(FULL, torch.tensor([[3.2, 4.2, 3.2, 4.2]]), (10, 12), 0.5, 'resized').sum().item() <= 1
 
 
@@ -111,7 +111,7 @@ def test_box_outside_the_image(how: str) -> None:
 
 
 def _by_torch(probability: Tensor, box: Tensor, image_size: tuple[int, int], how: str) -> Tensor:
-    """The pixels' probabilities as both releases compute them."""
+    """Compute the pixels' probabilities as the release of the recipe does."""
     pixels = torch.zeros(image_size)
     if how == 'sampled':
         pasted, where = _do_paste_mask(probability[None, None], box[None], *image_size, skip_empty=True)
@@ -128,8 +128,8 @@ def _by_torch(probability: Tensor, box: Tensor, image_size: tuple[int, int], how
 
 
 @pytest.mark.parametrize('how', ['sampled', 'resized'])
-def test_is_what_the_releases_compute(how: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Boxes of all sizes, some beyond the image's edges, in several stripes; pixels at the threshold may differ."""
+def test_equals_the_releases(how: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Test boxes of all sizes, also beyond the edges, in several stripes; pixels at the threshold may differ."""
     monkeypatch.setattr(mask_pasting, 'STRIPE', 5000)
     generator = torch.Generator().manual_seed(0)
     image_size = (120, 161)
@@ -164,6 +164,6 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
 
 
 def test_memory() -> None:
-    """6 masks of a whole image of 24 megapixels; as bool they would take 144 MB."""
+    """Encoding 6 masks of 24 megapixels takes less than the 144 MB of bool arrays."""
     done = subprocess.run([sys.executable, '-c', MEMORY], capture_output=True, text=True, check=True)
     assert float(done.stdout) < 100

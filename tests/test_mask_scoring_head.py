@@ -1,4 +1,4 @@
-"""The head that predicts a mask's IoU, and what it learns."""
+"""The head that predicts a mask's IoU, its targets and its loss."""
 
 import numpy as np
 import pytest
@@ -41,7 +41,7 @@ def test_last_conv_halves_the_size() -> None:
 
 
 def test_own_class() -> None:
-    """One of the outputs of MMDetection's head, with background one further on; its gradients too."""
+    """The output is that of MMDetection's head for the class, with an offset for background; so are gradients."""
     x, masks, labels = torch.randn(3, 8, 14, 14), torch.randn(3, 28, 28), torch.tensor([2, 0, 2])
     for background in (False, True):
         head = _head(legacy_background=background)
@@ -56,7 +56,7 @@ def test_own_class() -> None:
 
 
 def _masks(*areas: int) -> torch.Tensor:
-    """Masks whose first pixels, row by row, are 1."""
+    """Return masks whose first pixels, row by row, are 1."""
     masks = torch.zeros(len(areas), 28 * 28)
     for mask, area in zip(masks, areas, strict=True):
         mask[:area] = 1
@@ -64,7 +64,7 @@ def _masks(*areas: int) -> torch.Tensor:
 
 
 def test_loss() -> None:
-    """0.5 × squared error, averaged over the RoIs whose target is above 0."""
+    """The loss is 0.5 × squared error, averaged over RoIs with a target above 0."""
     predicted = torch.tensor([0.5, 0.9, 0.25, 0.7], requires_grad=True)
     logits = _masks(100, 50, 0, 100) * 2 - 1  # positive where the mask is
     targets = _masks(50, 50, 60, 100)
@@ -83,7 +83,7 @@ def test_target_is_detached() -> None:
 
 
 @pytest.mark.parametrize('rois', [0, 2])
-def test_nothing_to_learn(rois: int) -> None:
+def test_loss_without_targets(rois: int) -> None:
     predicted = torch.ones(rois, requires_grad=True)
     loss = _head().loss(predicted, torch.ones(rois, 28, 28), torch.zeros(rois, 28, 28), np.ones(rois), False)
     loss.backward()
@@ -92,7 +92,7 @@ def test_nothing_to_learn(rois: int) -> None:
 
 
 def test_area_ratios() -> None:
-    """Of two equal squares the RoI holds the first: half of the object, or all of its first polygon."""
+    """An RoI with the first of two equal squares holds half of the object, or all of its first polygon."""
     objects = [[_square(10, 10, 20, 20), _square(30, 10, 40, 20)]]
     roi = np.array([[10.0, 10, 20, 20]])
     assert _head().area_ratios(objects, roi, (64, 64)).tolist() == [0.5]

@@ -1,4 +1,4 @@
-"""Masks, area_ratios and IoU of polygons whose answer is known, and those of the released code."""
+"""Mask targets, area ratios and IoU targets of polygons with known results, and those of the released code."""
 
 import json
 from pathlib import Path
@@ -68,7 +68,7 @@ def test_roi_beyond_the_image_is_not_clipped() -> None:
 
 
 def test_roi_without_width() -> None:
-    """It counts as 0.1 pixel wide, so it lies in the object or beside it."""
+    """An RoI without width counts as 0.1 pixel wide."""
     assert _mask(WHOLE, 19.5, 10, 19.5, 20).all()
     assert not _mask(WHOLE, 25, 10, 25, 20).any()
 
@@ -126,7 +126,7 @@ def test_iou_target_of_empty_masks(area_ratio: float) -> None:
 
 
 def test_iou_target_of_an_object_cut_by_its_roi() -> None:
-    """A perfect mask inside an RoI that holds a quarter of the object covers a quarter of it."""
+    """A perfect mask in an RoI with a quarter of the object has an IoU of 0.25."""
     roi = np.array([15.0, 15, 25, 25])
     target = rasterise_in_rois([WHOLE], roi[None], 28)
     for area_ratio in (area_ratio_of_polygons(WHOLE, roi), area_ratio_of_first_polygon(WHOLE, roi, IMAGE)):
@@ -135,7 +135,7 @@ def test_iou_target_of_an_object_cut_by_its_roi() -> None:
 
 @pytest.mark.parametrize('recipe', ['star', 'paper'])
 def test_released_code(shared: Path, recipe: str) -> None:
-    """Masks, area_ratios, IoU targets and loss of 32 RoIs on a photograph, by the heads that train on them."""
+    """Check masks, area ratios, IoU targets and losses of 32 RoIs in a real image against the released code."""
     expected = np.load(shared / 'parity/mask_targets.npz')
     polygons = json.loads((shared / 'parity/inputs.json').read_text())['gt_polygons2']
     objects = [[np.array(polygon) for polygon in polygons[i]] for i in expected['gt_index']]

@@ -14,9 +14,10 @@ from urllib.parse import urlsplit
 
 import mmengine
 import pytest
-from centermask.benchmark.metafile import LATENCY, NOT_MEASURED, TABLES, Row, read_metafile
 from mmengine.config import Config
 from modelindex.load_model_index import load
+
+from centermask.benchmark.metafile import LATENCY, NOT_MEASURED, TABLES, Row, read_metafile
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 METAFILE = mmengine.load(REPOSITORY / 'configs/metafile.yml')

@@ -1,4 +1,4 @@
-"""Data at the edge of what there is, from the annotation file through the recipe's own pipeline to the gradients."""
+"""Unusual data, from the annotation file through the recipe's own pipeline to gradients and results."""
 
 import json
 from pathlib import Path
@@ -26,7 +26,7 @@ RECIPES = pytest.mark.parametrize('recipe', ['star', 'paper'])
 
 
 def box(left: float, top: float, width: float, height: float, label: int = 0, **fields: Any) -> dict:
-    """The annotation of an object that fills its box."""
+    """Return the annotation of an object that fills its box."""
     right, bottom = left + width, top + height
     outline = [left, top, right, top, right, bottom, left, bottom]
     return {'category_id': label + 1, 'bbox': [left, top, width, height], 'segmentation': [outline], **fields}
@@ -46,12 +46,12 @@ def load(
     classes: int = 3,
     test: bool = False,
 ) -> dict:
-    """A batch of images of noise with these objects, loaded as the recipe trains or tests.
+    """Load a batch of images of noise with these objects as the recipe trains or tests.
 
     Args:
-        images: the annotations of each.
+        images: the annotations of each image.
         size: width and height of the images in pixels.
-        scale: the size that the recipe's pipeline resizes to; None keeps its own, some 1333 by 800.
+        scale: the size that the pipeline resizes to; None keeps the recipe's own, about 1333 by 800.
     """
     rng = np.random.default_rng(0)
     coco: dict = {'categories': [{'id': i + 1, 'name': f'class {i}'} for i in range(classes)]}
@@ -84,7 +84,7 @@ def load(
 
 
 def learn(model: CenterMask, data: dict) -> dict[str, float]:
-    """Take the gradients of a batch, which must be finite and touch everything; return the losses."""
+    """Check that a batch's gradients are finite and reach all parameters; return its losses."""
     model.train().zero_grad()
     losses = model(**model.data_preprocessor(data, True), mode='loss')
     total, logged = model.parse_losses(losses)
@@ -97,7 +97,7 @@ def learn(model: CenterMask, data: dict) -> dict[str, float]:
 
 
 def find(model: CenterMask, data: dict) -> list[DetDataSample]:
-    """The results of a batch: finite, inside their images."""
+    """Check that a batch's results are finite and inside their images; return them."""
     results = model.eval().test_step(data)
     for result in results:
         found, (height, width) = result.pred_instances, result.ori_shape
@@ -114,7 +114,7 @@ def truth(data: dict) -> list[InstanceData]:
 @RECIPES
 @pytest.mark.parametrize('crowd', [False, True])
 def test_no_object_in_the_batch(tmp_path: Path, recipe: str, crowd: bool) -> None:
-    """Nor is a crowd one: everything learns that there is nothing."""
+    """With no objects, or only a crowd, all locations are background."""
     annotations = [box(10, 10, 50, 50, iscrowd=1)] if crowd else []
     data = load(tmp_path, recipe, [annotations, annotations])
     assert [len(sample.ignored_instances) for sample in data['data_samples']] == [len(annotations)] * 2
@@ -193,7 +193,7 @@ def test_object_with_holes_by_rle(tmp_path: Path, recipe: str) -> None:
 
 @RECIPES
 def test_all_objects_of_one_class(tmp_path: Path, recipe: str) -> None:
-    """Then the two others never occur: they learn that they don't, and AP leaves them out."""
+    """The scores of the two absent classes are lowered, and AP leaves these classes out."""
     objects = [[box(20 * i, 15 * i, 40, 35, label=1, iscrowd=0) for i in range(4)]] * 2
     model, data = small_model(recipe), load(tmp_path, recipe, objects)
     assert learn(model, data)['loss_mask'] > 0
@@ -228,7 +228,7 @@ def test_one_class(tmp_path: Path, recipe: str) -> None:
 
 
 class _Largest(TorchDispatchMode):
-    """Remembers the size of the largest tensor that is computed."""
+    """Records the size of the largest tensor that is computed."""
 
     numbers = 0
 
@@ -240,7 +240,7 @@ class _Largest(TorchDispatchMode):
 
 @RECIPES
 def test_1200_classes(tmp_path: Path, recipe: str) -> None:
-    """As LVIS has: no RoI's masks of all classes are computed, neither in training nor for results."""
+    """With as many classes as LVIS has, no masks of all classes are computed, in training or testing."""
     model = small_model(recipe, {'num_classes': 1200, 'test_cfg.score_thr': 0.001, 'test_cfg.max_per_img': 30})
     objects = [box(24 * (i % 5), 24 * (i // 5), 20 + i, 22, label=60 * i + 59) for i in range(20)]
     with _Largest() as largest:

@@ -1,4 +1,4 @@
-"""What must hold for any objects, boxes and masks; each is tried on examples that are the same in every run."""
+"""Properties of any objects, boxes and masks, tested on examples that are the same in every run."""
 
 from functools import cache
 
@@ -26,14 +26,14 @@ def lengths(least: float, most: float) -> st.SearchStrategy[float]:
 
 @st.composite
 def boxes(draw: st.DrawFn, least: float, most: float, extent: float = 400) -> np.ndarray:
-    """x1, y1, x2, y2 with sides from ``least`` to ``most``."""
+    """Draw x1, y1, x2, y2 with sides from ``least`` to ``most``."""
     left, top = draw(lengths(-extent / 8, extent)), draw(lengths(-extent / 8, extent))
     return np.array([left, top, left + draw(lengths(least, most)), top + draw(lengths(least, most))])
 
 
 @st.composite
 def outlines(draw: st.DrawFn, radius: float = 60) -> np.ndarray:
-    """A star-shaped polygon of 3 to 12 points around (200, 200), flat."""
+    """Draw a star-shaped polygon of 3 to 12 points around (200, 200), as a flat array."""
     count = draw(st.integers(3, 12))
     radii = draw(st.lists(lengths(radius / 2, radius), min_size=count, max_size=count))
     angles = 2 * np.pi * (np.arange(count) + draw(lengths(0, 1))) / count
@@ -42,7 +42,7 @@ def outlines(draw: st.DrawFn, radius: float = 60) -> np.ndarray:
 
 @st.composite
 def around(draw: st.DrawFn) -> np.ndarray:
-    """An RoI that holds a part of such a polygon, or all of it."""
+    """Draw an RoI that contains a part of such a polygon, or all of it."""
     left, top = draw(lengths(120, 190)), draw(lengths(120, 190))
     return np.array([left, top, draw(lengths(210, 280)), draw(lengths(210, 280))])
 
@@ -52,7 +52,7 @@ def polygon_of(outline: np.ndarray) -> shapely.Polygon:
 
 
 def centres(size: int, cells: int) -> np.ndarray:
-    """The middles of the cells of a square of this size, row by row: (cells², 2) of x, y."""
+    """Return the centres x, y of a square's cells, row by row, (cells², 2)."""
     middles = (np.arange(cells) + 0.5) * size / cells
     return np.stack(np.meshgrid(middles, middles), axis=-1).reshape(-1, 2)
 
@@ -63,7 +63,7 @@ def centres(size: int, cells: int) -> np.ndarray:
 @few
 @given(*[st.integers(1, 1333) for _ in range(4)], st.sampled_from([(8, 16), (8, 16, 32), (8, 16, 32, 64, 128)]))
 def test_eq2(width: int, height: int, roi_width: int, roi_height: int, strides: tuple[int, ...]) -> None:
-    """Over a half of the image is the top level, and each halving of that a level less; enlarging changes nothing."""
+    """An RoI over half of the image is on the top level, and each halving lowers the level; scale has no effect."""
     extractor = ScaleAdaptiveRoIExtractor(dict(type='RoIAlign', output_size=2, sampling_ratio=2), 1, strides)
     rois = torch.tensor([[0, 7, 3, 7 + roi_width, 3 + roi_height]], dtype=torch.float32)
     (level,) = extractor.map_roi_levels(rois, torch.tensor([float(width * height)])).tolist()
@@ -79,8 +79,8 @@ def test_eq2(width: int, height: int, roi_width: int, roi_height: int, strides: 
 
 @few
 @given(outlines(), around())
-def test_mask_target_is_the_object_in_the_frame_of_its_roi(outline: np.ndarray, roi: np.ndarray) -> None:
-    """Every cell a cell's width inside the outline is set and none that far outside it; shifts change nothing."""
+def test_mask_target_is_the_object_relative_to_its_roi(outline: np.ndarray, roi: np.ndarray) -> None:
+    """Cells a cell's width inside the outline are set, none that far outside; shifts have no effect."""
     (mask,) = rasterise_in_rois([[outline]], roi[None], SIZE)
     framed = polygon_of(((outline.reshape(-1, 2) - roi[:2]) * SIZE / (roi[2:] - roi[:2])).ravel())
     cells = centres(SIZE, SIZE)
@@ -94,7 +94,7 @@ def test_mask_target_is_the_object_in_the_frame_of_its_roi(outline: np.ndarray, 
 @few
 @given(outlines(), around(), lengths(0.2, 0.8), st.sampled_from([0, 1]))
 def test_iou_target_against_a_fine_raster(outline: np.ndarray, roi: np.ndarray, cut: float, axis: int) -> None:
-    """Of a prediction that covers a part of the RoI with the whole object, also what of it lies outside the RoI."""
+    """The IoU counts the complete object, also its part outside the RoI."""
     predicted = np.zeros((1, SIZE, SIZE), np.float32)
     edge = round(cut * SIZE)
     predicted[(0, slice(edge)) if axis else (0, slice(None), slice(edge))] = 1
@@ -124,8 +124,8 @@ def _head(in_strides: bool) -> CenterMaskFCOSHead:
 
 @few
 @given(st.lists(boxes(2, 300, 250), min_size=1, max_size=CLASSES), st.booleans())
-def test_boxes_are_what_their_locations_learn(objects: list[np.ndarray], in_strides: bool) -> None:
-    """Decoded as detections are, a location's target is a box around it, of its class, of the level's size."""
+def test_targets_decode_to_the_objects(objects: list[np.ndarray], in_strides: bool) -> None:
+    """A location's target decodes to the box of its object, which contains the location and fits the level."""
     head = _head(in_strides)
     points = head.prior_generator.grid_priors([(256 // s, 256 // s) for s in STRIDES], device='cpu')
     truth = InstanceData(bboxes=torch.tensor(np.array(objects), dtype=torch.float32), labels=torch.arange(len(objects)))
@@ -148,7 +148,7 @@ def test_boxes_are_what_their_locations_learn(objects: list[np.ndarray], in_stri
 
 @st.composite
 def blobs(draw: st.DrawFn) -> np.ndarray:
-    """An ellipse of probabilities that fall from its middle, 28×28."""
+    """Draw an ellipse of probabilities that fall from its centre, 28×28."""
     middle = [draw(lengths(11, 17)) for _ in range(2)]
     radii = [draw(lengths(5, 10)) for _ in range(2)]
     distance = np.linalg.norm((centres(SIZE, SIZE) - middle) / radii, axis=1).reshape(SIZE, SIZE)
@@ -158,7 +158,7 @@ def blobs(draw: st.DrawFn) -> np.ndarray:
 @few
 @given(blobs(), boxes(20, 150, 100), st.sampled_from(['sampled', 'resized']))
 def test_pasted_and_cropped_again(blob: np.ndarray, box: np.ndarray, pasting: str) -> None:
-    """A mask pasted into an image and seen through its box is the mask, where the box lies in the image."""
+    """A mask that is pasted into an image and cropped by its box is the same, where the box lies in the image."""
     height, width = 220, 240
     how = (blob[None], box[None].astype(np.float32), (height, width), 0.5, pasting)
     (pasted,), (encoded,) = paste(*how), encode(*how)

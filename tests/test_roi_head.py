@@ -1,4 +1,4 @@
-"""Which RoIs the mask branch learns from, what it learns there, and the masks that it gives."""
+"""The mask branch: RoIs of training, targets and losses, and resulting masks."""
 
 from typing import Any
 
@@ -28,7 +28,7 @@ def _pyramid(images: int = 1) -> list[Tensor]:
 
 
 def _found(*boxes: tuple[float, ...], label: int = 1) -> InstanceData:
-    """Detections of one class, the n-th with a score of 1 / n."""
+    """Return detections of one class, the n-th with a score of 1 / n."""
     return InstanceData(
         bboxes=torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4),
         scores=1 / torch.arange(1.0, len(boxes) + 1),
@@ -49,7 +49,7 @@ def _sample(*objects, **metainfo) -> DetDataSample:
 
 
 def test_rois_are_detections_and_ground_truth() -> None:
-    """Positive from an IoU of 0.5 on; the class is the object's, not the detection's."""
+    """A detection is positive from an IoU of 0.5; its class is the object's."""
     objects = truth([square(2, 0, 0, 10, 10), square(0, 40, 40, 60, 60)], HEIGHT, WIDTH_OF_IMAGE)
     found = _found((0, 0, 10, 5), (0, 0, 10, 4.9), (40, 40, 60, 58), (80, 0, 90, 10))
     sampled = _roi_head().sample(found, objects)
@@ -61,7 +61,7 @@ def test_rois_are_detections_and_ground_truth() -> None:
 
 
 def test_iou_of_the_paper_recipe_counts_pixels() -> None:
-    """50 of 100 pixels, or 36 of 81."""
+    """The IoU is 50 of 100 pixels (paper) or 36 of 81 (star)."""
     objects, found = truth([square(1, 0, 0, 9, 9)], HEIGHT, WIDTH_OF_IMAGE), _found((0, 0, 9, 4))
     assert len(_roi_head('paper').sample(found, objects).pos_priors) == 2
     assert len(_roi_head('star').sample(found, objects).pos_priors) == 1
@@ -84,8 +84,8 @@ def test_no_objects(recipe: str, found: tuple) -> None:
 
 
 @pytest.mark.parametrize('recipe, changes', [('star', {}), ('paper', {}), ('star', {'roi_head.mask_iou_head': None})])
-def test_losses_of_nothing(recipe: str, changes: dict[str, Any]) -> None:
-    """All are 0 and every parameter gets a gradient."""
+def test_losses_without_objects(recipe: str, changes: dict[str, Any]) -> None:
+    """All losses are 0 and every parameter has a gradient."""
     head = _roi_head(recipe, changes)
     losses = head.loss(_pyramid(2), [_found(), _found((0, 0, 10, 10))], [_sample(), _sample()])
     assert losses and not any(loss.item() for loss in losses.values())
@@ -95,7 +95,7 @@ def test_losses_of_nothing(recipe: str, changes: dict[str, Any]) -> None:
 
 
 def test_one_image_without_objects() -> None:
-    """It adds nothing, and the other image's losses stay what they are alone."""
+    """It adds nothing to the other image's losses."""
     head, pyramid = _roi_head(), _pyramid(2)
     full, empty = _sample(square(1, 10, 10, 40, 40)), _sample()
     both = head.loss(pyramid, [_found(), _found((0, 0, 10, 10))], [full, empty])
@@ -105,7 +105,7 @@ def test_one_image_without_objects() -> None:
 
 
 def test_losses(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Mean binary cross-entropy over the RoIs of all images; half the squared error of the IoU, over RoIs."""
+    """Losses are the mean binary cross-entropy, and half the squared error of the IoU, over the RoIs of all images."""
     head = _roi_head()
     logits = torch.randn(3, 28, 28, generator=torch.Generator().manual_seed(0)) + 1
     ious, seen = torch.tensor([0.3, 0.6, 0.9]), []
@@ -131,7 +131,7 @@ def test_losses(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_scoring_loss_reaches_the_mask_head() -> None:
-    """The mask that the scoring head looks at isn't detached, so mask head and features learn from it."""
+    """The scoring head's input mask isn't detached, so mask head and features get its gradient."""
     head = _roi_head()
     torch.nn.init.constant_(head.mask_head.conv_logits.bias, 1.0)  # masks that cover something
     pyramid = [level.requires_grad_() for level in _pyramid()]
@@ -141,7 +141,7 @@ def test_scoring_loss_reaches_the_mask_head() -> None:
     assert any(level.grad is not None and level.grad.any() for level in pyramid)
 
 
-def test_mask_loss_leaves_the_scoring_head() -> None:
+def test_mask_loss_does_not_reach_the_scoring_head() -> None:
     head = _roi_head()
     head.loss(_pyramid(), [_found()], [_sample(square(1, 10, 10, 50, 50))])['loss_mask'].backward()
     assert all(p.grad is None for p in head.mask_iou_head.parameters())
@@ -159,7 +159,7 @@ def test_without_mask_scoring() -> None:
 
 
 def _pooled_from(head: CenterMaskRoIHead, found: list[InstanceData], samples: list[DetDataSample]) -> list[int]:
-    """The level of each RoI, 3 for P3, when masks are predicted."""
+    """Return the level of each RoI (3 for P3) when masks are predicted."""
     levels: list[int] = []
     extractor = head.mask_roi_extractor
     extractor.register_forward_hook(
@@ -170,7 +170,7 @@ def _pooled_from(head: CenterMaskRoIHead, found: list[InstanceData], samples: li
 
 
 def test_each_image_has_its_own_area() -> None:
-    """An RoI of 30 × 40 in a small and in a large image of one batch, padded to the same size."""
+    """An RoI of 30 × 40 is pooled from P5 in a small image and from P3 in a large one of the same batch."""
     box = (2.0, 2, 32, 42)
     small = sample(48, 40, batch_input_shape=(HEIGHT, WIDTH_OF_IMAGE), pad_shape=(HEIGHT, WIDTH_OF_IMAGE))
     large = sample(64, 96, batch_input_shape=(HEIGHT, WIDTH_OF_IMAGE), pad_shape=(HEIGHT, WIDTH_OF_IMAGE))
@@ -195,7 +195,7 @@ def test_forward() -> None:
 
 @pytest.mark.parametrize('recipe', ['star', 'paper'])
 def test_mask_scores(recipe: str) -> None:
-    """Detection score × predicted IoU; box scores stay."""
+    """Mask score is detection score × predicted IoU; box scores don't change."""
     head, found = _roi_head(recipe), _found((0, 0, 20, 20), (30, 10, 80, 60), (5, 5, 40, 60))
     ious = _forward(head, [found], [_sample()]).ious
     (result,) = head.predict(_pyramid(), [found], [_sample()])
@@ -205,7 +205,7 @@ def test_mask_scores(recipe: str) -> None:
 
 
 def test_star_clips_and_drops_after_the_mask_branch() -> None:
-    """Pooled from the unclipped box, pasted into the clipped one; a box that lies outside is dropped."""
+    """Star pools from unclipped boxes, pastes into clipped ones, and drops boxes outside the image."""
     head, seen = _roi_head(), []
     head.mask_roi_extractor.register_forward_hook(lambda _, inputs, __: seen.extend(inputs[1][:, 1:].tolist()))
     found = _found((-10, -20, 30, 40), (100, 10, 120, 30), (50, 30, 120, 90), (10, 10, 10, 30))
@@ -229,7 +229,7 @@ def test_star_pastes_into_the_clipped_box() -> None:
 
 
 def test_paper_keeps_boxes() -> None:
-    """They come clipped; a box without area keeps its place."""
+    """Paper keeps all boxes, which are clipped already, those without area too."""
     result = _roi_head('paper').postprocess(
         _found((0, 0, 30, 40), (95, 10, 95, 30)), torch.ones(2, 28, 28), None, (64, 96)
     )
@@ -239,7 +239,7 @@ def test_paper_keeps_boxes() -> None:
 
 @pytest.mark.parametrize('recipe', ['star', 'paper'])
 def test_rescale(recipe: str) -> None:
-    """Boxes and masks of the original image, twice as wide and as high as the resized one."""
+    """Boxes and masks have the size of the original image, here twice that of the resized one."""
     found, meta = (10.0, 8.0, 50.0, 40.0), dict(ori_shape=(2 * HEIGHT, 2 * WIDTH_OF_IMAGE), scale_factor=(0.5, 0.5))
     (result,) = _roi_head(recipe).predict(_pyramid(), [_found(found)], [_sample(**meta)], rescale=True)
     assert result.bboxes.tolist() == [[20, 16, 100, 80]]

@@ -16,7 +16,7 @@ def _head(**kwargs) -> SAGMaskHead:
 
 
 def test_spatial_attention() -> None:
-    """Eq. 3 and 4 by loops over positions; the mean comes before the maximum."""
+    """Eq. 3 and 4 are computed by loops over positions; the mean comes before the maximum."""
     attention = SpatialAttention()
     rng = np.random.default_rng(0)
     x, weight = rng.standard_normal((2, 5, 4, 6)), rng.standard_normal((2, 3, 3))
@@ -36,7 +36,7 @@ def test_spatial_attention_has_no_bias() -> None:
 
 
 def _logits_of_all_channels(head: SAGMaskHead, x: torch.Tensor) -> torch.Tensor:
-    """Convs with ReLU, attention, deconv with ReLU, logits."""
+    """Apply convs with ReLU, attention, deconv with ReLU, and the last conv."""
     for conv in head.convs:
         x = nn.functional.conv2d(x, conv.conv.weight, conv.conv.bias, padding=1).relu()
     x = head.spatial_attention(x)
@@ -51,7 +51,7 @@ def test_without_attention() -> None:
 
 
 def test_own_class() -> None:
-    """One channel of what the layers give for all, with background one further on; its gradients too."""
+    """The result is the class's channel of the layers' output, with an offset for background; so are gradients."""
     x, labels = torch.randn(3, 8, 14, 14), torch.tensor([2, 0, 2])
     for background in (False, True):
         head = _head(legacy_background=background)
@@ -74,7 +74,7 @@ def test_own_class_in_any_memory_format(memory_format: torch.memory_format) -> N
 
 
 def test_own_class_of_no_rois() -> None:
-    """Every parameter has its gradient of 0."""
+    """Without RoIs every parameter has a gradient of 0."""
     head = _head()
     logits = head(torch.zeros(0, 8, 14, 14), torch.zeros(0, dtype=torch.long))
     assert logits.shape == (0, 28, 28)
@@ -83,7 +83,7 @@ def test_own_class_of_no_rois() -> None:
 
 
 def test_memory_for_1200_classes() -> None:
-    """No tensor of 1200 channels is made: 100 RoIs of them would take 376 MB."""
+    """No tensor of 1200 channels is computed, which would take 376 MB for 100 RoIs."""
     sizes = []
 
     class Sizes(TorchDispatchMode):

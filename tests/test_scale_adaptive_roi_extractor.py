@@ -16,19 +16,19 @@ def _extractor(strides: tuple[int, ...] = P3_P5, **kwargs) -> ScaleAdaptiveRoIEx
 
 
 def _rois(*sizes: tuple[float, float]) -> Tensor:
-    """RoIs of these widths and heights in the first image, whose corner lies at (3, 5)."""
+    """Return RoIs of these widths and heights in the first image, with a corner at (3, 5)."""
     return torch.tensor([[0, 3, 5, 3 + width, 5 + height] for width, height in sizes]).reshape(-1, 5)
 
 
 def _levels(extractor: ScaleAdaptiveRoIExtractor, *sizes: tuple[float, float], area: float) -> list[int]:
-    """Numbers of the levels, 3 for P3."""
+    """Return the numbers of the levels, 3 for P3."""
     return (extractor.map_roi_levels(_rois(*sizes), torch.tensor([float(area)])) + 3).tolist()
 
 
 @pytest.mark.parametrize(
     'strides, expected',
     [
-        # Whole image, over a half of it, a half, over a quarter, a quarter, an eighth, a sixteenth, a 32nd, a pixel.
+        # The whole image, over half of it, a half, over a quarter, a quarter, an eighth, a sixteenth, a 32nd, a pixel.
         (P3_P7, [7, 7, 6, 6, 5, 4, 3, 3, 3]),
         (P3_P6, [6, 6, 5, 5, 4, 3, 3, 3, 3]),
         (P3_P5, [5, 5, 4, 4, 3, 3, 3, 3, 3]),
@@ -41,14 +41,14 @@ def test_eq2(strides: tuple[int, ...], expected: list[int]) -> None:
 
 
 def test_eq2_depends_on_the_input_and_eq1_does_not() -> None:
-    """The paper's argument for Eq. 2: an RoI of 224² pixels says nothing as long as the input's size is unknown."""
+    """The level of an RoI of 224² pixels depends on the input's size by Eq. 2, not by Eq. 1."""
     assert [_levels(_extractor(), (224, 224), area=side**2)[0] for side in (224, 300, 400, 1024)] == [5, 5, 4, 3]
     eq1 = _extractor(assignment='fpn')
     assert [_levels(eq1, (224, 224), area=side**2)[0] for side in (224, 300, 400, 1024)] == [4, 4, 4, 4]
 
 
 def test_eq1() -> None:
-    """k = floor(4 + log2(sqrt(w h) / 224)), kept in the range."""
+    """k = floor(4 + log2(sqrt(w h) / 224)), clamped to the levels."""
     sizes = [(1, 1), (111, 111), (112, 112), (223, 223), (224, 224), (112, 448), (447, 447), (448, 448), (2000, 2000)]
     assert _levels(_extractor(assignment='fpn'), *sizes, area=1) == [3, 3, 3, 3, 4, 4, 4, 5, 5]
     assert _levels(_extractor(P3_P7, assignment='fpn'), *sizes, area=1) == [3, 3, 3, 3, 4, 4, 4, 5, 7]
@@ -56,7 +56,7 @@ def test_eq1() -> None:
 
 
 def test_legacy_boxes() -> None:
-    """45² is less than half of 64² and 46² more."""
+    """45² is less than half of 64², 46² is more."""
     assert _levels(_extractor(), (45, 45), area=64 * 64) == [4]
     assert _levels(_extractor(legacy_boxes=True), (45, 45), area=64 * 64) == [5]
 
@@ -77,7 +77,7 @@ def test_each_image_has_its_own_area() -> None:
 
 
 def _features(batch_size: int = 2) -> list[Tensor]:
-    """P3 to P5 of images of 64×64 whose values tell level and image: 3, 4, 5 in the first, 13, 14, 15 in the second."""
+    """Return P3 to P5 of images of 64×64 with constant values 3, 4, 5 in the first and 13, 14, 15 in the second."""
     offsets = 10.0 * torch.arange(batch_size)[:, None, None, None]
     return [
         torch.full((batch_size, 1, 64 // stride, 64 // stride), 3.0 + i) + offsets for i, stride in enumerate(P3_P5)
@@ -91,7 +91,7 @@ def test_pools_each_roi_from_its_level_and_image() -> None:
     assert pooled.mean((1, 2, 3)).tolist() == pytest.approx([15, 3, 14, 5])
 
 
-def test_is_roi_align() -> None:
+def test_equals_roi_align() -> None:
     feature = torch.rand(1, 1, 8, 8, generator=torch.Generator().manual_seed(0))
     rois = torch.tensor([[0, 9.0, 3.0, 40.5, 30.0]])
     pooled = _extractor((8,))([feature], rois, torch.tensor([64.0 * 64]))
@@ -99,7 +99,7 @@ def test_is_roi_align() -> None:
 
 
 def test_any_memory_format() -> None:
-    """MMCV's RoIAlign reads channels-last memory as if it were in the usual order."""
+    """MMCV's RoIAlign reads channels-last memory as if it were contiguous."""
     feature = torch.rand(2, 4, 8, 8, generator=torch.Generator().manual_seed(0))
     rois = torch.tensor([[0, 9.0, 3.0, 40.5, 30.0], [1, 9.0, 3.0, 40.5, 30.0]])
     extractor = _extractor((8,))
@@ -115,7 +115,7 @@ def test_no_rois() -> None:
 
 @pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
 def test_mixed_precision(dtype: torch.dtype) -> None:
-    """RoIs stay where they are and features come out as float32."""
+    """RoIs aren't rounded and features are returned as float32."""
     rois = torch.tensor([[0, 8, 8, 24, 24.0]])
     pooled = _extractor()([feature.to(dtype) for feature in _features()], rois, torch.full((2,), 64.0 * 64))
     assert pooled.dtype == torch.float32
@@ -131,6 +131,6 @@ def test_gradients_reach_the_level() -> None:
 
 
 @pytest.mark.parametrize('strides', [(8, 32), (6, 12), (16, 8)])
-def test_strides_that_are_no_consecutive_powers_of_two(strides: tuple[int, ...]) -> None:
+def test_strides_must_be_consecutive_powers_of_two(strides: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match='must be consecutive powers of two'):
         _extractor(strides)

@@ -1,4 +1,4 @@
-"""Several processes learn and find what one does."""
+"""Training and testing in several processes give the results of one process."""
 
 import json
 from pathlib import Path
@@ -14,14 +14,17 @@ from torch import Tensor
 from centermask.datasets.shapes import make_dataset
 from centermask.engine.inferencer import CenterMaskInferencer
 
-pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason='processes on a GPU machine want a GPU each')
+pytestmark = [
+    pytest.mark.slow,  # three processes start first
+    pytest.mark.skipif(torch.cuda.is_available(), reason='processes on a GPU machine need a GPU each'),
+]
 
 
 @pytest.fixture(scope='module')
-def found_as_truth(tiny_config: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
-    """A config and a checkpoint of random weights whose AP says something.
+def evaluation_files(tiny_config: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
+    """Return a config and a checkpoint of random weights with an AP between 0 and 1.
 
-    The truth of its seven images is some of what these weights find, a part of it moved.
+    Ground truth of its seven images is a part of the detections of these weights, some of them moved.
     """
     folder = tmp_path_factory.mktemp('evaluation')
     make_dataset(folder / 'val', 7, seed=2)
@@ -61,13 +64,13 @@ test_evaluator = val_evaluator
 
 
 @pytest.fixture(scope='module')
-def done(found_as_truth: tuple[str, str], tmp_path_factory: pytest.TempPathFactory) -> dict[Any, list]:
+def returned(evaluation_files: tuple[str, str], tmp_path_factory: pytest.TempPathFactory) -> dict[Any, list]:
     """Return what each process returned: gradients by recipe and case, results by the number of processes."""
     folder = tmp_path_factory.mktemp('processes')
     jobs: dict[Any, Job] = {
         (recipe, case): (2, own_gradients, (recipe, case)) for recipe in (STAR, PAPER) for case in CASES
     }
-    jobs |= {count: (count, results, (*found_as_truth, 'pytorch')) for count in (2, 3)}
+    jobs |= {count: (count, results, (*evaluation_files, 'pytorch')) for count in (2, 3)}
     return dict(zip(jobs, in_processes(list(jobs.values()), folder), strict=True))
 
 
@@ -80,26 +83,26 @@ def _assert_equal(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None
 
 
 @pytest.mark.parametrize('case', CASES)
-def test_star_recipe_learns_the_same_from_the_same_images(done: dict, case: str) -> None:
-    """Two processes with an image each, and one with both: every normaliser is averaged over the processes."""
+def test_star_recipe_has_the_gradients_of_one_process(returned: dict, case: str) -> None:
+    """Two processes with an image each equal one with both: each normaliser is averaged over the processes."""
     expected = gradients(STAR, dict(enumerate(CASES[case])))
     assert any(gradient.any() for gradient in expected.values())
-    for found in done[STAR, case]:
+    for found in returned[STAR, case]:
         _assert_equal(found, expected)
 
 
 @pytest.mark.parametrize('case', CASES)
-def test_paper_recipe_averages_what_each_process_learns(done: dict, case: str) -> None:
-    """Each process divides by its own counts, so that two learn the mean of what each would learn alone."""
+def test_paper_recipe_averages_gradients(returned: dict, case: str) -> None:
+    """Each process divides by its own counts, so gradients are the mean of those of each process alone."""
     first, second = (gradients(PAPER, {i: objects}) for i, objects in enumerate(CASES[case]))
     expected = {name: (first[name] + second[name]) / 2 for name in first}
-    for found in done[PAPER, case]:
+    for found in returned[PAPER, case]:
         _assert_equal(found, expected)
 
 
-def test_evaluation_is_the_same_in_any_number_of_processes(done: dict, found_as_truth: tuple[str, str]) -> None:
-    """Seven images make the last round incomplete for two and for three."""
-    expected, images = results(*found_as_truth, 'none')
+def test_evaluation_is_the_same_in_any_number_of_processes(returned: dict, evaluation_files: tuple[str, str]) -> None:
+    """With seven images the last round is incomplete for two and for three processes."""
+    expected, images = results(*evaluation_files, 'none')
     assert images == 7 and 0.05 < expected['coco/segm_mAP'] < 0.95
     for count, images_each in ((2, 4), (3, 3)):
-        assert done[count][0] == (expected, images_each)
+        assert returned[count][0] == (expected, images_each)

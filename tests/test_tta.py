@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers.small_model import batch, picture, sample, small_model
+from helpers.small_model import batch, noise_image, sample, small_model
 from mmdet.structures import DetDataSample
 from mmengine.structures import InstanceData
 from torch import Tensor
@@ -13,7 +13,7 @@ from centermask import CenterMask, CenterMaskTTA
 from centermask.roi_head import Masks
 
 HEIGHT, WIDTH = 64, 96
-IMAGE = picture(HEIGHT, WIDTH)
+IMAGE = noise_image(HEIGHT, WIDTH)
 View = tuple[Tensor, DetDataSample]
 
 
@@ -26,7 +26,7 @@ def _flipped(image: Tensor = IMAGE, **metainfo) -> View:
 
 
 def _augmented(model: CenterMask, *views: View | list[View]) -> list[InstanceData]:
-    """Results of one image seen in ``views``, or of a batch whose views are lists."""
+    """Return results of one image in several views, or of a batch whose views are lists."""
     lists = [view if isinstance(view, list) else [view] for view in views]
     data = dict(
         inputs=[[image for image, _ in view] for view in lists], data_samples=[[s for _, s in view] for view in lists]
@@ -51,12 +51,12 @@ def _assert_close(result: InstanceData, expected: InstanceData, pixels: int = 0)
 
 
 @pytest.mark.parametrize('recipe', ['star', 'paper'])
-def test_one_view_is_plain_testing(recipe: str) -> None:
+def test_one_view_equals_plain_testing(recipe: str) -> None:
     model = small_model(recipe)
     _assert_close(_augmented(model, _view())[0], _plain(model, _view())[0])
 
 
-def test_one_resized_view_is_plain_testing() -> None:
+def test_one_resized_view_equals_plain_testing() -> None:
     model, meta = small_model(), dict(ori_shape=(2 * HEIGHT, WIDTH // 2), scale_factor=(2.0, 0.5))
     (result,) = _augmented(model, _view(**meta))
     (expected,) = _plain(model, _view(**meta))
@@ -65,7 +65,7 @@ def test_one_resized_view_is_plain_testing() -> None:
 
 
 def test_batch_of_images() -> None:
-    model, other = small_model(), picture(HEIGHT, WIDTH, seed=1)
+    model, other = small_model(), noise_image(HEIGHT, WIDTH, seed=1)
     results = _augmented(model, [_view(), _view(other)], [_flipped(), _flipped(other)])
     for result, image in zip(results, (IMAGE, other), strict=True):
         _assert_close(result, _augmented(model, _view(image), _flipped(image))[0], pixels=2)
@@ -81,13 +81,13 @@ def _mirrored(result: InstanceData, width: int) -> InstanceData:
 
 
 def test_flipped_view_maps_back() -> None:
-    """What is found in the mirrored image, mirrored."""
+    """Results of a flipped view are the mirrored results of the mirrored image."""
     model = small_model()
     _assert_close(_augmented(model, _flipped())[0], _mirrored(_plain(model, _view(IMAGE.flip(2)))[0], WIDTH), pixels=2)
 
 
 def test_flipped_view_by_whole_pixels() -> None:
-    """The paper recipe's x → W − x − 1."""
+    """The paper recipe flips by x → W − x − 1."""
     model = small_model('paper', {'test_cfg.nms.offset': 0})
     (result,) = _augmented(model, _flipped(flip_offset=1))
     expected = _mirrored(_plain(model, _view(IMAGE.flip(2)))[0], WIDTH - 1)
@@ -96,7 +96,7 @@ def test_flipped_view_by_whole_pixels() -> None:
 
 
 def test_boxes_of_both_views() -> None:
-    """Each view's detections are there, those that both have once."""
+    """Detections of both views are kept, those found in both once."""
     model = small_model()
     first, second = _plain(model, _view())[0], _plain(model, _view(IMAGE.flip(2)))[0]
     model.test_cfg = dict(model.test_cfg, max_per_img=1000)
@@ -107,12 +107,12 @@ def test_boxes_of_both_views() -> None:
     assert len(_augmented(model, _view(), _flipped())[0]) == 3
 
 
-def _answer(model: CenterMask, monkeypatch: pytest.MonkeyPatch, *views: tuple[Tensor, float]) -> None:
-    """Make the mask branch give these masks' probabilities and IoU for every RoI, view by view."""
-    answers = iter(views)
+def _fake_masks(model: CenterMask, monkeypatch: pytest.MonkeyPatch, *views: tuple[Tensor, float]) -> None:
+    """Make the mask branch return these probabilities and IoUs for every RoI, view by view."""
+    views_left = iter(views)
 
     def forward(x: Any, boxes: list[Tensor], labels: list[Tensor], metas: Any) -> Masks:
-        probability, iou = next(answers)
+        probability, iou = next(views_left)
         rois = sum(map(len, boxes))
         return Masks(probability.logit().expand(rois, 28, 28), torch.full((rois,), iou))
 
@@ -121,9 +121,9 @@ def _answer(model: CenterMask, monkeypatch: pytest.MonkeyPatch, *views: tuple[Te
 
 @pytest.mark.parametrize('probability, covered', [(0.7, True), (0.5, False)])
 def test_views_are_averaged(probability: float, covered: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """0.4 and 0.7 give 0.55, 0.4 and 0.5 give 0.45: above the threshold or below it."""
+    """The mean of 0.4 and 0.7 is above the threshold, that of 0.4 and 0.5 below."""
     model = small_model()
-    _answer(model, monkeypatch, (torch.tensor(0.4), 0.2), (torch.tensor(probability), 0.8))
+    _fake_masks(model, monkeypatch, (torch.tensor(0.4), 0.2), (torch.tensor(probability), 0.8))
     (result,) = _augmented(model, _view(), _view())
     assert len(result) > 0
     assert result.masks.any().item() is covered
@@ -131,10 +131,10 @@ def test_views_are_averaged(probability: float, covered: bool, monkeypatch: pyte
 
 
 def test_masks_of_flipped_views_are_flipped_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Left half in the image is right half in its mirror image."""
+    """The left half of a mask is the right half in the mirror image."""
     model, left = small_model(), torch.full((28, 28), 0.01)
     left[:, :14] = 0.99
-    _answer(model, monkeypatch, (left, 0.5), (left.flip(1), 0.5))
+    _fake_masks(model, monkeypatch, (left, 0.5), (left.flip(1), 0.5))
     (result,) = _augmented(model, _view(), _flipped())
     for box, mask in zip(result.bboxes, result.masks, strict=True):
         columns = torch.arange(WIDTH) + 0.5

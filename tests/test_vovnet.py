@@ -1,4 +1,4 @@
-"""VoVNet: its blocks against plain arithmetic, its variants, how it freezes, and the released layout."""
+"""VoVNet: blocks against plain arithmetic, variants, freezing, and the released layout."""
 
 import math
 from pathlib import Path
@@ -32,7 +32,7 @@ def _linear(conv: nn.Conv2d, x: np.ndarray) -> np.ndarray:
 
 
 def _spread(module: nn.Module) -> None:
-    """Weights that reach both flat ends of the hard sigmoid."""
+    """Draw weights that reach both flat ends of the hard sigmoid."""
     torch.manual_seed(0)
     for parameter in module.parameters():
         nn.init.normal_(parameter, std=4)
@@ -47,7 +47,7 @@ def test_ese() -> None:
 
 
 def test_se() -> None:
-    """Reduction 4, ReLU between, hard sigmoid."""
+    """SE reduces by 4 and applies ReLU, then a hard sigmoid."""
     se, x = SqueezeExcitation(16), torch.randn(2, 16, 5, 7, generator=torch.Generator().manual_seed(0)) + 0.5
     _spread(se)
     assert (se.fc1.in_channels, se.fc1.out_channels, se.fc2.out_channels) == (16, 4, 16)
@@ -73,7 +73,7 @@ def _conv_bn_relu(part: nn.Module, x: Tensor) -> Tensor:
 
 @pytest.mark.parametrize('residual', [False, True])
 def test_osa(residual: bool) -> None:
-    """Chain of convs; input and every output concatenated; 1×1; eSE; then the input, without a ReLU after it."""
+    """A chain of convs; input and outputs are concatenated; 1×1 conv; eSE; the input is added without a ReLU."""
     module, x = _osa(residual, 'ese'), torch.randn(2, 8, 6, 5)
     outputs = [x]
     for conv in module.convs:
@@ -86,7 +86,7 @@ def test_osa(residual: bool) -> None:
 
 
 def test_osa_depthwise() -> None:
-    """A 1×1 reduces the width first; what is concatenated first is the block's own input."""
+    """A 1×1 conv reduces the width first; the block's own input is concatenated first."""
     module, x = _osa(depthwise=True), torch.randn(2, 8, 6, 5)
     outputs, y = [x], _conv_bn_relu(module.reduce, x)
     for conv in module.convs:
@@ -116,7 +116,7 @@ def test_variants(arch: str) -> None:
     [('19', [1, 1, 1, 1], 3), ('39', [1, 1, 2, 2], 5), ('57', [1, 1, 4, 3], 5), ('99', [1, 3, 9, 3], 5)],
 )
 def test_blocks(arch: str, blocks: list[int], convs: int) -> None:
-    """Only the first block of a stage lacks the residual connection; eSE is in every block."""
+    """Only the first block of a stage has no residual connection; eSE is in every block."""
     with torch.device('meta'):
         model = VoVNet(arch)
     assert [len(stage.blocks) for stage in model.stages] == blocks
@@ -147,7 +147,7 @@ def test_se_in_every_block() -> None:
 
 @pytest.mark.parametrize('attention, kind', [('ese', EffectiveSE), ('se', SqueezeExcitation)])
 def test_attention_in_the_last_block_of_a_stage(attention: str, kind: type[nn.Module]) -> None:
-    """As timm's weights have it. Residual connections stay where they are."""
+    """timm's weights have attention in the last block only; residual connections don't change."""
     with torch.device('meta'):
         model = VoVNet('57', attention=attention, attention_blocks='last')
     for stage in model.stages:
@@ -191,7 +191,7 @@ def test_sizes_that_are_no_multiples_of_32(size: tuple[int, int], expected: list
     assert all(torch.isfinite(feature).all() for feature in features)
 
 
-def test_only_the_chosen_stages() -> None:
+def test_out_indices() -> None:
     with torch.device('meta'):
         features = _slim(out_indices=(3,))(torch.zeros(1, 3, 64, 64))
     assert [tuple(feature.shape) for feature in features] == [(1, 512, 2, 2)]
@@ -217,7 +217,7 @@ def test_deformable_stages() -> None:
 
 
 def test_deformable_conv() -> None:
-    """Without offsets, and with masks of sigmoid(2), it is a plain conv times that."""
+    """With offsets of 0 and masks of sigmoid(2) it is a plain conv times sigmoid(2)."""
     conv = _slim(dcn_stages=(False, True, False, False)).stages[1].blocks[0].convs[1].conv
     nn.init.zeros_(conv.conv_offset.weight)
     conv.conv_offset.bias.data = torch.tensor([0.0] * 18 + [2.0] * 9)
@@ -238,7 +238,7 @@ def test_frozen_stages(frozen_stages: int) -> None:
 
 
 def test_norm_eval() -> None:
-    """Statistics stay in training; affine parameters too where the norm config says so."""
+    """Statistics are frozen in training, and affine parameters with ``requires_grad=False``."""
     model = _slim(norm_cfg=dict(type='BN', requires_grad=False)).train()
     before = [norm.running_mean.clone() for norm in _norms(model)]
     model(torch.randn(2, 3, 64, 64))
@@ -255,15 +255,9 @@ def test_norms_train() -> None:
     assert not any(torch.equal(norm.running_mean, mean) for norm, mean in zip(_norms(model), before, strict=True))
 
 
-def test_train_and_eval_return_the_model() -> None:
-    model = _slim()
-    assert model.train() is model and model.training
-    assert model.eval() is model and not model.training
-
-
 @pytest.mark.parametrize('norm_eval', [True, False])
 def test_checkpointed_stages(norm_eval: bool) -> None:
-    """The same output and gradients, and every stage runs again in the backward pass."""
+    """Output and gradients are the same, and every stage runs twice."""
     results = []
     for with_cp in (False, True):
         model = _slim(with_cp=with_cp, norm_eval=norm_eval).train()
@@ -286,7 +280,7 @@ def test_checkpointed_stages_behind_frozen_ones() -> None:
     assert trained == {name for name, p in model.named_parameters() if p.requires_grad}
 
 
-def test_variant_given_as_a_number() -> None:
+def test_variant_as_a_number() -> None:
     assert len(VoVNet(39).stages[3].blocks) == 2
 
 
@@ -300,39 +294,39 @@ def test_epsilon_0_only_while_norms_are_frozen() -> None:
 NORM = ('weight', 'bias', 'running_mean', 'running_var', 'num_batches_tracked')
 
 
-def _conv_names(ours: str, theirs: str) -> dict[str, str]:
-    return {f'{ours}.conv.weight': f'{theirs}/conv.weight', **{f'{ours}.bn.{n}': f'{theirs}/norm.{n}' for n in NORM}}
+def _conv_names(name: str, released: str) -> dict[str, str]:
+    norm = {f'{name}.bn.{kind}': f'{released}/norm.{kind}' for kind in NORM}
+    return {f'{name}.conv.weight': f'{released}/conv.weight', **norm}
 
 
-def _depthwise_names(ours: str, theirs: str) -> dict[str, str]:
+def _depthwise_names(name: str, released: str) -> dict[str, str]:
     return {
-        f'{ours}.depthwise_conv.conv.weight': f'{theirs}/dw_conv3x3.weight',
-        f'{ours}.pointwise_conv.conv.weight': f'{theirs}/pw_conv1x1.weight',
-        **{f'{ours}.pointwise_conv.bn.{n}': f'{theirs}/pw_norm.{n}' for n in NORM},
+        f'{name}.depthwise_conv.conv.weight': f'{released}/dw_conv3x3.weight',
+        f'{name}.pointwise_conv.conv.weight': f'{released}/pw_conv1x1.weight',
+        **{f'{name}.pointwise_conv.bn.{n}': f'{released}/pw_norm.{n}' for n in NORM},
     }
 
 
 def _released_names(depthwise: bool) -> dict[str, str]:
-    """The releases' name of every tensor of a VoVNet-19."""
+    """Return the releases' name of every tensor of a VoVNet-19."""
     names = _conv_names('stem.0', 'stem.stem_1')
     conv_names = _depthwise_names if depthwise else _conv_names
     for i in (2, 3):
         names |= conv_names(f'stem.{i - 1}', f'stem.stem_{i}')
     for i in (2, 3, 4, 5):
-        ours, theirs, osa = f'stages.{i - 2}.blocks.0', f'stage{i}.OSA{i}_1', f'OSA{i}_1'
+        name, released, osa = f'stages.{i - 2}.blocks.0', f'stage{i}.OSA{i}_1', f'OSA{i}_1'
         for conv in range(3):
-            names |= conv_names(f'{ours}.convs.{conv}', f'{theirs}.layers.{conv}.{osa}_{conv}')
+            names |= conv_names(f'{name}.convs.{conv}', f'{released}.layers.{conv}.{osa}_{conv}')
         if depthwise and i > 2:
-            names |= _conv_names(f'{ours}.reduce', f'{theirs}.conv_reduction.{osa}_reduction_0')
-        names |= _conv_names(f'{ours}.aggregate', f'{theirs}.concat.{osa}_concat')
-        names |= {f'{ours}.attention.fc.{n}': f'{theirs}.ese.fc.{n}' for n in ('weight', 'bias')}
+            names |= _conv_names(f'{name}.reduce', f'{released}.conv_reduction.{osa}_reduction_0')
+        names |= _conv_names(f'{name}.aggregate', f'{released}.concat.{osa}_concat')
+        names |= {f'{name}.attention.fc.{n}': f'{released}.ese.fc.{n}' for n in ('weight', 'bias')}
     return names
 
 
-@pytest.mark.parametrize('prefix', ['', 'module.'])
-@pytest.mark.parametrize('arch', ['19-slim', '19-slim-dw'])
+@pytest.mark.parametrize('arch, prefix', [('19-slim', ''), ('19-slim-dw', 'module.')])
 def test_loads_the_released_layout(arch: str, prefix: str, tmp_path: Path) -> None:
-    """A made-up ImageNet file, with the classifier that such a file ends with."""
+    """The file is a synthetic ImageNet checkpoint, with a classifier."""
     source, names = VoVNet(arch), _released_names(depthwise='dw' in arch)
     weights = {key: torch.rand_like(tensor, dtype=torch.float32) for key, tensor in source.state_dict().items()}
     assert set(names) == set(weights)

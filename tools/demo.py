@@ -13,7 +13,7 @@ from pathlib import Path
 
 from centermask.checkpoints.latest import find_latest
 from centermask.datasets.shapes import dataset_exists, make_dataset
-from centermask.engine.cli import run, terminate_as_interrupt
+from centermask.engine.cli import run
 from centermask.report import build_report, report_options
 from centermask.utils.errors import RunError
 
@@ -81,8 +81,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('--work-dir', type=Path, default='work_dirs/demo', help='checkpoints, logs and report')
     args = parser.parse_args()
-    with terminate_as_interrupt('Interrupted: the same command resumes from the last checkpoint'):
-        demo(args.work_dir)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler ends the training too
+    demo(args.work_dir)
 
 
 if __name__ == '__main__':

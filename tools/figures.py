@@ -12,7 +12,7 @@ from mmengine.device import get_device
 from centermask.benchmark.metafile import read_metafile
 from centermask.benchmark.tradeoff import draw_tradeoff
 from centermask.datasets.images import find_images
-from centermask.engine.cli import add_config_options, ratio, require_file, require_writable, run
+from centermask.engine.cli import add_config_options, require_file, require_writable, run
 from centermask.engine.configs import load_config
 from centermask.engine.inferencer import CenterMaskInferencer, require_device
 from centermask.report.sheet import draw_sheet
@@ -41,7 +41,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     sheet.add_argument('config', help='config file')
     sheet.add_argument('checkpoint', help='checkpoint file')
     sheet.add_argument('images', nargs='+', metavar='IMAGE_OR_FOLDER', help='images, or folders of them')
-    sheet.add_argument('--score-thr', type=ratio, default=0.3, help='least score of what is drawn (default 0.3)')
+    sheet.add_argument('--score-thr', type=float, default=0.3, help='least score of what is drawn (default 0.3)')
     sheet.add_argument('--columns', type=int, default=4, help='images in a row (default 4)')
     sheet.add_argument('--device', default=get_device(), help='cpu, cuda, cuda:1 ... (default %(default)s)')
     add_config_options(sheet)

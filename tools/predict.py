@@ -11,7 +11,7 @@ from mmengine.device import get_device
 
 from centermask.datasets.images import MAX_PIXELS, check_image, find_images
 from centermask.engine.amp import use_half_precision
-from centermask.engine.cli import add_config_options, positive, ratio, require_writable, run
+from centermask.engine.cli import add_config_options, positive, require_writable, run
 from centermask.engine.configs import load_config
 from centermask.engine.inferencer import CenterMaskInferencer, predict, require_apart, require_device
 from centermask.export.exported_detector import require_no_model_options
@@ -30,7 +30,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         help='receives vis/* with detections drawn, and predictions.bbox.json and predictions.segm.json in COCO format',
     )
     parser.add_argument(
-        '--score-thr', type=ratio, default=0.3, help='least score of a drawn detection (default 0.3); JSON holds all'
+        '--score-thr', type=float, default=0.3, help='least score of a drawn detection (default 0.3); JSON holds all'
     )
     parser.add_argument('--device', default=get_device(), help='cpu, cuda, cuda:1 ... (default %(default)s)')
     parser.add_argument(

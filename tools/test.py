@@ -22,7 +22,7 @@ from centermask.engine.configs import build_runner
 from centermask.export.exported_detector import require_no_model_options, use_exported_file
 from centermask.export.runtime import is_exported
 from centermask.utils.atomic_io import atomic_write
-from centermask.utils.errors import ClassCountError, InputError
+from centermask.utils.errors import InputError
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -61,19 +61,6 @@ def use_tta(cfg: Config) -> None:
     cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline
 
 
-def explain_classes(error: ClassCountError, checkpoint: str, data: str) -> InputError:
-    """Return the error of a model that doesn't fit the classes, which ``--data`` takes from the data."""
-    if error.of_model < error.wanted:
-        options = 'ann_file, .data_root and .data_prefix.img, and test_evaluator.ann_file'
-        remedy = f'leave out --data and name the data by --cfg-options, test_dataloader.dataset.{options}.'
-    else:
-        remedy = f'train on them first, tools/train.py CONFIG --data {data} --cfg-options load_from=CHECKPOINT.'
-    return InputError(
-        f'--data takes the classes from the data, {data} has {error.wanted} and the model of {checkpoint} has '
-        f'{error.of_model}: {remedy}'
-    )
-
-
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
     cfg = load_run_config(args)
@@ -104,12 +91,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     runner = build_runner(cfg)
     if args.out:
         runner.test_evaluator.metrics.append(WriteResults(out_file_path=args.out))
-    try:
-        runner.test()
-    except ClassCountError as error:
-        if not args.data:
-            raise
-        raise explain_classes(error, args.checkpoint, args.data) from error
+    runner.test()
 
 
 if __name__ == '__main__':

@@ -22,7 +22,7 @@ class Outcome(NamedTuple):
 
     code: int  # -1 if it raised what would be a traceback
     said: str  # on stderr
-    written: list[Path]  # files that weren't there before
+    written: list[Path]  # files that weren't there before, but MMEngine's log and its copy of the config
     seconds: float  # of CPU time, without importing the command
 
     def refused(self, *words: str) -> bool:
@@ -66,7 +66,9 @@ def outcome(tools: Callable, tmp_path: Path, capsys: pytest.CaptureFixture) -> C
             code = -1
             print(error)
         seconds = time.process_time() - begin
-        return Outcome(code, capsys.readouterr().err, sorted(set(tmp_path.rglob('*')) - before), seconds)
+        new = {path for path in set(tmp_path.rglob('*')) - before if path.is_file()}
+        written = sorted(path for path in new if path.suffix not in ('.log', '.py') and 'vis_data' not in path.parts)
+        return Outcome(code, capsys.readouterr().err, written, seconds)
 
     return call
 

@@ -33,13 +33,6 @@ CASES: dict[str, tuple[str, str, str]] = {  # a text of the proper config, its r
         "default_hooks.checkpoint.interval can't be 'x': CheckpointHook takes int",
     ),
     'iterations as text': ('max_iters=1', "max_iters='9k'", "train_cfg.max_iters can't be '9k'"),
-    'scale without pixels': ('(60, 40)', '(60, 0)', 'RoundResize'),
-    'unknown decoder': (
-        "'LoadImageFromFile'",
-        "'LoadImageFromFile', imdecode_backend='foo'",
-        'is wrong, LoadImageFromFile fails at the first image with ValueError: backend: foo is not supported',
-    ),
-    'nothing packed': ("dict(type='PackDetInputs'),", '', 'gives no inputs and data_samples for the model: end it wi'),
     'classes as text': ("('thing',)", "'thing'", "are the text 'thing'"),
     'no training data': ('param_scheduler = []', 'train_dataloader = None', 'train_dataloader'),
 }

@@ -51,16 +51,9 @@ def _half(content: bytes) -> bytes:
 CASES: dict[str, tuple[str, bytes, str]] = {  # what it is: name, content, words of the sentence
     'truncated JPEG': ('a.jpg', _half(_encoded('JPEG')), DAMAGED),
     'truncated PNG': ('a.png', _half(_encoded('PNG')), DAMAGED),
-    'PNG with a wrong checksum': ('a.png', _encoded('PNG').replace(b'IDAT', b'IDAU', 1), DAMAGED),
-    'nothing': ('a.jpg', b'', DAMAGED),
     'text': ('a.jpg', b'<html>Sign in to download</html>', DAMAGED),
     'PostScript': ('a.png', b'%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n', DAMAGED),
     'PNG that claims 400 megapixels': ('a.png', _png(20000, 20000, bytes(1000)), '20000x20000 pixels, more than'),
-    'BMP that claims 4 gigapixels': (
-        'a.bmp',
-        b'BM' + struct.pack('<IHHIIiiHHIIiiII', 99, 0, 0, 54, 40, 65535, 65535, 1, 24, 0, 0, 0, 0, 0, 0),
-        '65535x65535 pixels, more than',
-    ),
     'GIF that claims 4 gigapixels': (
         'a.gif',
         b'GIF89a'
@@ -77,7 +70,6 @@ CASES: dict[str, tuple[str, bytes, str]] = {  # what it is: name, content, words
     ),
     'CMYK': ('a.jpg', _encoded('JPEG', Image.fromarray(PIXELS).convert('CMYK')), 'holds several images or is in CMYK'),
     'animated GIF': ('a.gif', _frames('GIF'), 'holds several images'),
-    'TIFF of several pages': ('a.tif', _frames('TIFF'), 'holds several images'),
 }
 TOO_LARGE = [case for case, (*_, words) in CASES.items() if 'more than' in words]
 
@@ -125,7 +117,7 @@ def test_one_pixel_too_many(outcome: Callable, config: Path, tmp_path: Path) -> 
 
 @pytest.mark.parametrize(
     ('kind', 'mode'),
-    [('JPEG', 'RGB'), ('JPEG', 'L'), ('PNG', 'P'), ('WEBP', 'RGB'), ('BMP', 'RGB'), ('GIF', 'P'), ('TIFF', 'L')],
+    [('JPEG', 'L'), ('PNG', 'P'), ('WEBP', 'RGB'), ('TIFF', 'L')],
 )
 def test_usual_formats_are_accepted(kind: str, mode: str, tmp_path: Path) -> None:
     """Whatever the suffix: OpenCV too goes by the content."""

@@ -52,7 +52,7 @@ CASES: dict[str, tuple[Callable[[dict], Any], str]] = {  # the change of the fil
 
 @pytest.fixture
 def saved(config: Path, outcome: Callable, tmp_path: Path) -> dict:
-    """Return what a training saved."""
+    """Return the content of a checkpoint that a training saved."""
     if SAVED:
         return copy.deepcopy(SAVED)
     ended = outcome('train', config, '--work-dir', tmp_path / 'saved', *_options('first', tmp_path))

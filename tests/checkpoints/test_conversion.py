@@ -1,4 +1,4 @@
-"""Released checkpoints become MMDetection's: the right config, every tensor accounted for, the same features."""
+"""Conversion of released checkpoints: the config, the tensors, and the features."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -30,7 +30,7 @@ def _convert(weights: Mapping[str, Tensor], source: str = 'a.pth') -> Conversion
 
 @pytest.mark.slow
 def test_every_released_model(shared: Path) -> None:
-    """Files with the released names and shapes fit the config of their recipe, backbone and longest schedule."""
+    """Files with the released names and shapes are assigned the config of their recipe and longest schedule."""
     files = [file for recipe in ('paper', 'star') for file in (shared / 'parity' / recipe).glob('*.keys.json')]
     assert len(files) == 32
     for file in files:
@@ -124,8 +124,9 @@ def _longer(shapes: released.Shapes, key: str) -> released.Shapes:
     return {**shapes, key: (shapes[key][0] + 1, *shapes[key][1:])}
 
 
-@pytest.mark.parametrize('layout', LAYOUTS)
-@pytest.mark.parametrize('fault', [_renamed, _removed, _longer])
+@pytest.mark.parametrize(
+    ('layout', 'fault'), [*((layout, _renamed) for layout in LAYOUTS), ('star', _removed), ('caffe2', _longer)]
+)
 def test_one_wrong_key(layout: str, fault: Callable) -> None:
     shapes, config, key = LAYOUTS[layout]
     with pytest.raises(InputError) as error:
@@ -184,9 +185,9 @@ def _detectron(blobs: Mapping[str, Tensor], x: Tensor, resnext: bool) -> list[Te
             stride = 2 if stage > 2 and block == 0 else 1
             strides, groups = ((1, stride, 1), (1, 32, 1)) if resnext else ((stride, 1, 1), (1, 1, 1))
             y = x
-            for branch, its_stride, its_groups in zip(('2a', '2b', '2c'), strides, groups, strict=True):
+            for branch, conv_stride, conv_groups in zip(('2a', '2b', '2c'), strides, groups, strict=True):
                 name = f'res{stage}_{block}_branch{branch}'
-                y = _conv_norm(blobs, y, f'{name}_w', f'{name}_bn', its_stride, its_groups)
+                y = _conv_norm(blobs, y, f'{name}_w', f'{name}_bn', conv_stride, conv_groups)
                 y = y if branch == '2c' else y.relu()
             name = f'res{stage}_{block}_branch1'
             x = (y + (x if block else _conv_norm(blobs, x, f'{name}_w', f'{name}_bn', stride))).relu()
@@ -216,7 +217,7 @@ def _mobilenetv2(weights: Mapping[str, Tensor], x: Tensor) -> list[Tensor]:
 
 @pytest.mark.parametrize('network', ['ResNet', 'ResNeXt', 'MobileNetV2'])
 def test_features_of_the_backbones(network: str) -> None:
-    """The same features as a network that is written by the file's own names."""
+    """Features equal those of a plain implementation that uses the file's own names."""
     image = torch.randn(1, 3, 64, 96, generator=torch.Generator().manual_seed(1))
     if network == 'MobileNetV2':
         weights = released.filled(released.mobilenetv2())
@@ -232,13 +233,13 @@ def test_features_of_the_backbones(network: str) -> None:
     with torch.no_grad():
         found = backbone(image)
     assert len(found) == len(expected) == 3
-    for ours, theirs in zip(found, expected, strict=True):
-        torch.testing.assert_close(ours / theirs.std(), theirs / theirs.std(), rtol=1e-4, atol=1e-4)
-        assert theirs.std() > 0
+    for level, reference in zip(found, expected, strict=True):
+        torch.testing.assert_close(level / reference.std(), reference / reference.std(), rtol=1e-4, atol=1e-4)
+        assert reference.std() > 0
 
 
 @pytest.mark.parametrize('eps', [0.0, 1e-5])
-def test_absorbed_statistics_leave_scale_and_bias(eps: float) -> None:
+def test_added_statistics_keep_scale_and_bias(eps: float) -> None:
     norm = nn.Sequential(nn.BatchNorm2d(1000, eps=eps)).eval()
     scale, bias = torch.randn(2, 1000, generator=torch.Generator().manual_seed(0))
     weights = add_bn_statistics(norm, {'0.weight': scale, '0.bias': bias})
@@ -256,7 +257,7 @@ def test_statistics_of_the_file_are_not_replaced() -> None:
 
 @pytest.mark.parametrize('recipe', ['star', 'paper'])
 def test_training_starts_from_the_release_with_other_classes(recipe: str) -> None:
-    """Of a released file of 3 classes all but the layers of the classes goes into a model of 2."""
+    """A model of 2 classes takes all of a file of 3 but the layers of the classes."""
     from_file = from_release(to_release(small_model(recipe).state_dict(), recipe)).weights
     model = MODELS.build(small_model_config(recipe, {'num_classes': 2}))
     fresh = {name: tensor.clone() for name, tensor in model.state_dict().items()}

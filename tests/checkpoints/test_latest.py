@@ -30,7 +30,7 @@ def _damage(path: Path, how: str) -> None:
 
 
 @pytest.mark.parametrize('how', ['half', 'zeros', 'bit'])
-def test_damaged_ones_are_passed_over(how: str, tmp_path: Path) -> None:
+def test_skips_damaged_files(how: str, tmp_path: Path) -> None:
     first, second, third = (_save(tmp_path / f'iter_{i}.pth', i) for i in (1, 2, 3))
     assert find_latest(tmp_path) == (third, [])
     _damage(third, how)
@@ -43,7 +43,7 @@ def test_damaged_ones_are_passed_over(how: str, tmp_path: Path) -> None:
 
 
 def test_the_latest_by_time(tmp_path: Path) -> None:
-    """A longer training that was in the folder before is not resumed."""
+    """The latest file counts, not the highest iteration of an earlier training."""
     _save(tmp_path / 'iter_900.pth', 5)
     latest = _save(tmp_path / 'iter_10.pth', 6)
     _save(tmp_path / 'best_ap_iter_11.pth', 7)
@@ -51,7 +51,7 @@ def test_the_latest_by_time(tmp_path: Path) -> None:
 
 
 def test_last_checkpoint(tmp_path: Path) -> None:
-    """It may name a file of another folder, or one that has been moved with its folder."""
+    """The entry may name a file in another folder, or one that was moved with its folder."""
     assert find_latest(tmp_path / 'none') == (None, [])
     (tmp_path / 'there').mkdir()
     path = _save(tmp_path / 'there/mine.pth', 3)

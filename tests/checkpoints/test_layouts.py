@@ -1,4 +1,4 @@
-"""Checkpoints of every layout are recognised, translated name by name, and translated back."""
+"""Checkpoints of every layout are recognised and translated name by name in both directions."""
 
 import json
 from pathlib import Path
@@ -16,7 +16,7 @@ CLASSIFIER = {'classifier.weight': (1000, 512), 'classifier.bias': (1000,)}
 LAST_CONV = {'features.18.0.weight': (1280, 320, 1, 1), 'features.18.1.running_mean': (1280,)}
 STEM_FC = {'stem.fc.weight': (1000, 2048), 'stem.fc.bias': (1000,)}
 COUNTERS = {'stem.stem_1/norm.num_batches_tracked': ()}
-FILES = {  # layout, shapes, how many of them are not used
+FILES = {  # layout, shapes, number of unused tensors
     'star': ('star', released.lite_star(), 2),
     'star, deformable': ('star', released.star(released.vovnet('39', dcn=True), VOVNET), 0),
     'star, depthwise': ('star', released.star(released.vovnet('19-slim-dw'), (256, 384, 512), lite=True), 0),
@@ -55,7 +55,7 @@ def test_recognised_and_bijective(name: str) -> None:
 
 
 def test_synthetic_names_are_the_released_ones(shared: Path) -> None:
-    """Without this the other tests would show nothing where the reference data are absent."""
+    """The helper's names and shapes, which the other tests use, are those of the releases."""
     folder = shared / 'parity'
     for file, name in {
         'star/lite_V_19_slim': 'star',
@@ -73,7 +73,7 @@ def test_synthetic_names_are_the_released_ones(shared: Path) -> None:
 
 
 def test_every_released_model(shared: Path) -> None:
-    """All tensors of all released files have a place, but for those that panoptic models have more."""
+    """All tensors of all released files are translated, except the additional ones of panoptic models."""
     files = [file for recipe in ('paper', 'star') for file in (shared / 'parity' / recipe).glob('*.keys.json')]
     assert len(files) == 32
     for file in files:
@@ -85,7 +85,7 @@ def test_every_released_model(shared: Path) -> None:
 
 
 def test_caffe2_with_momenta() -> None:
-    """Twice as many tensors of no use as others don't hide the layout."""
+    """The layout is recognised among twice as many unused tensors."""
     shapes = released.resnet_caffe2(50)
     momenta = {f'{name}_momentum': shape for name, shape in shapes.items()}
     more = {f'last_out_L1000_{kind}': (1,) for kind in 'wb'}
@@ -113,12 +113,12 @@ def test_half_of_the_names_are_not_enough() -> None:
 
 
 @pytest.mark.parametrize('recipe', ['star', 'paper'])
-def test_back_from_our_models(recipe: str) -> None:
+def test_round_trip_of_models(recipe: str) -> None:
     weights = small_model(recipe).state_dict()
     assert recipe_of(weights) == recipe
-    there = to_release(weights, recipe)
-    assert len(there) == len([name for name in weights if not name.endswith('num_batches_tracked')])
-    again = from_release(there)
+    released_weights = to_release(weights, recipe)
+    assert len(released_weights) == len([name for name in weights if not name.endswith('num_batches_tracked')])
+    again = from_release(released_weights)
     assert again.layout == recipe and not again.unknown and not again.unused
     for name, tensor in again.weights.items():
         assert torch.equal(tensor, weights[name]) and tensor.shape == weights[name].shape
@@ -134,23 +134,23 @@ def test_parts_that_no_release_has() -> None:
     ('arch', 'mean', 'std'), [('39', (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)), ('57', 3 * (0.5,), 3 * (0.5,))]
 )
 def test_timm_input_scaling_is_folded_into_the_first_conv(arch: str, mean: tuple, std: tuple) -> None:
-    """The same response to RGB in [0, 1], normalised, before and to BGR in [0, 255] less the mean here."""
+    """timm's response to normalised RGB in [0, 1] equals ours to BGR in [0, 255] less the mean."""
     weights = released.empty(released.timm_vovnet(arch))
-    theirs = torch.randn(64, 3, 3, 3, generator=torch.Generator().manual_seed(0))
-    weights['stem.0.conv.weight'] = theirs
+    original = torch.randn(64, 3, 3, 3, generator=torch.Generator().manual_seed(0))
+    weights['stem.0.conv.weight'] = original
     translation = from_release(weights)
-    ours = translation.weights['stem.0.conv.weight']
-    assert ours.dtype == theirs.dtype
+    scaled = translation.weights['stem.0.conv.weight']
+    assert scaled.dtype == original.dtype
 
     bgr = torch.randint(0, 256, (1, 3, 32, 40), generator=torch.Generator().manual_seed(1)).double()
     mean, std = (torch.tensor(values, dtype=torch.float64).view(1, 3, 1, 1) for values in (mean, std))
-    there = torch.conv2d((bgr.flip(1) / 255 - mean) / std, theirs.double())
-    here = torch.conv2d(bgr - 255 * mean.flip(1), ours.double())
-    torch.testing.assert_close(here, there, rtol=1e-5, atol=1e-5)
+    expected = torch.conv2d((bgr.flip(1) / 255 - mean) / std, original.double())
+    found = torch.conv2d(bgr - 255 * mean.flip(1), scaled.double())
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
     assert translation.weights['stem.0.bn.weight'] is weights['stem.0.bn.weight']  # nothing else changes
 
 
-def test_a_stem_of_another_shape_stays_as_it_is() -> None:
+def test_stems_of_other_shapes_are_not_scaled() -> None:
     for shape in [(), (64,), (64, 3), (64, 3, 2, 2, 2), (64, 1, 3, 3)]:
         weights = released.empty(released.timm_vovnet('39') | {'stem.0.conv.weight': shape})
         assert from_release(weights).weights['stem.0.conv.weight'].shape == shape

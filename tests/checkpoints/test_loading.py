@@ -1,4 +1,4 @@
-"""Reading checkpoints and fitting them to models."""
+"""Reading checkpoints and loading them into models."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from centermask.utils.errors import InputError
 
 
 class Net(nn.Module):
-    """A part that doesn't depend on the number of classes and two that do, one of them with background."""
+    """A backbone and two layers of classes, one of them with background."""
 
     def __init__(self, classes: int, width: int = 8) -> None:
         super().__init__()
@@ -37,14 +37,14 @@ def test_names_the_first_mismatch() -> None:
     weights['backbone.0.weight'] = torch.zeros(7, 3, 3, 3)
     del weights['masks.bias']
     weights['extra'] = torch.zeros(2)
-    mismatchs = load_weights(Net(4), weights)
-    assert [str(mismatch) for mismatch in mismatchs] == [
+    mismatches = load_weights(Net(4), weights)
+    assert [str(mismatch) for mismatch in mismatches] == [
         'backbone.0.weight is (7, 3, 3, 3) in the file and (8, 3, 3, 3) in the model',
         'masks.bias is absent in the file and (5,) in the model',
         'extra is (2,) in the file and absent in the model',
     ]
     with pytest.raises(InputError) as error:
-        check_match(mismatchs, 'a.pth', Net(4))
+        check_match(mismatches, 'a.pth', Net(4))
     assert str(error.value) == (
         "The checkpoint a.pth doesn't fit the config's model, it belongs to another model: backbone.0.weight is "
         '(7, 3, 3, 3) in the file and (8, 3, 3, 3) in the model (3 tensors differ); '
@@ -59,22 +59,22 @@ def test_old_files_without_batch_counters() -> None:
 
 def test_another_number_of_classes() -> None:
     model = Net(4)
-    mismatchs = load_weights(model, Net(80).state_dict())
-    assert class_counts(model, mismatchs) == (80, 4)
+    mismatches = load_weights(model, Net(80).state_dict())
+    assert class_counts(model, mismatches) == (80, 4)
     with pytest.raises(InputError, match=r'it was trained on 80 classes and the config has 4: classes\.weight is'):
-        check_match(mismatchs, 'a.pth', model)
+        check_match(mismatches, 'a.pth', model)
 
 
 def test_background_in_one_recipe_only_is_no_other_number_of_classes() -> None:
     star, paper = small_model('star'), small_model('paper')
     for model, other in ((star, paper), (paper, star)):
-        mismatchs = load_weights(model, other.state_dict())
-        assert [mismatch.key for mismatch in mismatchs] == [
+        mismatches = load_weights(model, other.state_dict())
+        assert [mismatch.key for mismatch in mismatches] == [
             f'roi_head.{layer}.{kind}'
             for layer in ('mask_head.conv_logits', 'mask_iou_head.fc_mask_iou')
             for kind in ('weight', 'bias')
         ]
-        assert class_counts(model, mismatchs) is None
+        assert class_counts(model, mismatches) is None
 
 
 def test_training_starts_class_layers_fresh(logged: list[str]) -> None:
@@ -89,7 +89,7 @@ def test_training_starts_class_layers_fresh(logged: list[str]) -> None:
 
 
 class Anchors(nn.Module):
-    """Like the heads of Mask R-CNN and YOLACT: anchors times classes and background, four box sides of each class."""
+    """Layers like those of Mask R-CNN and YOLACT: anchors × (classes + background), four box sides a class."""
 
     def __init__(self, classes: int) -> None:
         super().__init__()

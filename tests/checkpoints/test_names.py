@@ -27,17 +27,17 @@ def test_both_ways(template: str, name: str, values: dict) -> None:
         ('cls_tower.{3i}.{*}', 'cls_tower.7.weight'),  # no multiple of three
         ('cls_tower.{3i+1}.{*}', 'cls_tower.0.weight'),  # less than the offset
         ('stem_{i+1}', 'stem_0'),
-        ('stage{s+2}.OSA{s+2}', 'stage3.OSA4'),  # a letter that disagrees with itself
+        ('stage{s+2}.OSA{s+2}', 'stage3.OSA4'),  # two values of one letter
         ('{*}.{*}', 'norm.bn'),
-        ('conv{i}', 'conv01'),  # would return as conv1
-        ('conv{i}', 'conv٣'),  # a digit, but not ours
+        ('conv{i}', 'conv01'),  # its inverse would be conv1
+        ('conv{i}', 'conv٣'),  # a digit outside ASCII
         ('conv{i}', 'conv'),
         ('conv{i}', 'conv-1'),
         ('conv.{*}', 'conv.bn.weight'),  # a word has no dots
         ('conv.{*}', 'conv.'),
-        ('conv.{*}', 'my.conv.weight'),  # all of the name, not its end
+        ('conv.{*}', 'my.conv.weight'),  # the complete name must match
         ('stem.{*}', 'stem.weight\n'),
-        ('a.b', 'axb'),  # the rest of a template is no pattern
+        ('a.b', 'axb'),  # the dot is literal
     ],
 )
 def test_no_match(template: str, name: str) -> None:

@@ -12,7 +12,7 @@ from centermask.utils.errors import InputError
 
 RESNET = dict(type='ResNet', depth=18, num_stages=1, strides=(1,), dilations=(1,), out_indices=(0,))
 VOVNET = dict(type='VoVNet', arch='19-slim')
-MOBILENET = dict(type='MobileNetV2')  # its parts initialise themselves
+MOBILENET = dict(type='MobileNetV2')  # its modules have initialisers of their own
 
 
 def _build(config: dict, checkpoint: Path | str) -> nn.Module:
@@ -23,7 +23,7 @@ def _build(config: dict, checkpoint: Path | str) -> nn.Module:
 def test_loads(config: dict, tmp_path: Path, logged: list[str]) -> None:
     source = MODELS.build(config)
     for parameter in source.parameters():
-        torch.nn.init.normal_(parameter)  # no initialiser's values
+        torch.nn.init.normal_(parameter)  # unlike any initialiser's
     torch.save({**source.state_dict(), 'fc.weight': torch.zeros(3)}, tmp_path / 'a.pth')
     backbone = _build(config, tmp_path / 'a.pth')
     backbone.init_weights()
@@ -63,7 +63,7 @@ def test_part_fits(tmp_path: Path, logged: list[str]) -> None:
 
 @pytest.mark.parametrize('attention, fresh', [('none', 0), ('se', 16)])
 def test_table4_starts_from_v2(attention: str, fresh: int, tmp_path: Path, logged: list[str]) -> None:
-    """Weights of V2 fit V1 and its variants but for the attention, and the log says so: 4 modules, 4 tensors an SE."""
+    """V1 and its variants take V2's weights except the attention (4 modules, 4 tensors an SE), which is logged."""
     source = VoVNet(arch='19-slim').state_dict()
     torch.save(source, tmp_path / 'a.pth')
     backbone = _build({**VOVNET, 'attention': attention}, tmp_path / 'a.pth')
@@ -78,7 +78,7 @@ def test_table4_starts_from_v2(attention: str, fresh: int, tmp_path: Path, logge
 
 
 @pytest.mark.parametrize('checkpoint', ['http://127.0.0.1:9/vovnet39.pth', 'missing.pth'])
-def test_cannot_be_had(checkpoint: str) -> None:
+def test_unavailable_files(checkpoint: str) -> None:
     with pytest.raises(InputError) as error:
         _build(VOVNET, checkpoint).init_weights()
     assert str(error.value).startswith(f'The checkpoint {checkpoint} ')

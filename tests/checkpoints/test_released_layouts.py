@@ -24,8 +24,8 @@ def test_released_files(recipe: str, prefix: str, tmp_path: Path) -> None:
         assert name.endswith('num_batches_tracked') or torch.equal(tensor, source.state_dict()[name] + 1), name
 
 
-def test_mmdetection_layout_is_not_renamed(tmp_path: Path) -> None:
-    """Names that a release could have are unknown beside MMDetection's."""
+def test_mmdetection_layout_is_not_translated(tmp_path: Path) -> None:
+    """Released names in a file of MMDetection's layout are unexpected keys."""
     weights = {**small_model().state_dict(), 'backbone.fpn_lateral3.bias': torch.zeros(1)}
     torch.save({'state_dict': weights}, tmp_path / 'a.pth')
     with pytest.raises(RuntimeError, match=r'unexpected key in source state_dict: backbone\.fpn_lateral3\.bias'):
@@ -43,7 +43,7 @@ class _Call:
 
 
 def test_hostile_files(tmp_path: Path) -> None:
-    """MMEngine's loader has no sentence of its own for them, but runs nothing."""
+    """MMEngine's loader raises and runs nothing."""
     torch.save({'model': {'w': torch.zeros(1), 'x': _Call(tmp_path / 'mark')}}, tmp_path / 'a.pth')
     with pytest.raises(UnpicklingError):
         load_checkpoint(small_model(), str(tmp_path / 'a.pth'))

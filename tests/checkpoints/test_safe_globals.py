@@ -1,4 +1,4 @@
-"""MMEngine's checkpoints load with torch's safe loader, and nothing else does that it refuses by itself."""
+"""torch's safe loader accepts MMEngine's checkpoints and still refuses everything else."""
 
 import zipfile
 from argparse import Namespace
@@ -23,7 +23,7 @@ def test_history_buffer(tmp_path: Path) -> None:
     assert [loaded.statistics(name) for name in ('min', 'max', 'mean', 'current')] == [1.0, 3.0, 2.0, 2.0]
 
 
-@pytest.mark.parametrize('kind', ['bool', 'int32', 'int64', 'float32', 'float64'])
+@pytest.mark.parametrize('kind', ['bool', 'int64', 'float32'])
 def test_numpy_numbers(kind: str, tmp_path: Path) -> None:
     values = {'scalar': np.dtype(kind).type(1), 'array': np.ones((2, 3), kind)}
     torch.save(values, tmp_path / 'a.pth')
@@ -33,16 +33,16 @@ def test_numpy_numbers(kind: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize('core', [b'numpy.core', b'numpy._core'])
-def test_either_numpy_wrote_it(core: bytes, tmp_path: Path) -> None:
-    torch.save({'a': np.arange(3.0), 'b': np.float64(2)}, tmp_path / 'here.pth')
-    with zipfile.ZipFile(tmp_path / 'here.pth') as here, zipfile.ZipFile(tmp_path / 'there.pth', 'w') as there:
-        for name in here.namelist():
-            content = here.read(name)
+def test_names_of_numpy_1_and_2(core: bytes, tmp_path: Path) -> None:
+    torch.save({'a': np.arange(3.0), 'b': np.float64(2)}, tmp_path / 'a.pth')
+    with zipfile.ZipFile(tmp_path / 'a.pth') as source, zipfile.ZipFile(tmp_path / 'b.pth', 'w') as target:
+        for name in source.namelist():
+            content = source.read(name)
             if name.endswith('data.pkl'):
                 content = content.replace(b'numpy._core', b'numpy.core').replace(b'numpy.core', core)
                 assert core + b'.multiarray' in content
-            there.writestr(name, content)
-    loaded = torch.load(tmp_path / 'there.pth', weights_only=True)
+            target.writestr(name, content)
+    loaded = torch.load(tmp_path / 'b.pth', weights_only=True)
     assert loaded['a'].tolist() == [0, 1, 2] and loaded['b'] == 2
 
 
@@ -74,7 +74,7 @@ def test_refuses_the_rest(dangerous: object, tmp_path: Path, capsys: pytest.Capt
     assert 'ran' not in capsys.readouterr().out
 
 
-def test_a_training_wrote_it(tiny_run: Path) -> None:
+def test_checkpoint_of_a_training(tiny_run: Path) -> None:
     checkpoint = torch.load(tiny_run / 'iter_2.pth', weights_only=True)
     scalars = checkpoint['message_hub']['log_scalars']
     assert isinstance(scalars['train/loss_mask_iou'], HistoryBuffer)

@@ -1,7 +1,6 @@
 """Images as the recipes prepare them: the pipelines of one config each against rules that are written out here."""
 
 import json
-from collections import Counter
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
@@ -60,7 +59,7 @@ RECIPES = {
     'star': Recipe('centermask-star_v2-39_fpn_3x_coco', [640, 672, 704, 736, 768, 800], 1333, _size_of_star),
     'star lite': Recipe('centermask-lite-star_v2-19-slim_fpn_4x_coco', [580, 600], 1000, _size_of_star),
 }
-OF_RECIPES = pytest.mark.parametrize('recipe', RECIPES.values(), ids=RECIPES)
+ONE_OF_EACH = pytest.mark.parametrize('recipe', [RECIPES['paper'], RECIPES['star lite']], ids=['paper', 'star lite'])
 
 
 def _training(recipe: Recipe) -> list[ConfigDict]:
@@ -86,36 +85,25 @@ def test_sizes(resize: type, rule: Callable) -> None:
 
 
 def test_half_a_pixel() -> None:
-    """Where Detectron2's order of products decides: MMDetection's own would make it 563."""
+    """Where Detectron2's order of products decides: MMDetection's own gives 563."""
     assert RoundResize.size(640, 360, (1000, 600)) == (1000, 562)
     assert RoundResize.size(360, 640, (1000, 600)) == (562, 1000)
     assert RoundResize.size(640, 359, (1000, 600)) == (1000, 561)
 
 
-@OF_RECIPES
-def test_sides_are_drawn_evenly(recipe: Recipe) -> None:
-    """Every length that the recipe names is as likely as the others, and there is one limit."""
+@pytest.mark.parametrize('recipe', RECIPES.values(), ids=RECIPES)
+def test_sides_and_flips(recipe: Recipe) -> None:
+    """Every length that the recipe names is drawn, there is one limit, and half of the images are flipped."""
     (resize,) = [TRANSFORMS.build(t) for t in _training(recipe) if 'Resize' in t.type]
     if isinstance(resize, FloorResize):
         draws = [resize.scale]
     else:
         resize.resize = Mock(return_value={})  # the transform that gets what is drawn
         np.random.seed(0)
-        draws = [(resize({}), resize.resize.scale)[1] for _ in range(100 * len(recipe.sides))]
+        draws = [(resize({}), resize.resize.scale)[1] for _ in range(20 * len(recipe.sides))]
     assert {max(draw) for draw in draws} == {recipe.limit}
-    counts = Counter(min(draw) for draw in draws)
-    assert sorted(counts) == recipe.sides
-    freedom = len(counts) - 1
-    expected = len(draws) / len(counts)
-    assert sum((count - expected) ** 2 / expected for count in counts.values()) <= freedom + 4 * (2 * freedom) ** 0.5
-
-
-@OF_RECIPES
-def test_half_are_flipped(recipe: Recipe) -> None:
-    (flip,) = [TRANSFORMS.build(t) for t in _training(recipe) if 'Flip' in t.type]
-    np.random.seed(0)
-    flipped = [flip({'img': np.zeros((1, 2, 3), np.uint8), 'img_shape': (1, 2)}).get('flip') for _ in range(2000)]
-    assert 1000 - 90 < sum(flipped) < 1000 + 90  # 4 standard deviations
+    assert sorted({min(draw) for draw in draws}) == recipe.sides
+    assert [t.prob for t in _training(recipe) if 'Flip' in t.type] == [0.5]
 
 
 # Whole pipelines
@@ -131,8 +119,8 @@ def synthetic(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for width, height in [(640, 360), (360, 640), (97, 97), (500, 60), (61, 64), (640, 427)]:
         image = len(content['images'])
         content['images'].append({'id': image, 'file_name': f'{image}.png', 'width': width, 'height': height})
-        picture = Image.fromarray(noise.integers(0, 256, (height, width, 3), dtype=np.uint8))
-        picture.save(folder / f'images/{image}.png')
+        pixels = Image.fromarray(noise.integers(0, 256, (height, width, 3), dtype=np.uint8))
+        pixels.save(folder / f'images/{image}.png')
         for x, y, w, h in [
             (10, 20, 30.5, 25.25),
             (width - 20, height - 10, 20, 10),
@@ -151,8 +139,8 @@ def synthetic(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def _dataset(config: ConfigDict, folder: Path) -> CocoDataset:
     classes = {'classes': ('person',)} if 'synthetic' in folder.name else {}
-    place = dict(data_root=str(folder), ann_file='instances.json', data_prefix=dict(img='images'), metainfo=classes)
-    return DATASETS.build({**config, **place})
+    paths = dict(data_root=str(folder), ann_file='instances.json', data_prefix=dict(img='images'), metainfo=classes)
+    return DATASETS.build({**config, **paths})
 
 
 def _objects(recipe: Recipe, entry: dict, annotations: list[dict], shape: tuple[int, int], flip: bool) -> list[tuple]:
@@ -178,7 +166,7 @@ def _objects(recipe: Recipe, entry: dict, annotations: list[dict], shape: tuple[
     return objects
 
 
-@OF_RECIPES
+@ONE_OF_EACH
 def test_training_images(recipe: Recipe, synthetic: Path) -> None:
     """Pixels, boxes and polygons of what the training reads, drawn three times."""
     dataset = _dataset(read_config(recipe.config).train_dataloader.dataset, synthetic)
@@ -194,8 +182,8 @@ def test_training_images(recipe: Recipe, synthetic: Path) -> None:
         sizes = {recipe.size(entry['width'], entry['height'], side, recipe.limit) for side in recipe.sides}
         assert (width, height) in sizes
 
-        picture = Image.open(sample.img_path).convert('RGB').resize((width, height), Image.Resampling.BILINEAR)
-        bgr = np.asarray(picture)[:, :: -1 if sample.flip else 1, ::-1]
+        image = Image.open(sample.img_path).convert('RGB').resize((width, height), Image.Resampling.BILINEAR)
+        bgr = np.asarray(image)[:, :: -1 if sample.flip else 1, ::-1]
         assert item['inputs'].dtype == torch.uint8
         assert np.array_equal(item['inputs'].permute(1, 2, 0).numpy(), bgr)
 
@@ -210,7 +198,7 @@ def test_training_images(recipe: Recipe, synthetic: Path) -> None:
     assert flips == {True, False}
 
 
-@OF_RECIPES
+@ONE_OF_EACH
 def test_tested_images(recipe: Recipe, shared: Path) -> None:
     """The greatest of the shorter sides, never flipped."""
     for item in _dataset(read_config(recipe.config).test_dataloader.dataset, shared / 'data/coco6'):
@@ -218,8 +206,8 @@ def test_tested_images(recipe: Recipe, shared: Path) -> None:
         height, width = sample.ori_shape
         size = recipe.size(width, height, recipe.sides[-1], recipe.limit)
         assert sample.img_shape == size[::-1]
-        picture = Image.open(sample.img_path).convert('RGB').resize(size, Image.Resampling.BILINEAR)
-        assert np.array_equal(item['inputs'].permute(1, 2, 0).numpy(), np.asarray(picture)[..., ::-1])
+        image = Image.open(sample.img_path).convert('RGB').resize(size, Image.Resampling.BILINEAR)
+        assert np.array_equal(item['inputs'].permute(1, 2, 0).numpy(), np.asarray(image)[..., ::-1])
 
 
 PAPER_MEAN, STAR_MEAN = [102.9801, 115.9465, 122.7717], [103.53, 116.28, 123.675]
@@ -230,9 +218,7 @@ RGB_MEAN, RGB_STD = [123.675, 116.28, 103.53], [58.395, 57.12, 57.375]  # torchv
     ('name', 'mean', 'std'),
     [
         ('centermask_v2-39_fpn_3x_coco', PAPER_MEAN, [1, 1, 1]),
-        ('centermask-lite-star_v2-39_fpn_4x_coco', STAR_MEAN, [1, 1, 1]),
         ('centermask-star_x101_fpn_3x_coco', STAR_MEAN, RGB_STD[::-1]),
-        ('centermask-star_v2-57-timm_fpn_3x_coco', [127.5] * 3, [1, 1, 1]),
         ('centermask_hrnetv2-w32_fpn_1x_coco', RGB_MEAN, RGB_STD),
     ],
 )

@@ -80,18 +80,16 @@ def test_one_file_is_split_by_image(put, find, tmp_path: Path) -> None:
     parts = [json.loads(split.ann_file.read_text()) for split in (data.train, data.val)]
     ids = [{image['id'] for image in part['images']} for part in parts]
     assert not ids[0] & ids[1] and ids[0] | ids[1] == set(range(300))
-    assert 0.1 < len(ids[1]) / 300 < 0.3
+    assert len(ids[1]) == 40
     for part, split, of_part in zip(parts, (data.train, data.val), ids, strict=True):
         assert {a['image_id'] for a in part['annotations']} == {i for i in of_part if i >= 100} == set(split.image_ids)
         assert split.images == tmp_path / 'DIR/images' and split.ann_file.parent == tmp_path / 'run/data'
     assert sorted((tmp_path / 'DIR').rglob('*')) == before
     assert len(data.remarks) == 1 and 'is split by image: ' in data.remarks[0]
-    # Without most of the images the others stay where they were.
-    put('anything.json', content(range(200, 300)))
-    fewer = find()
-    assert {image['id'] for image in json.loads(fewer.val.ann_file.read_text())['images']} == ids[1] & set(
-        range(200, 300)
-    )
+    # A tenth more images: few of the others change parts.
+    put('anything.json', content(range(320), empty=range(100)))
+    more = {image['id'] for image in json.loads(find().val.ann_file.read_text())['images']}
+    assert len(ids[1] - more) <= 4
 
 
 @pytest.mark.parametrize('ids', [('a', 'b'), (1, 2), (5, 6, 7)])

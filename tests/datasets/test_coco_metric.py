@@ -15,7 +15,7 @@ from centermask.utils.errors import InputError
 def evaluate(
     path: Path, classes: tuple[str, ...], found: dict[str, str | None], **arguments: object
 ) -> dict[str, float]:
-    """Evaluate a detector that outlines both objects rightly and calls them as ``found`` says, None for not at all."""
+    """Evaluate a detector that outlines both objects rightly and labels them by ``found``, None for not detected."""
     mask = np.zeros((1, 40, 60), bool)
     mask[0, 10:30, 10:30] = True
     metric = METRICS.build(

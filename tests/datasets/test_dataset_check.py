@@ -34,7 +34,7 @@ def rectangle(x: float, y: float, w: float, h: float) -> list[float]:
 
 
 def annotation(number: int, x: float, y: float, w: float, h: float, **fields: object) -> dict:
-    """A rectangle on image 1, of category 7, but for what ``fields`` say."""
+    """A rectangle on image 1, of category 7, with the given fields replaced."""
     outline = {'segmentation': [rectangle(x, y, w, h)], 'bbox': [x, y, w, h], 'area': w * h, 'iscrowd': 0}
     return {'id': number, 'image_id': 1, 'category_id': 7, **outline, **fields}
 
@@ -150,11 +150,9 @@ def _save(image: Image.Image, **options: object) -> Callable[[Path], None]:
 GIF = {'format': 'GIF', 'save_all': True, 'append_images': [Image.new('L', (WIDTH, HEIGHT), 9)]}
 IMAGES = {
     'missing': (Path.unlink, {Kind.IMAGE}),
-    'empty': (lambda path: path.write_bytes(b''), {Kind.IMAGE}),
     'truncated': (_truncated, {Kind.IMAGE}),
     'wider': (_save(Image.new('RGB', (WIDTH + 40, HEIGHT))), {Kind.SIZE}),
     'rotated': (_save(Image.new('RGB', (WIDTH, HEIGHT)), format='JPEG', exif=_exif_rotation()), {Kind.ROTATED}),
-    'gray': (_save(Image.new('L', (WIDTH, HEIGHT))), set()),
     'alpha': (_save(Image.new('RGBA', (WIDTH, HEIGHT))), set()),
     '16 bits': (_save(Image.fromarray(np.zeros((HEIGHT, WIDTH), np.uint16))), {Kind.DEEP}),
     'CMYK': (_save(Image.new('CMYK', (WIDTH, HEIGHT)), format='JPEG'), {Kind.IMAGE}),

@@ -1,4 +1,4 @@
-"""Synthetic images: annotations match what is drawn, objects are recognisable, and the demo's data stay the same."""
+"""Synthetic images: annotations match what is drawn, and the demo's data stay the same."""
 
 from __future__ import annotations
 
@@ -67,12 +67,11 @@ def test_boxes_and_areas_are_those_of_the_outlines(folder: Path, coco: dict) -> 
         assert low.min() >= 0 and high.max() <= 160 and annotation['area'] > shapes.MIN_VISIBLE_AREA - 10
 
 
-@pytest.mark.parametrize(('size', 'radii'), [((160, 160), shapes.RADIUS), ((240, 320), (15.0, 60.0))])
-def test_annotations_match_what_is_drawn(size: tuple[int, int], radii: tuple[float, float]) -> None:
+def test_annotations_match_what_is_drawn() -> None:
     """Paint each shape white and all else black: the white part is what its annotation must describe."""
-    seen = 0
-    for index in range(20):
-        background, scene = shapes.make_scene(0, index, size, radii)
+    seen, size = 0, (240, 320)
+    for index in range(15):
+        background, scene = shapes.make_scene(0, index, size, (15.0, 60.0))
         black = np.zeros_like(background)
         for shape in scene:
             painted = [dataclasses.replace(other, texture=black + 255 * (other is shape)) for other in scene]
@@ -83,20 +82,7 @@ def test_annotations_match_what_is_drawn(size: tuple[int, int], radii: tuple[flo
             least = 0.95 if drawn.sum() > 300 else 0.9
             assert (drawn & annotated).sum() / (drawn | annotated).sum() > least
             seen += 1
-    assert seen > 30
-
-
-def test_objects_are_visible_and_contrast_with_the_background() -> None:
-    close = total = 0
-    for index in range(50):
-        background, scene = shapes.make_scene(1, index)
-        for shape in scene:
-            assert shape.visible.area >= shapes.MIN_VISIBLE_RATIO * shape.outline.area - 1e-6
-            visible = shapes._coverage(shape.visible, (160, 160)) >= 1
-            difference = np.linalg.norm(shape.texture[visible] - background[visible], axis=-1)
-            close += difference.min() < 0.8 * shapes.MIN_CONTRAST
-            total += 1
-    assert close < 0.02 * total
+    assert seen > 20
 
 
 def test_holes_are_cut_open() -> None:
@@ -108,20 +94,15 @@ def test_holes_are_cut_open() -> None:
 
 def test_an_image_depends_on_seed_and_index_alone(folder: Path, tmp_path: Path) -> None:
     shapes.make_dataset(tmp_path / 'fewer', 5, seed=3)
-    shapes.make_dataset(tmp_path / 'other', 5, seed=4)
+    shapes.make_dataset(tmp_path / 'other', 5, seed=4, classes=[f'class {i}' for i in range(80)])
 
     def read(path: Path) -> list[bytes]:
         return [(path / f'images/{i:06d}.jpg').read_bytes() for i in range(5)]
 
     assert read(tmp_path / 'fewer') == read(folder)
     assert not set(read(tmp_path / 'other')) & set(read(folder))
-
-
-def test_classes_name_the_categories(tmp_path: Path) -> None:
-    names = [f'class {i}' for i in range(80)]
-    coco = shapes.make_dataset(tmp_path / 'set', 3, seed=0, size=(100, 140), classes=names)
-    assert [category['name'] for category in coco['categories']] == names
-    assert (coco['images'][0]['height'], coco['images'][0]['width']) == (100, 140)
+    other = json.loads((tmp_path / 'other/annotations.json').read_text())
+    assert [category['name'] for category in other['categories']] == [f'class {i}' for i in range(80)]
 
 
 def test_only_a_dataset_of_shapes_is_replaced(tmp_path: Path) -> None:

@@ -30,15 +30,6 @@ def test_trains_in_bfloat16(kwargs: dict) -> None:
     assert model.weight.dtype == torch.float32 and not torch.equal(model.weight, before)
 
 
-def test_state() -> None:
-    model = nn.Linear(4, 2)
-    state = _build(model).state_dict()
-    assert 'loss_scaler' not in state  # a scaler in use, on a GPU, refuses to load an empty state
-    on_gpu = {**state, 'loss_scaler': torch.amp.GradScaler('cpu').state_dict()}
-    _build(model).load_state_dict(on_gpu)
-    assert _build(model).state_dict().keys() == state.keys()
-
-
 def test_half_precision_is_for_a_centermask_on_a_device_that_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
     config = Config(dict(model=dict(type='CenterMask')))
     monkeypatch.setattr(torch.cpu, '_is_avx512_bf16_supported', lambda: False)

@@ -1,4 +1,4 @@
-"""What stands on the disk while checkpoints are written."""
+"""The files on the disk while checkpoints are written."""
 
 from pathlib import Path
 from types import SimpleNamespace

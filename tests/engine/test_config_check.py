@@ -1,18 +1,13 @@
 """Configs are checked before anything is built: names of options, types and arguments, and values by annotation."""
 
-import random
 from typing import Any, get_type_hints
 
-import numpy as np
 import pytest
-import torch
 from helpers.read_configs import read_config
-from mmcv.transforms import BaseTransform
 from mmengine.config import Config
-from mmengine.dataset import BaseDataset
 from mmengine.hub import get_config
 
-from centermask.engine.config_check import REGISTRIES, check_config, check_options, check_pipeline
+from centermask.engine.config_check import REGISTRIES, check_config, check_options
 from centermask.utils.errors import InputError
 
 
@@ -189,35 +184,6 @@ def test_annotations_of_this_package_can_be_checked() -> None:
     assert len(ours) > 15
     for kind in ours:
         get_type_hints(kind.__init__)
-
-
-class _Pack(BaseTransform):
-    """Draws random numbers and counts its images."""
-
-    seen = 0
-
-    def transform(self, results: dict) -> dict:
-        self.seen += 1
-        random.random(), np.random.random(), torch.rand(1)
-        return dict(inputs=torch.zeros(3, 4, 4), data_samples=None)
-
-
-class _Images(BaseDataset):
-    def load_data_list(self) -> list[dict]:
-        return [dict(img_path='a.png')]
-
-
-def test_first_image_leaves_no_trace() -> None:
-    dataset = _Images(pipeline=[_Pack()])
-    before = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()
-    check_pipeline(dataset, 'train_dataloader.dataset', None)
-    assert dataset.pipeline.transforms[0].seen == 0
-    assert (random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()) == before
-
-
-def test_pipeline_that_packs_nothing() -> None:
-    with pytest.raises(InputError, match=r'^The val_dataloader\.dataset\.pipeline of a\.py gives no inputs'):
-        check_pipeline(_Images(pipeline=[]), 'val_dataloader.dataset', 'a.py')
 
 
 def _nested(place: str, value: Any) -> dict:

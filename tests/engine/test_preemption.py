@@ -8,20 +8,21 @@ from types import SimpleNamespace
 import pytest
 
 from centermask.engine.checkpoint_hook import AtomicCheckpointHook
-from centermask.engine.preemption import Interruption, InterruptionHook
+from centermask.engine.preemption import InterruptionHook
 
 
 def test_signals_are_remembered_and_handlers_restored(capfd: pytest.CaptureFixture) -> None:
     before = signal.getsignal(signal.SIGTERM)
-    with Interruption() as interruption:
+    interruption = InterruptionHook()
+    with interruption:
         os.kill(os.getpid(), signal.SIGTERM)
         os.kill(os.getpid(), signal.SIGTERM)  # schedulers repeat it
     assert interruption.number == signal.SIGTERM and signal.getsignal(signal.SIGTERM) is before
-    assert capfd.readouterr().err == 'SIGTERM: the training ends after this iteration\n'
+    assert capfd.readouterr().err == 'SIGTERM: the training ends after this iteration; Ctrl-C again ends it at once\n'
 
 
 def test_a_second_ctrl_c_ends_at_once(capfd: pytest.CaptureFixture) -> None:
-    with Interruption():
+    with InterruptionHook():
         os.kill(os.getpid(), signal.SIGINT)
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
@@ -31,7 +32,8 @@ def test_a_second_ctrl_c_ends_at_once(capfd: pytest.CaptureFixture) -> None:
 def test_a_signal_that_nohup_ignores_stays_ignored() -> None:
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        with Interruption() as interruption:
+        interruption = InterruptionHook()
+        with interruption:
             os.kill(os.getpid(), signal.SIGINT)
         assert not interruption.number and signal.getsignal(signal.SIGINT) is signal.SIG_IGN
     finally:
@@ -42,7 +44,7 @@ def test_a_signal_that_nohup_ignores_stays_ignored() -> None:
 def test_a_validation_ends_early_only_after_a_checkpoint_of_its_iteration(
     saved_at: int, ends: bool, tmp_path: Path
 ) -> None:
-    interruption = Interruption()
+    interruption = InterruptionHook()
     interruption.number = signal.SIGTERM
     hook = AtomicCheckpointHook(by_epoch=False)
     hook.last_ckpt = str(tmp_path / f'iter_{saved_at}.pth')
@@ -50,9 +52,9 @@ def test_a_validation_ends_early_only_after_a_checkpoint_of_its_iteration(
     runner = SimpleNamespace(hooks=[hook], iter=8, logger=SimpleNamespace(info=lines.append))
     if ends:
         with pytest.raises(SystemExit) as end:
-            InterruptionHook(interruption).after_val_iter(runner, 0)
+            interruption.after_val_iter(runner, 0)
         assert end.value.code == 143
         assert lines == [f'Ended by SIGTERM after iteration 8: --resume continues from {hook.last_ckpt}.']
     else:
-        InterruptionHook(interruption).after_val_iter(runner, 0)
+        interruption.after_val_iter(runner, 0)
         assert not lines

@@ -7,7 +7,6 @@ import pytest
 from torch.utils.data import get_worker_info
 
 from centermask.datasets import CenterMaskCocoDataset
-from centermask.engine import runner
 from centermask.engine.configs import build_runner, load_config
 from centermask.engine.runner import CenterMaskRunner
 
@@ -29,11 +28,10 @@ def loaded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[], list
         return lines
 
     monkeypatch.setattr(CenterMaskCocoDataset, 'prepare_data', prepare_and_note)
-    monkeypatch.setattr(runner, 'check_pipeline', lambda *_: None)  # which loads the first image once more
     return read
 
 
-@pytest.mark.parametrize('workers', [0, 1])
+@pytest.mark.parametrize('workers', [pytest.param(0, marks=pytest.mark.slow), 1])
 def test_resuming_loads_no_image_again(
     workers: int, tiny_config: Path, tmp_path: Path, loaded: Callable[[], list[str]]
 ) -> None:

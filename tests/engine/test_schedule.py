@@ -15,6 +15,7 @@ from centermask.utils.errors import InputError
 
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
 IMAGES = 3000
+OBJECT = {'bbox': [0, 0, 5, 5], 'area': 25, 'iscrowd': 0, 'segmentation': [[0, 0, 5, 0, 5, 5, 0, 5]]}
 
 
 @pytest.fixture(scope='module')
@@ -26,9 +27,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
         file = {
             'categories': [{'id': 1, 'name': 'cat'}, {'id': 2, 'name': 'dog'}],
             'images': [{'id': i, 'file_name': f'{i}.jpg', 'width': 8, 'height': 8} for i in range(count)],
-            'annotations': [
-                {'id': i, 'image_id': i, 'category_id': 1 + i % 2, 'bbox': [0, 0, 5, 5]} for i in range(count)
-            ],
+            'annotations': [dict(OBJECT, id=i, image_id=i, category_id=1 + i % 2) for i in range(count)],
         }
         (folder / f'{name}.json').write_text(json.dumps(file))
     return folder
@@ -116,3 +115,18 @@ def test_config_without_coco_data(data: Path, tmp_path: Path) -> None:
     cfg = Config.fromfile(tmp_path / 'voc.py')
     with pytest.raises(InputError, match=r"the config .*voc\.py has no train_dataloader\.dataset that reads COCO's"):
         fit_config(cfg, data, tmp_path, {})
+
+
+def test_boxes_alone_are_refused(data: Path) -> None:
+    content = json.loads((data / 'train.json').read_text())
+    for annotation in content['annotations']:
+        del annotation['segmentation']
+    boxes = data.parent / 'boxes'
+    boxes.mkdir()
+    for name in ('train', 'val'):
+        (boxes / f'{name}.json').write_text(json.dumps(content))
+    (boxes / '0.jpg').touch()
+    cfg = Config.fromfile(find_config('centermask-lite-star_v2-19_fpn_4x_coco'))
+    cfg.launcher = 'none'
+    with pytest.raises(InputError, match='has no object that can be trained on, with a mask and a box: tools/check'):
+        fit_config(cfg, boxes, data.parent, {})

@@ -69,7 +69,7 @@ def test_other_mask() -> None:
     assert result.mask == pytest.approx(2 / 21)
 
 
-def test_of_two_detections_in_one_place_the_scores_decide() -> None:
+def test_of_two_detections_with_the_same_box_the_scores_decide() -> None:
     twice = [FIRST, (FIRST[0], 0, 0.5)]
     assert compare(instances(*twice), instances(*twice[::-1])).agreeing == 2
 

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers.small_model import batch, picture, sample, small_model
+from helpers.small_model import batch, noise_image, sample, small_model
 
 from centermask import CenterMask
 from centermask.export import exported_detector
@@ -16,7 +16,7 @@ from centermask.export.graph import OUTPUTS, ExportGraph, Preprocessing
 from centermask.export.runtime import ExportedModel
 
 SIZES = ((96, 128), (130, 64), (70, 90))
-IMAGES = [picture(*size, seed=i) for i, size in enumerate(SIZES)]
+IMAGES = [noise_image(*size, seed=i) for i, size in enumerate(SIZES)]
 
 
 class GraphModel(ExportedModel):

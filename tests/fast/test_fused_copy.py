@@ -1,4 +1,4 @@
-"""The fused copy predicts the same, follows the weights, and leaves the detector as it is."""
+"""The fused copy predicts what the detector does, follows its weights, and leaves it unchanged."""
 
 import copy
 import pickle
@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from helpers.small_model import batch, picture, sample, small_model, square, unlike_identity
+from helpers.small_model import batch, noise_image, sample, small_model, square, unlike_identity
 from mmengine.structures import InstanceData
 from torch import nn
 
@@ -15,7 +15,7 @@ from centermask import CenterMask
 
 def _found(model: CenterMask, plain: bool = False, size: tuple[int, int] = (64, 80)) -> InstanceData:
     with torch.set_grad_enabled(plain):
-        return model(*batch(model, [picture(*size)], [sample(*size)]), mode='predict')[0].pred_instances
+        return model(*batch(model, [noise_image(*size)], [sample(*size)]), mode='predict')[0].pred_instances
 
 
 def _assert_close(found: InstanceData, expected: InstanceData) -> None:
@@ -28,14 +28,14 @@ def _assert_close(found: InstanceData, expected: InstanceData) -> None:
 
 
 @pytest.mark.parametrize('recipe', ['star', 'paper'])
-def test_detections_are_the_plain_networks(recipe: str) -> None:
+def test_same_detections_as_the_plain_network(recipe: str) -> None:
     model = unlike_identity(small_model(recipe))
     with torch.no_grad():
         assert model.fused() is not model
     _assert_close(_found(model), _found(model, plain=True))
 
 
-def test_leaves_the_detector_as_it_is() -> None:
+def test_leaves_the_detector_unchanged() -> None:
     model = small_model()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     parameters = list(model.parameters())
@@ -56,7 +56,7 @@ def test_training_after_testing() -> None:
     for m in (model, other):
         m.train()
         truth = sample(64, 80, [square(0, 4, 6, 40, 50)])
-        sum(m.loss(*batch(m, [picture(64, 80)], [truth])).values()).backward()
+        sum(m.loss(*batch(m, [noise_image(64, 80)], [truth])).values()).backward()
         grads.append({name: p.grad for name, p in m.named_parameters() if p.grad is not None})
     assert list(grads[0]) == list(grads[1]) and grads[0]
     assert all(torch.equal(grads[0][name], grads[1][name]) for name in grads[0])
@@ -72,7 +72,7 @@ def _by_data(model: CenterMask) -> None:
 
 
 def _average(model: CenterMask) -> None:
-    """As MMEngine's EMA: in place by ``.data``, here of few values, then eval mode."""
+    """Change few values in place by ``.data`` and set eval mode, as MMEngine's EMA does."""
     model.backbone.stem[1].conv.weight.data[5, 7] += 1
     model.eval()
 
@@ -100,7 +100,7 @@ def _settings(model: CenterMask) -> None:
 
 
 @pytest.mark.parametrize('change', [_in_place, _by_data, _average, _statistics, _load, _assign, _replace, _settings])
-def test_changes_are_seen(change: Callable[[CenterMask], None]) -> None:
+def test_follows_changes_of_the_detector(change: Callable[[CenterMask], None]) -> None:
     model = small_model()
     before = _found(model)
     change(model)
@@ -109,9 +109,9 @@ def test_changes_are_seen(change: Callable[[CenterMask], None]) -> None:
     assert len(found) != len(before) or not torch.equal(found.bboxes, before.bboxes)
 
 
-def test_detector_itself_where_the_copy_would_differ() -> None:
+def test_returns_the_detector_where_a_copy_would_differ() -> None:
     model = small_model()
-    assert model.fused() is model  # gradients are wanted
+    assert model.fused() is model  # gradients are needed
     with torch.no_grad():
         assert model.fused() is model.fused() is not model
         model.backbone.stem[0].train()
@@ -125,12 +125,12 @@ def test_detector_itself_where_the_copy_would_differ() -> None:
 def test_inference_mode() -> None:
     model = small_model()
     with torch.inference_mode():
-        found = model(*batch(model, [picture(64, 80)], [sample(64, 80)]), mode='predict')[0].pred_instances
+        found = model(*batch(model, [noise_image(64, 80)], [sample(64, 80)]), mode='predict')[0].pred_instances
         _assert_close(found, _found(model))
 
 
 def test_half_precision_is_close() -> None:
-    """The boxes of highest score are there, moved by rounding, in the types of single precision."""
+    """The boxes of highest score are found, moved by rounding, with results in single precision."""
     model, half = small_model(), small_model(changes={'half_precision': True})
     expected, found = _found(model), _found(half)
     assert found.bboxes.dtype == found.scores.dtype == found.mask_scores.dtype == torch.float32

@@ -1,4 +1,4 @@
-"""After some images the next one takes no fresh memory from the system."""
+"""After some images the next one takes no new memory from the system."""
 
 import ctypes
 import subprocess
@@ -12,13 +12,13 @@ SCRIPT = """
 import contextlib, resource, sys
 import torch
 from mmengine.registry import init_default_scope
-from helpers.small_model import batch, picture, sample, small_model
+from helpers.small_model import batch, noise_image, sample, small_model
 from centermask.fast import fused_inference, malloc
 
 torch.set_num_threads(1)
 init_default_scope('mmdet')
 model, size = small_model(), (544, 736)
-data = batch(model, [picture(*size)], [sample(*size)])
+data = batch(model, [noise_image(*size)], [sample(*size)])
 kept = malloc.large_buffers_kept if sys.argv[1] == 'kept' else contextlib.nullcontext
 fused_inference.large_buffers_kept = kept
 
@@ -41,8 +41,8 @@ print(used('ru_maxrss'))
 """
 
 
-def _measure(way: str) -> list[int]:
-    command = [sys.executable, '-c', SCRIPT, way]
+def _measure(setting: str) -> list[int]:
+    command = [sys.executable, '-c', SCRIPT, setting]
     done = subprocess.run(command, cwd=Path(__file__).parents[1], stdout=subprocess.PIPE, text=True, check=True)
     return [int(number) for number in done.stdout.split()]
 
@@ -51,8 +51,8 @@ def _measure(way: str) -> list[int]:
 @pytest.mark.skipif(
     sys.platform != 'linux' or not hasattr(ctypes.CDLL(None), 'mallinfo2'), reason='malloc is not glibc 2.33 or later'
 )
-def test_an_image_takes_no_fresh_memory() -> None:
-    """From the fourth image on; and the process needs hardly more memory than with malloc's defaults."""
+def test_an_image_takes_no_new_memory() -> None:
+    """It holds from the fourth image on; the peak is hardly higher than with malloc's defaults."""
     image, tensors, peak = _measure('kept')
     default_image, default_tensors, default_peak = _measure('default')
     assert image < 500 and tensors < 500

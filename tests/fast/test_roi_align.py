@@ -1,4 +1,4 @@
-"""RoIAlign on a CPU against MMCV's."""
+"""RoIAlign on a CPU, compared with MMCV's."""
 
 import pytest
 import torch
@@ -22,7 +22,7 @@ def _layers(ratio: int, aligned: bool) -> nn.ModuleList:
 
 
 def _rois() -> Tensor:
-    """Small and large ones, beyond every edge, outside, and without area."""
+    """Return small and large RoIs, beyond every edge, outside, and without area."""
     generator = torch.Generator().manual_seed(1)
     corners = torch.rand(60, 2, generator=generator) * torch.tensor([300.0, 230]) - 20
     boxes = torch.cat([corners, corners + torch.rand(60, 2, generator=generator) ** 3 * 300], dim=1)
@@ -34,7 +34,7 @@ def _rois() -> Tensor:
 @pytest.mark.parametrize('aligned', [True, False])
 @pytest.mark.parametrize('ratio', [0, 1, 2])
 @pytest.mark.parametrize('memory_format', [torch.contiguous_format, torch.channels_last])
-def test_is_mmcvs(ratio: int, aligned: bool, memory_format: torch.memory_format) -> None:
+def test_equals_mmcv(ratio: int, aligned: bool, memory_format: torch.memory_format) -> None:
     rois, layers = _rois(), _layers(ratio, aligned)
     levels = torch.arange(len(rois)) % 3 % 2
     found = roi_align.pool([feat.contiguous(memory_format=memory_format) for feat in _feats()], rois, levels, layers)
@@ -44,8 +44,8 @@ def test_is_mmcvs(ratio: int, aligned: bool, memory_format: torch.memory_format)
 
 
 @pytest.mark.parametrize('odd', [float('nan'), float('inf')])
-def test_coordinates_that_are_no_numbers(odd: float) -> None:
-    """What a network that broke down finds does no harm."""
+def test_nan_and_infinite_coordinates(odd: float) -> None:
+    """Boxes of a network that diverged do no harm."""
     rois = torch.tensor([[0, 8, 8, odd, 60.0], [0, 8, 8, 90, 60]])
     found = roi_align.pool(_feats(), rois, torch.zeros(2, dtype=torch.long), _layers(0, True))
     assert not found[0].any() and found[1].isfinite().all() and found[1].any()
@@ -54,7 +54,7 @@ def test_coordinates_that_are_no_numbers(odd: float) -> None:
 @pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize('pool_mode', ['avg', 'max'])
 def test_fused_extractor_gives_the_same(pool_mode: str, dtype: torch.dtype) -> None:
-    """By the faster RoIAlign, or by MMCV's operator level by level."""
+    """The fused extractor uses the faster RoIAlign where it can, else MMCV's operator level by level."""
     layer = dict(type='RoIAlign', output_size=7, sampling_ratio=0, pool_mode=pool_mode)
     plain = ScaleAdaptiveRoIExtractor(layer, out_channels=5, featmap_strides=(8, 16))
     areas = torch.full((2,), 192.0 * 256)

@@ -1,4 +1,4 @@
-"""This repository's configs, each read once: MMEngine takes a tenth of a second for the files that one inherits."""
+"""This repository's configs, each read once, since reading one takes MMEngine a tenth of a second."""
 
 import copy
 from functools import cache

@@ -1,4 +1,4 @@
-"""Names and shapes of released checkpoints, written independently of the tables that are tested."""
+"""Names and shapes of released checkpoints, written independently of the tested tables of names."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ def _norm(name: str, channels: int, statistics: bool = True) -> Shapes:
 
 
 def _layer(name: str, *shape: int) -> Shapes:
-    """A conv or a fully connected layer with its bias."""
+    """Return the shapes of a conv or a fully connected layer with its bias."""
     return {f'{name}.weight': shape, f'{name}.bias': shape[:1]}
 
 
 def vovnet(arch: str, dcn: bool = False) -> Shapes:
-    """Both releases' VoVNetV2, with deformable convs in stages 3 to 5 of the DCN variants."""
+    """Return both releases' VoVNetV2, with deformable convs in stages 3 to 5 of the DCN variants."""
     depthwise = arch.endswith('dw')
 
     def conv3x3(name: str, width: int, out: int, deformable: bool = False) -> Shapes:
@@ -71,7 +71,7 @@ def vovnet(arch: str, dcn: bool = False) -> Shapes:
 
 
 def timm_vovnet(arch: str) -> Shapes:
-    """timm's, with attention in the last block of a stage and a classifier."""
+    """Return timm's VoVNet, with attention in the last block of a stage and a classifier."""
     depthwise = arch.endswith('dw')
 
     def conv3x3(name: str, width: int, out: int) -> Shapes:
@@ -102,7 +102,7 @@ def timm_vovnet(arch: str) -> Shapes:
 
 
 def _bottlenecks(depth: int, resnext: bool) -> list[tuple[int, int, list[tuple[int, ...]], tuple[int, ...] | None]]:
-    """Stage from 1 on, block, shapes of the three convs, and of the shortcut's if there is one."""
+    """Return stage (from 1), block, shapes of the three convs, and that of the shortcut or None."""
     found, channels = [], 64
     for stage, count in enumerate({50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}[depth], 1):
         out = 128 * 2**stage
@@ -137,7 +137,7 @@ def resnet_paper(depth: int) -> Shapes:
 
 
 def resnet_caffe2(depth: int, resnext: bool = False, statistics: bool = False) -> Shapes:
-    """Detectron's blobs, with the classifier."""
+    """Return Detectron's blobs, with the classifier."""
 
     def norm(name: str, channels: int) -> Shapes:
         return {f'{name}_{kind}': (channels,) for kind in ['s', 'b', *(['rm', 'riv'] if statistics else [])]}
@@ -152,7 +152,7 @@ def resnet_caffe2(depth: int, resnext: bool = False, statistics: bool = False) -
 
 
 def mobilenetv2() -> Shapes:
-    """Without the last conv and the classifier."""
+    """Return MobileNetV2 without the last conv and the classifier."""
     shapes = {'features.0.0.weight': (32, 3, 3, 3), **_norm('features.0.1', 32)}
     channels, feature = 32, 1
     stages = [(1, 16, 1), (6, 24, 2), (6, 32, 3), (6, 64, 4), (6, 96, 3), (6, 160, 3), (6, 320, 1)]
@@ -191,7 +191,7 @@ def _maskiou_head(width: int, convs: int) -> Shapes:
 
 
 def star(backbone: Shapes, channels: tuple[int, int, int], lite: bool = False, classes: int = 80) -> Shapes:
-    """A model of CenterMask2; ``channels`` are those of the backbone's outputs."""
+    """Return a model of CenterMask2; ``channels`` are those of the backbone's outputs."""
     width, convs = (128, 2) if lite else (256, 4)
     shapes: Shapes = {}
     for level, its_channels in enumerate(channels, 3):
@@ -208,7 +208,7 @@ def star(backbone: Shapes, channels: tuple[int, int, int], lite: bool = False, c
 
 
 def semantic_head(classes: int = 54) -> Shapes:
-    """What a panoptic model of CenterMask2 has more: the pyramid's level P2 and the semantic head."""
+    """Return the additional tensors of a panoptic model of CenterMask2: level P2 and the semantic head."""
     shapes = _layer('backbone.fpn_lateral2', 256, 256, 1, 1) | _layer('backbone.fpn_output2', 256, 256, 3, 3)
     for conv, channels in {
         'p2.0': 256,
@@ -227,7 +227,7 @@ def semantic_head(classes: int = 54) -> Shapes:
 def paper(
     backbone: Shapes, channels: tuple[int, int, int], lite: bool = False, scoring: bool = True, classes: int = 80
 ) -> Shapes:
-    """A model of CenterMask's first release, with or without mask scoring."""
+    """Return a model of CenterMask's first release, with or without mask scoring."""
     width, convs = (128, 2) if lite else (256, 4)
     shapes = with_prefix('backbone.body.', backbone)
     for level, its_channels in enumerate(channels, 2):
@@ -249,24 +249,24 @@ PIXELS: Shapes = {'pixel_mean': (3, 1, 1), 'pixel_std': (3, 1, 1)}
 
 
 def lite_star(classes: int = 80) -> Shapes:
-    """The smallest model of CenterMask2, with the entries that Detectron2 writes beside the layers."""
+    """Return the smallest model of CenterMask2, with Detectron2's entries for the pixels' mean and deviation."""
     return PIXELS | star(vovnet('19-slim'), (256, 384, 512), lite=True, classes=classes)
 
 
 def lite_paper(classes: int = 80) -> Shapes:
-    """The smallest one of the first release that has mask scoring."""
+    """Return the smallest model of the first release with mask scoring."""
     return paper(vovnet('19'), (512, 768, 1024), lite=True, classes=classes)
 
 
 def empty(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Tensor]:
-    """Tensors of these shapes that take no memory and next to no room in a file."""
+    """Return tensors of these shapes that take no memory and hardly any space in a file."""
     return {name: torch.zeros(()).expand(shape) for name, shape in shapes.items()}
 
 
 def filled(
     shapes: Mapping[str, tuple[int, ...]], dtype: torch.dtype = torch.float32, seed: int = 0
 ) -> dict[str, Tensor]:
-    """Tensors of random values, variances above 0."""
+    """Return tensors of random values, variances above 0."""
     generator = torch.Generator().manual_seed(seed)
     weights = {}
     for name, shape in shapes.items():

@@ -1,6 +1,6 @@
-"""Functions run in several processes over gloo: started once for all jobs, since importing costs seconds.
+"""Functions that run in several processes over gloo, started once for all jobs, since importing takes seconds.
 
-They are in this file because new processes import it by its name; pytest knows test files by other names.
+They need a module of their own: new processes can't import a test file, which pytest imports by another name.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from mmengine.model import MMDistributedDataParallel
 from mmengine.registry import RUNNERS, DefaultScope
 from torch import Tensor, distributed, multiprocessing
 
-from helpers.small_model import Object, batch, picture, sample, small_model, square
+from helpers.small_model import Object, batch, noise_image, sample, small_model, square
 
 Job = tuple[int, Callable, tuple]
-"""A number of processes, what each of them calls, and with which arguments."""
+"""Number of processes, the function that each calls, and its arguments."""
 
 
 def in_processes(jobs: Sequence[Job], folder: Path, seconds: int = 240) -> list[list[Any]]:
@@ -56,7 +56,7 @@ def _work(rank: int, jobs: Sequence[Job], folder: str) -> None:
         if rank >= processes:
             continue
         os.environ |= {'RANK': str(rank), 'LOCAL_RANK': str(rank), 'WORLD_SIZE': str(processes)}
-        os.environ |= {'MASTER_ADDR': '127.0.0.1', 'MASTER_PORT': '0'}  # the meeting point is a file
+        os.environ |= {'MASTER_ADDR': '127.0.0.1', 'MASTER_PORT': '0'}  # processes meet in a file
         distributed.init_process_group(
             'gloo', f'file://{folder}/meeting-{number}', timedelta(seconds=60), processes, rank
         )
@@ -80,11 +80,13 @@ STAR, PAPER = 'star', 'paper'
 
 
 def gradients(recipe: str, images: dict[int, list[Object]], distributed: bool = False) -> dict[str, Tensor]:
-    """Each parameter's, of images by their seed."""
+    """Return the gradient of each parameter for images of these seeds and objects."""
     # Pixels of a size and a threshold that make gradients and detections of a trained network's size.
     model = small_model(recipe, {'data_preprocessor.std': [64.0] * 3, 'test_cfg.score_thr': 0.001}).train()
     torch.nn.init.constant_(model.roi_head.mask_head.conv_logits.bias, 0.5)  # masks that cover something
-    inputs, samples = batch(model, [picture(64, 96, i) for i in images], [sample(64, 96, o) for o in images.values()])
+    inputs, samples = batch(
+        model, [noise_image(64, 96, i) for i in images], [sample(64, 96, o) for o in images.values()]
+    )
     network = MMDistributedDataParallel(model, device_ids=None, broadcast_buffers=False) if distributed else model
     loss, _ = model.parse_losses(network(inputs, samples, mode='loss'))
     assert loss.isfinite()
@@ -97,7 +99,7 @@ def own_gradients(recipe: str, case: str) -> dict[str, Tensor]:
 
 
 def results(config: str, checkpoint: str, launcher: str) -> tuple[dict[str, float], int]:
-    """What a test of the data finds: the AP, and how many images this process has seen."""
+    """Test a checkpoint; return the AP and the number of images that this process has seen."""
     cfg = Config.fromfile(config)
     cfg.merge_from_dict({'launcher': launcher, 'load_from': checkpoint, 'log_level': 'ERROR'})
     cfg.work_dir = str(Path(config).parent / f'{launcher}-{get_world_size()}')

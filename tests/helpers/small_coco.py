@@ -12,13 +12,13 @@ SQUARE = [[10, 10, 30, 10, 30, 30, 10, 30]]
 
 
 def annotation(number: int, image: int = 1, category: int = 7, **fields: object) -> dict:
-    """A 20 x 20 square, but for what ``fields`` say."""
+    """Return the annotation of a 20 x 20 square, with ``fields`` replaced or added."""
     square = {'segmentation': SQUARE, 'bbox': [10, 10, 20, 20], 'area': 400, 'iscrowd': 0}
     return {'id': number, 'image_id': image, 'category_id': category, **square, **fields}
 
 
 def rle(compressed: bool) -> dict:
-    """The 20 x 20 square at (10, 10) in 60 x 40."""
+    """Return the RLE of the 20 x 20 square at (10, 10) in an image of 60 x 40."""
     mask = np.zeros((40, 60), np.uint8)
     mask[10:30, 10:30] = 1
     if compressed:

@@ -1,4 +1,4 @@
-"""Small models of each kind that can be timed."""
+"""Small models of each kind that the benchmark times."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""A CenterMask that is built and run in a fraction of a second, and images with polygons for it."""
+"""A small CenterMask that runs in a fraction of a second, and images with polygons for it."""
 
 from pathlib import Path
 from typing import Any
@@ -33,11 +33,11 @@ SMALL = {
 }
 
 Object = tuple[int, list[list[float]]]
-"""An object: its class, and its polygons as flat lists x0, y0, x1, y1, …"""
+"""Class and polygons of an object, the polygons as flat lists x0, y0, x1, y1, …"""
 
 
 def small_model_config(recipe: str = 'star', changes: dict[str, Any] | None = None) -> dict:
-    """The recipe's model, far narrower and shallower; ``changes`` by dotted keys, as ``--cfg-options`` takes them."""
+    """Return the config of the recipe's model, narrower and shallower, with ``changes`` by dotted keys."""
     config = read_config(f'_base_/models/{RECIPES[recipe]}')
     config.merge_from_dict({f'model.{key}': value for key, value in SMALL.items()})
     config.merge_from_dict({f'model.{key}': value for key, value in (changes or {}).items()})
@@ -45,7 +45,7 @@ def small_model_config(recipe: str = 'star', changes: dict[str, Any] | None = No
 
 
 def small_model(recipe: str = 'star', changes: dict[str, Any] | None = None) -> CenterMask:
-    """Build it, in evaluation mode, with weights by a fixed seed under which it finds boxes of some size."""
+    """Build a small model in evaluation mode, with random weights of a fixed seed that find boxes of some size."""
     torch.manual_seed(0)
     model = MODELS.build(small_model_config(recipe, changes))
     torch.nn.init.constant_(model.bbox_head.conv_reg.bias, 2.0)  # 2 strides (star), exp(2) pixels (paper)
@@ -53,18 +53,18 @@ def small_model(recipe: str = 'star', changes: dict[str, Any] | None = None) -> 
 
 
 def square(label: int, left: float, top: float, right: float, bottom: float) -> Object:
-    """An object that fills its box."""
+    """Return an object that fills its box."""
     return label, [[left, top, right, top, right, bottom, left, bottom]]
 
 
-def picture(height: int, width: int, seed: int = 0) -> Tensor:
-    """An image of noise, (3, height, width), uint8."""
+def noise_image(height: int, width: int, seed: int = 0) -> Tensor:
+    """Return an image of noise, (3, height, width), uint8."""
     generator = torch.Generator().manual_seed(seed)
     return torch.randint(0, 256, (3, height, width), generator=generator, dtype=torch.uint8)
 
 
 def truth(objects: list[Object], height: int, width: int) -> InstanceData:
-    """Ground truth as the loader packs it: ``bboxes``, ``labels`` and polygons ``masks``."""
+    """Return ground truth as the loader packs it: ``bboxes``, ``labels`` and polygons ``masks``."""
     polygons = [[np.array(polygon, np.float64) for polygon in shape] for _, shape in objects]
     points = [np.concatenate([polygon.reshape(-1, 2) for polygon in shape]) for shape in polygons]
     boxes = [np.concatenate([p.min(0), p.max(0)]) for p in points]
@@ -76,7 +76,7 @@ def truth(objects: list[Object], height: int, width: int) -> InstanceData:
 
 
 def sample(height: int, width: int, objects: list[Object] | None = None, **metainfo) -> DetDataSample:
-    """The sample of one image: its metainfo, and ground truth if ``objects`` are given."""
+    """Return the sample of one image: its metainfo, and ground truth if ``objects`` are given."""
     result = DetDataSample(
         metainfo={
             'img_shape': (height, width),
@@ -94,18 +94,18 @@ def sample(height: int, width: int, objects: list[Object] | None = None, **metai
 
 
 def batch(model: CenterMask, images: list[Tensor], samples: list[DetDataSample]) -> tuple[Tensor, list[DetDataSample]]:
-    """Images normalised and padded as the model wants them, with their samples."""
+    """Return images normalised and padded by the model's preprocessor, with their samples."""
     data = model.data_preprocessor(dict(inputs=images, data_samples=samples), training=False)
     return data['inputs'], data['data_samples']
 
 
 def without_gradient(module: torch.nn.Module) -> list[str]:
-    """Names of trainable parameters that the backward pass didn't reach."""
+    """Return the names of trainable parameters without a gradient."""
     return [name for name, p in module.named_parameters() if p.requires_grad and p.grad is None]
 
 
 def unlike_identity(module: torch.nn.Module) -> torch.nn.Module:
-    """Give norms statistics and weights that change features."""
+    """Set weights and statistics of BN to values that change features."""
     generator = torch.Generator().manual_seed(0)
     for norm in module.modules():
         if isinstance(norm, torch.nn.BatchNorm2d):

@@ -1,4 +1,4 @@
-"""Files such as a reference's, of a small model: what it computes itself."""
+"""Files like a reference's, computed by a small model itself."""
 
 import json
 from pathlib import Path
@@ -10,7 +10,7 @@ from parity.model import build_reference_model
 from parity.outputs import Arrays, compute
 from parity.synthetic import fingerprint
 
-from helpers.small_model import Object, picture, small_model_config, square, truth
+from helpers.small_model import Object, noise_image, small_model_config, square, truth
 
 ONE = [square(1, 20, 12, 70, 60)]
 THREE = [square(0, 10, 10, 50, 40), square(2, 60, 20, 120, 90), square(1, 4, 50, 44, 92)]
@@ -26,7 +26,7 @@ def write_inputs(folder: Path) -> Path:
 
     def add(suffix: str, objects: list[Object]) -> None:
         instances = truth(objects, 96, 128)
-        arrays[f'image{suffix}'] = picture(96, 128, len(objects)).permute(1, 2, 0).numpy()
+        arrays[f'image{suffix}'] = noise_image(96, 128, len(objects)).permute(1, 2, 0).numpy()
         arrays[f'gt_boxes{suffix}'] = instances.bboxes.numpy()
         arrays[f'gt_labels{suffix}'] = instances.labels.numpy()
         polygons[f'gt_polygons{suffix}'] = [shape for _, shape in objects]
@@ -47,12 +47,12 @@ def write_config(folder: Path, recipe: str = 'star', changes: dict | None = None
 
 
 def computed_by(config: Path, inputs: Path) -> Arrays:
-    """What the model of a config computes."""
+    """Return the arrays that the model of a config computes."""
     return compute(*build_reference_model(Config.fromfile(config)), read_inputs(inputs))
 
 
 def as_in_files(computed: Arrays) -> Arrays:
-    """The arrays as a reference writes them: maps as fingerprints, gradients of what it trains."""
+    """Return the arrays as a reference writes them: maps as fingerprints, gradients of trained parameters only."""
     maps = ('backbone.', 'fpn.', 'fcos.', 'roi.', 'det.mask_probs', 'bias3.det.mask_probs')
     return {
         name: fingerprint(array) if name.startswith(maps) else array

@@ -1,4 +1,4 @@
-"""Parity with the released implementations: the same numbers for the same, made-up, weights."""
+"""Parity with the released implementations: the same numbers for the same synthetic weights."""
 
 from parity.comparison import Row, compare_with_reference
 from parity.inputs import find_inputs, read_arrays, read_inputs

@@ -15,13 +15,13 @@ from parity import compare_with_reference, find_inputs, read_arrays, read_inputs
 
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition(':')[0])
-    parser.add_argument('config', help='config file; its model gets weights that are a function of their names')
-    parser.add_argument('expected', type=Path, metavar='EXPECTED.npz', help='what the reference computed with these')
+    parser.add_argument('config', help='config file; its model gets synthetic weights')
+    parser.add_argument('expected', type=Path, metavar='EXPECTED.npz', help='arrays that the reference computed')
     parser.add_argument(
         '--inputs',
         type=Path,
-        help="images, boxes and labels, with their polygons in a .json beside (default inputs.npz in EXPECTED's folder "
-        'or the one above)',
+        help='images, boxes and labels, with polygons in a .json file beside '
+        "(default: inputs.npz in EXPECTED's folder or the one above)",
     )
     args = parser.parse_args(argv)
     cfg = load_config(args.config)

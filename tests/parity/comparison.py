@@ -1,4 +1,4 @@
-"""Does a model compute what a reference computed?"""
+"""Comparison of a model's arrays with those of a reference."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from parity.synthetic import fingerprint
 NEAR_ZERO = 1e-6
 GRADIENTS, GRADIENTS_OF_99 = 5e-3, 1e-2
 
-# How arrays are compared, the first that matches: a name, the unit of the deviation, the largest deviation allowed.
-# Units that count from the array's scale hold on any CPU: with the instructions of SSE4.1 or of AVX2 alone, mask logits
+# How arrays are compared (the first match counts): name, unit of the deviation, largest allowed deviation.
+# Units relative to the array's scale hold on any CPU: with the instructions of SSE4.1 or of AVX2 alone, mask logits
 # near 0 deviate by 8e-5 of themselves, and no logit by more than 3e-6 of the largest.
 KINDS: tuple[tuple[str, str, float], ...] = (
     (r'backbone\..*|fpn\..*', 'std', 5e-5),
@@ -35,12 +35,12 @@ KINDS: tuple[tuple[str, str, float], ...] = (
     (r'(.*\.)?loss\..*', 'ratio', 1e-4),
     (r'(.*\.)?grad\..*', 'ratio', GRADIENTS),
 )
-# What a model without mask scoring has not; references may leave it out or empty.
+# Arrays that a model without mask scoring lacks; references may leave them out or empty.
 OF_MASK_SCORING = re.compile(r'mask\.iou|.*\bloss\.maskiou|.*\.mask_scores')
 
 
 class Row(NamedTuple):
-    """One array: how far the model's is from the reference's, in a unit of which so much is allowed."""
+    """The deviation of one array from the reference's, and the largest that is allowed."""
 
     name: str
     deviation: float
@@ -60,15 +60,15 @@ class Row(NamedTuple):
 
 
 def compare_with_reference(cfg: Config, expected: Arrays, inputs: Inputs) -> list[Row]:
-    """Compare the model of a config, with synthetic weights, with every array that a reference computed.
+    """Compare a config's model, with synthetic weights, with every array of a reference.
 
     Args:
         cfg: the config.
-        expected: arrays by name.
-        inputs: what they were computed from.
+        expected: the reference's arrays by name.
+        inputs: the inputs that they were computed from.
 
     Returns:
-        A row for each expected array and then for each that should have been there.
+        A row for each expected array, then one for each array that the reference should have had.
 
     Raises:
         InputError: the config's model can't be compared, or not on these inputs.
@@ -87,7 +87,7 @@ def compare_with_reference(cfg: Config, expected: Arrays, inputs: Inputs) -> lis
 
 
 def _is_vovnet_99(model: CenterMask) -> bool:
-    """Whether the backbone is the deepest, of which rounding moves the gradients most."""
+    """Return whether the backbone is the deepest, whose gradients rounding moves most."""
     modules = sum(isinstance(part, OSAModule) for part in model.backbone.modules())
     return modules == sum(VARIANTS['99'].blocks_per_stage)
 
@@ -100,14 +100,14 @@ def compare(
 ) -> list[Row]:
     """Compare arrays by name.
 
-    Detections are matched by label and box, as neighbouring scores may change places. Of gradients the expected ones
-    count, at least one for each training step; of everything else each.
+    Detections are matched by label and box, since detections of close scores may swap. The reference chooses which
+    gradients it lists, at least one for each training step. All other arrays must be there on both sides.
 
     Args:
-        computed: what :func:`~parity.outputs.compute` returns.
-        expected: what the reference computed.
+        computed: the result of :func:`~parity.outputs.compute`.
+        expected: the reference's arrays.
         mask_scoring: whether the model has a mask scoring head.
-        gradient_tolerance: of L2 norms, as a part of them.
+        gradient_tolerance: the largest relative deviation of a gradient's L2 norm.
     """
     computed = _in_expected_order(computed, expected)
     rows = []
@@ -128,19 +128,19 @@ def compare(
     return rows
 
 
-def _row(name: str, ours: np.ndarray, reference: np.ndarray, gradient_tolerance: float) -> Row:
+def _row(name: str, found: np.ndarray, reference: np.ndarray, gradient_tolerance: float) -> Row:
     unit, tolerance = next((unit, limit) for pattern, unit, limit in KINDS if re.fullmatch(pattern, name))
     if 'grad.' in name:
         tolerance = gradient_tolerance
     if unit == 'std':
-        ours = fingerprint(ours)
-    if ours.shape != reference.shape:
-        problem = f'BEYOND: its shape is {ours.shape}, expected is {reference.shape}'
+        found = fingerprint(found)
+    if found.shape != reference.shape:
+        problem = f'BEYOND: its shape is {found.shape}, expected is {reference.shape}'
         return Row(name, np.inf, tolerance, unit, problem)
     if not reference.size:
         return Row(name, 0, tolerance, unit)
-    ours, reference = ours.astype(np.float64), reference.astype(np.float64)
-    deviation, size = np.abs(ours - reference), np.abs(reference)
+    found, reference = found.astype(np.float64), reference.astype(np.float64)
+    deviation, size = np.abs(found - reference), np.abs(reference)
     if unit == 'ratio' and not reference.any():
         return Row(name, deviation.max(), NEAR_ZERO, 'absolute')
     if unit == 'std':

@@ -1,4 +1,4 @@
-"""The files of a comparison: expected arrays, and the images with objects that they were computed from."""
+"""Readers of a comparison's files: the expected arrays and the annotated images that they were computed from."""
 
 from __future__ import annotations
 
@@ -12,29 +12,33 @@ from numpy.typing import NDArray
 from centermask.utils.errors import InputError
 
 
-class Picture(NamedTuple):
-    """An image and its objects, of which there are G."""
+class AnnotatedImage(NamedTuple):
+    """An image with its G objects."""
 
     image: NDArray[np.uint8]  # (H, W, 3), BGR
     boxes: NDArray[np.float32]  # (G, 4), x1, y1, x2, y2 in pixels
     labels: NDArray[np.int64]  # (G,)
-    polygons: list[list[np.ndarray]]  # of each object, flat: x0, y0, x1, y1, …
+    polygons: list[list[np.ndarray]]  # the polygons of each object, flat: x0, y0, x1, y1, …
 
 
 class Inputs(NamedTuple):
-    """What the model is run on."""
+    """The inputs of the model."""
 
-    single: Picture
-    multi: Picture
+    single: AnnotatedImage
+    multi: AnnotatedImage
     rois: NDArray[np.float32]  # (R, 4) on ``single``
     roi_labels: NDArray[np.int64]  # (R,)
 
 
 def read_arrays(path: Path, what: str) -> dict[str, np.ndarray]:
-    """Read an ``.npz`` file of numbers; no code in it is run.
+    """Read an ``.npz`` file of numbers without running code from it.
+
+    Args:
+        path: the file.
+        what: its name in messages, such as ``'expected file'``.
 
     Raises:
-        InputError: it is missing, no such file, or holds something else than numbers.
+        InputError: the file is missing or damaged, or an array in it isn't numeric.
     """
     if not path.is_file():
         raise InputError(f"The {what} {path} doesn't exist: give the path of an .npz file.")
@@ -59,7 +63,7 @@ def find_inputs(expected: Path) -> Path:
     """Return the ``inputs.npz`` beside a file of expected arrays or one folder above it.
 
     Raises:
-        InputError: there is none.
+        InputError: neither folder has the file.
     """
     folder = expected.absolute().parent
     for path in (folder / 'inputs.npz', folder.parent / 'inputs.npz'):
@@ -94,7 +98,7 @@ def read_inputs(path: Path) -> Inputs:
             )
         return found
 
-    def picture(suffix: str) -> Picture:
+    def annotated_image(suffix: str) -> AnnotatedImage:
         image = array(f'image{suffix}', None, None, 3, kind='u').astype(np.uint8)
         boxes = array(f'gt_boxes{suffix}', None, 4).astype(np.float32)
         labels = array(f'gt_labels{suffix}', len(boxes), kind='iu').astype(np.int64)
@@ -107,8 +111,8 @@ def read_inputs(path: Path) -> Inputs:
                 f'{beside} has polygons of {len(objects)} objects in gt_polygons{suffix} and {path} has {len(boxes)} '
                 f'boxes in gt_boxes{suffix}: correct one of them.'
             )
-        return Picture(image, boxes, labels, objects)
+        return AnnotatedImage(image, boxes, labels, objects)
 
     rois = array('boxes', None, 4).astype(np.float32)
     roi_labels = array('labels', len(rois), kind='iu').astype(np.int64)
-    return Inputs(picture(''), picture('2'), rois, roi_labels)
+    return Inputs(annotated_image(''), annotated_image('2'), rois, roi_labels)

@@ -1,4 +1,4 @@
-"""A config's model as the references ran theirs."""
+"""The model of a config with synthetic weights, set up as the references ran theirs."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from parity.synthetic import synthetic_weights
 
 
 def build_reference_model(cfg: Config) -> tuple[CenterMask, str]:
-    """Build the model of a config with the weights that its released keys stand for.
+    """Build the model of a config with the synthetic weights of its released keys.
 
-    The keys come from the model by the conversion to the released layout, and the weights go into it by the conversion
-    from there, strictly; so a mistake in either shows in the comparison. Nothing is fetched. Two things are as the
-    recipe's own release has them: the share of an object inside its RoI is measured by its rule (both recipes' configs
-    take star's), and frozen BN rounds as there.
+    The keys are the model's, converted to the released layout. The weights are converted back and loaded strictly, so a
+    mistake in either conversion shows in the comparison. Nothing is fetched. Two details follow the recipe's own
+    release: how the area ratio of an object is measured (both recipes' configs use star's rule), and how frozen BN
+    rounds.
 
     Returns:
         The model and its recipe, ``'star'`` or ``'paper'``.
@@ -57,10 +57,10 @@ def build_reference_model(cfg: Config) -> tuple[CenterMask, str]:
 
 
 def _frozen_norm(norm: nn.BatchNorm2d, x: Tensor, fused: bool) -> Tensor:
-    """Frozen BN in the order of the references: features times a number, plus a number.
+    """Compute frozen BN as the references do: multiply by one number, then add another.
 
-    Star's computes so for gradients only, and leaves the rest to torch (``fused``), which rounds otherwise. That is the
-    whole difference, yet MobileNetV2 with synthetic weights makes 7e-5 standard deviations of it at stride 32.
+    The star release does so only when gradients are needed and otherwise calls torch's BN (``fused``), which rounds
+    differently. With synthetic weights MobileNetV2 amplifies that to 7e-5 standard deviations at stride 32.
     """
     if norm.training or (fused and not x.requires_grad):
         return nn.BatchNorm2d.forward(norm, x)

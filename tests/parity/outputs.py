@@ -1,4 +1,4 @@
-"""What a model computes from the inputs of a comparison, by the names that the expected arrays have."""
+"""Arrays that a model computes from the inputs of a comparison, under the names of the expected arrays."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from centermask.checkpoints.layouts import to_release
 from centermask.detector import CenterMask
-from parity.inputs import Inputs, Picture
+from parity.inputs import AnnotatedImage, Inputs
 
 LOSSES = {
     'cls': 'loss_cls',
@@ -32,16 +32,16 @@ Arrays = dict[str, np.ndarray]
 
 
 def compute(model: CenterMask, recipe: str, inputs: Inputs) -> Arrays:
-    """Run a model in inference and training.
+    """Run a model in inference and training and return its arrays.
 
-    Two threads do it, as in the references: with their number sums are split elsewhere, and so rounded otherwise.
-
-    Names are those of the expected arrays. Maps are whole where the expected ones are fingerprints. Gradients have the
-    released keys and are of all parameters; a frozen one's is NaN.
+    Two threads are used, as in the references, because the number of threads decides how sums are split and rounded.
+    Names are those of the expected arrays. Maps are complete where the expected arrays are fingerprints. Gradients of
+    all parameters are listed under the released keys; that of a frozen parameter is NaN.
 
     Args:
-        model: on the CPU. Afterwards the biases of its box output are 3, as ``bias3`` has them.
+        model: a model on the CPU. Its box output's biases are set to 3, for the arrays under ``bias3``.
         recipe: ``'star'`` or ``'paper'``.
+        inputs: the inputs of the comparison.
     """
     threads = torch.get_num_threads()
     torch.set_num_threads(THREADS)
@@ -67,8 +67,8 @@ def _compute(model: CenterMask, recipe: str, inputs: Inputs) -> Arrays:
         add('', _masks(model, pyramid, samples, inputs))
         add('', _detections(model, pyramid, samples, recipe))
     progress.update()
-    for prefix, picture in (('', inputs.single), ('multi.', inputs.multi)):
-        add(prefix, _training(model, picture, recipe))
+    for prefix, image in (('', inputs.single), ('multi.', inputs.multi)):
+        add(prefix, _training(model, image, recipe))
         progress.update()
     nn.init.constant_(model.bbox_head.conv_reg.bias, 3)
     model.eval()
@@ -81,23 +81,23 @@ def _compute(model: CenterMask, recipe: str, inputs: Inputs) -> Arrays:
     return arrays
 
 
-def _batch(model: CenterMask, picture: Picture) -> tuple[Tensor, list[DetDataSample]]:
-    """Return a picture as the model takes it: normalised, padded, with its objects."""
-    size = picture.image.shape[:2]
+def _batch(model: CenterMask, annotated: AnnotatedImage) -> tuple[Tensor, list[DetDataSample]]:
+    """Return a batch of one annotated image, normalised and padded."""
+    size = annotated.image.shape[:2]
     sample = DetDataSample(metainfo=dict(img_shape=size, ori_shape=size, scale_factor=(1.0, 1.0)))
     sample.gt_instances = InstanceData(
-        bboxes=torch.from_numpy(picture.boxes),
-        labels=torch.from_numpy(picture.labels),
-        masks=PolygonMasks(picture.polygons, *size),
+        bboxes=torch.from_numpy(annotated.boxes),
+        labels=torch.from_numpy(annotated.labels),
+        masks=PolygonMasks(annotated.polygons, *size),
     )
-    image = torch.from_numpy(picture.image).permute(2, 0, 1)
+    image = torch.from_numpy(annotated.image).permute(2, 0, 1)
     data = model.data_preprocessor(dict(inputs=[image], data_samples=[sample]), model.training)
     return data['inputs'], data['data_samples']
 
 
 @contextmanager
 def _outputs(module: nn.Module) -> Iterator[list[Tensor]]:
-    """Collect what a module returns."""
+    """Collect the outputs of a module."""
     collected: list[Tensor] = []
     hook = module.register_forward_hook(lambda *call: collected.append(call[2]))
     try:
@@ -107,7 +107,7 @@ def _outputs(module: nn.Module) -> Iterator[list[Tensor]]:
 
 
 def _maps(model: CenterMask, stages: Sequence[Tensor], pyramid: Sequence[Tensor]) -> Arrays:
-    """Stages, levels of the pyramid, and the box head's logits and distances in pixels."""
+    """Return the stages, the levels of the pyramid, and the box head's logits and distances in pixels."""
     head = model.bbox_head
     maps = {f'backbone.c{i}': stage for i, stage in enumerate(stages, 3)}
     maps |= {f'fpn.p{i}': level for i, level in enumerate(pyramid, 3)}
@@ -119,7 +119,7 @@ def _maps(model: CenterMask, stages: Sequence[Tensor], pyramid: Sequence[Tensor]
 
 
 def _masks(model: CenterMask, pyramid: Sequence[Tensor], samples: list[DetDataSample], inputs: Inputs) -> Arrays:
-    """RoI features, masks and their predicted IoU of the given boxes."""
+    """Return RoI features, mask logits and predicted IoUs of the boxes in the inputs."""
     head = model.roi_head
     rois, labels = [torch.from_numpy(inputs.rois)], [torch.from_numpy(inputs.roi_labels)]
     with _outputs(head.mask_roi_extractor) as features:
@@ -131,7 +131,7 @@ def _masks(model: CenterMask, pyramid: Sequence[Tensor], samples: list[DetDataSa
 
 
 def _detections(model: CenterMask, pyramid: Sequence[Tensor], samples: list[DetDataSample], recipe: str) -> Arrays:
-    """The result on one image, ``det.*``, and, star, the same before boxes are clipped and empty ones dropped."""
+    """Return the detections as ``det.*`` and, for star, those before boxes are clipped and dropped as ``raw.*``."""
 
     def result(prefix: str, found: InstanceData) -> dict[str, Tensor]:
         mask_scores = found.get('mask_scores', found.scores)  # without mask scoring the detection's score ranks masks
@@ -145,7 +145,7 @@ def _detections(model: CenterMask, pyramid: Sequence[Tensor], samples: list[DetD
     (found,) = model.bbox_head.predict(pyramid, samples, rescale=False)
     boxes = found.bboxes
     masks = model.roi_head(pyramid, [found.bboxes], [found.labels], [sample.metainfo for sample in samples])
-    found.probabilities = masks.logits.sigmoid()[:, None]  # here it shares the fate of its detection
+    found.probabilities = masks.logits.sigmoid()[:, None]  # dropped together with its detection
     final = model.roi_head.postprocess(found, found.probabilities[:, 0], masks.ious, samples[0].img_shape)
     tensors = result('det', final)
     tensors |= {'det.mask_probs': final.probabilities, 'det.mask_areas': final.masks.sum((1, 2))}
@@ -154,14 +154,14 @@ def _detections(model: CenterMask, pyramid: Sequence[Tensor], samples: list[DetD
     return {name: tensor.numpy() for name, tensor in tensors.items()}
 
 
-def _training(model: CenterMask, picture: Picture, recipe: str) -> Arrays:
-    """Losses, L2 norms of the gradients of their sum, and the number of RoIs in the mask losses."""
+def _training(model: CenterMask, annotated: AnnotatedImage, recipe: str) -> Arrays:
+    """Return the losses, the L2 norms of the gradients of their sum, and the number of RoIs in the mask losses."""
     model.train()
     model.zero_grad()
     with _outputs(model.roi_head.mask_roi_extractor) as features:
-        losses = model.loss(*_batch(model, picture))
+        losses = model.loss(*_batch(model, annotated))
     torch.stack(list(losses.values())).sum().backward()
-    arrays = {f'loss.{name}': losses[ours].detach().double().numpy() for name, ours in LOSSES.items() if ours in losses}
+    arrays = {f'loss.{name}': losses[key].detach().double().numpy() for name, key in LOSSES.items() if key in losses}
     arrays['train.positives'] = np.array(sum(map(len, features)))
     gradients = model.state_dict()
     for name, parameter in model.named_parameters():

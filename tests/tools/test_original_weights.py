@@ -1,6 +1,6 @@
-"""A checkpoint as CenterMask2 released its own, trained there until it finds objects: the same detections here.
+"""A trained checkpoint in CenterMask2's layout: every command finds the release's detections with it.
 
-It goes into every command as it is; what the release finds with it on six photographs is listed beside it.
+The release's detections on six real images are listed in a file beside it.
 """
 
 import json
@@ -24,11 +24,11 @@ from centermask.checkpoints.loading import read_checkpoint
 REPOSITORY = Path(__file__).resolve().parents[2]
 CONFIG = REPOSITORY / 'configs/centermask-lite-star_v2-19-slim_fpn_4x_coco.py'
 CLASS_LAYERS = ('bbox_head.conv_cls', 'roi_head.mask_head.conv_logits', 'roi_head.mask_iou_head.fc_mask_iou')
-SHOWN = 0.3  # the listing has what scores more
+SHOWN = 0.3  # the listing has all detections of a higher score
 
 
 class Detections(NamedTuple):
-    """Of one image: corners in pixels, labels from 0 to 79, scores of boxes and masks, masks as RLE."""
+    """Detections of one image: corners in pixels, labels from 0 to 79, scores of boxes and masks, RLEs."""
 
     boxes: np.ndarray
     labels: np.ndarray
@@ -38,20 +38,20 @@ class Detections(NamedTuple):
 
 
 class Original(NamedTuple):
-    """The checkpoint and what is listed of it."""
+    """The checkpoint, the images, and the release's detections and AP."""
 
     path: Path
-    photographs: Path
+    images: Path
     listing: dict
 
     def options(self, backend: str) -> list[str]:
-        """That test the config on the photographs at the listing's size."""
+        """Return options that test the config on the images at the listing's size."""
         data = 'test_dataloader.dataset'
         return [
-            f'{data}.data_root={self.photographs}',
+            f'{data}.data_root={self.images}',
             f'{data}.ann_file=instances.json',
             f'{data}.data_prefix.img=images',
-            f'test_evaluator.ann_file={self.photographs}/instances.json',
+            f'test_evaluator.ann_file={self.images}/instances.json',
             f'{data}.pipeline.1.scale=(480,288)',
             f'{data}.pipeline.1.backend={backend}',
         ]
@@ -69,7 +69,7 @@ def _run(*words: str | Path, cwd: Path) -> None:
 
 
 def _check_detections(found: dict[int, Detections], listing: dict) -> None:
-    """What is listed is found, and nothing else of such scores; matched by label and box, as close scores may swap."""
+    """Check that exactly the listed detections are found; they are matched by label and box."""
     assert len(found) == len(listing['images']) == 6
     for image in listing['images']:
         here = found[image['image_id']]
@@ -88,7 +88,7 @@ def _check_detections(found: dict[int, Detections], listing: dict) -> None:
 
 
 def _figures(work_dir: Path) -> dict[str, float]:
-    """AP by a test's log."""
+    """Return the AP figures of a test's log."""
     (log,) = work_dir.glob('*/2*.json')
     figures = json.loads(log.read_text().splitlines()[-1])
     return {key: value for key, value in figures.items() if key.startswith('coco/')}
@@ -103,7 +103,7 @@ def _check_ap(work_dir: Path, listed: dict, within: float = 0.002) -> None:
 
 
 def _dumped(path: Path) -> dict[int, Detections]:
-    """What ``--out`` wrote, by the images' ids."""
+    """Return the detections in a file of ``--out`` by image id."""
     found = {}
     for sample in pickle.loads(path.read_bytes()):
         instances = sample['pred_instances']
@@ -127,10 +127,7 @@ def test_detections_and_ap(command: str, original: Original, tmp_path: Path) -> 
 
 @pytest.mark.slow
 def test_ap_of_antialiased_images(original: Original, tmp_path: Path) -> None:
-    """The filter that the configs have and CenterMask was trained with; without it mask AP is higher by 0.015 here.
-
-    Testing on the weights as they are, without BN folded and fused layers, gives the same.
-    """
+    """The AP holds with the antialiasing filter of the configs, with fused layers and without."""
     for name, more in (('fast', []), ('plain', ['model.fuse_conv_bn=False'])):
         words = [original.path, '--work-dir', tmp_path / name, '--cfg-options', *original.options('pillow'), *more]
         _run(*COMMANDS['tools/test.py'], *words, cwd=tmp_path)
@@ -148,7 +145,7 @@ def test_ap_in_half_precision(original: Original, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_exported(original: Original, tools: Callable, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    """Exported files agree with the checkpoint on the photographs and have its AP, in both runtimes."""
+    """Exported files find the checkpoint's detections and have its AP in both runtimes."""
     for package in ('onnx', 'onnxscript', 'onnxruntime', 'openvino'):
         pytest.importorskip(package)
     from centermask.export.files import convert
@@ -173,7 +170,7 @@ def test_exported(original: Original, tools: Callable, tmp_path: Path, capsys: p
 
 @pytest.mark.slow
 def test_predict(original: Original, tmp_path: Path) -> None:
-    command = [sys.executable, REPOSITORY / 'tools/predict.py', original.photographs / 'images', CONFIG, original.path]
+    command = [sys.executable, REPOSITORY / 'tools/predict.py', original.images / 'images', CONFIG, original.path]
     _run(*command, '--out-dir', tmp_path, '--cfg-options', *original.options('cv2'), cwd=tmp_path)
     boxes, masks = (json.loads((tmp_path / f'predictions.{kind}.json').read_text()) for kind in ('bbox', 'segm'))
     found = {}
@@ -195,7 +192,7 @@ def test_predict(original: Original, tmp_path: Path) -> None:
 def test_training_starts_from_it_with_other_classes(
     original: Original, tiny_config: Path, tools: Callable, tmp_path: Path, capfd: pytest.CaptureFixture
 ) -> None:
-    """All but the layers of the classes is the file's when a training begins; these are named in one line."""
+    """A training starts from all of the file but the layers of the classes, which one line names."""
     options = [f'load_from={original.path}', 'optim_wrapper.optimizer.lr=0', 'train_cfg.max_iters=1']
     tools('train')([str(tiny_config), '--work-dir', str(tmp_path), '--cfg-options', *options])
     output = ''.join(capfd.readouterr())

@@ -132,7 +132,7 @@ def test_bad_images(predict: Callable, images: Path, tmp_path: Path) -> None:
         (('--device', 'cuda:99'), '--device cuda:99 is not on this machine'),
         (('--device', 'xyz'), '--device xyz is not on this machine'),
         (('--cfg-options', 'model.num_classes=4'), 'it was trained on 5 classes and the config has 4'),
-        (('--cfg-options', 'model.backbone.arch=41'), "model.backbone.arch can't be 41: VoVNet takes '19' or "),
+        (('--cfg-options', 'model.backbone.arch=41'), " or '39' or '57' or '99'."),
         (('--cfg-options', 'model.test_cfg.scor_thr=0'), 'did you mean score_thr?'),
         (('--out-dir', '/proc/out'), "The folder /proc/out can't be written to"),
     ],

@@ -1,4 +1,4 @@
-"""What a training survives: full disks, damaged checkpoints, signals, losses that aren't finite."""
+"""Trainings under faults: full disks, damaged checkpoints, signals, losses that aren't finite."""
 
 import itertools
 import os
@@ -88,19 +88,19 @@ def test_the_newest_intact_checkpoint_is_resumed(tiny_run: Path, train: Callable
 def test_a_signal_ends_it_with_a_checkpoint(
     number: int, train: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Sent while the second batch is loaded; before the first an image goes through each pipeline."""
+    """Sent while the second batch of two images is loaded."""
     prepare, loaded = CenterMaskCocoDataset.prepare_data, []
 
     def prepare_and_signal(self: CenterMaskCocoDataset, index: int) -> dict:
         loaded.append(index)
-        if len(loaded) == 5:
+        if len(loaded) == 3:
             os.kill(os.getpid(), number)
         return prepare(self, index)
 
     monkeypatch.setattr(CenterMaskCocoDataset, 'prepare_data', prepare_and_signal)
     with pytest.raises(SystemExit) as end:
         train(tmp_path, 'train_cfg.max_iters=9', 'default_hooks.checkpoint.interval=99')
-    assert end.value.code == 128 + number and len(loaded) == 6
+    assert end.value.code == 128 + number and len(loaded) == 4
     assert torch.load(tmp_path / 'iter_2.pth')['meta']['iter'] == 2
     (log,) = tmp_path.glob('*/*.log')
     name = signal.Signals(number).name

@@ -1,8 +1,6 @@
 """tools/train.py, as a command and as a function."""
 
 import json
-import os
-import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,7 +11,6 @@ import torch
 
 from centermask import CenterMaskVisualizer
 from centermask.engine.cli import run
-from centermask.engine.preemption import InterruptionHook
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 THREE_CLASSES = 'model.num_classes=3 ' + ' '.join(
@@ -67,27 +64,6 @@ def test_resuming_needs_no_backbone(tiny_run: Path, train: Callable) -> None:
     assert train('--cfg-options', *init_cfg)[0] == 2
 
 
-def test_resuming_makes_up_for_a_validation_cut_short(
-    train: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def validated() -> list[float]:
-        lines = [line for log in (tmp_path / 'run').glob('*/vis_data/scalars.json') for line in log.open()]
-        return [json.loads(line)['coco/segm_mAP'] for line in lines if 'segm_mAP' in line]
-
-    def interrupt(*_: object, **__: object) -> None:
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(InterruptionHook, 'before_val_iter', interrupt)
-        for args in ((), ('--resume',)):
-            with pytest.raises(SystemExit, match='143'):
-                train(*args)
-    assert validated() == [] and (tmp_path / 'run/iter_2.pth').is_file()
-    for _ in range(2):  # the second time there is nothing to make up for
-        assert train('--resume')[0] == 0
-        assert len(validated()) == 1
-
-
 def test_resume_without_checkpoints_begins(train: Callable, tmp_path: Path) -> None:
     assert train('--resume', '--cfg-options', 'train_cfg.max_iters=1', 'train_cfg.val_interval=9')[0] == 0
     assert [step['iter'] for step in _scalars(tmp_path / 'run')] == [1]
@@ -110,6 +86,7 @@ def test_auto_scale_lr(train: Callable, tmp_path: Path) -> None:
     assert _scalars(tmp_path / 'run')[0]['lr'] == pytest.approx(1e-3 * 0.01 * 2 / 8)
 
 
+@pytest.mark.slow
 def test_ema_resumes_and_is_what_is_tested(train: Callable, tools: Callable, tiny_config: Path, tmp_path: Path) -> None:
     config = tmp_path / 'ema.py'
     config.write_text(f"_base_ = '{tiny_config}'\ncustom_hooks = [dict(type='EMAHook', momentum=0.5)]\n")
@@ -208,6 +185,7 @@ def test_bad_paths(bad_files: Path, train: Callable) -> None:
     assert code == 2 and text.endswith('(Not a directory): give another one by --work-dir.\n')
 
 
+@pytest.mark.slow
 def test_bad_input_of_the_command(tiny_config: Path, tmp_path: Path) -> None:
     """Run one of them as a command: one line on stderr, no traceback."""
     command = [sys.executable, 'tools/train.py', str(tiny_config), '--work-dir', str(tmp_path), '--resume', 'no.pth']

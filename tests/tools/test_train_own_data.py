@@ -89,36 +89,6 @@ def test_start_from_a_file_of_the_paper_recipe(
     assert 'disc' in (tmp_path / 'run/report/report.html').read_text()
 
 
-@pytest.mark.parametrize(
-    ('count', 'advice'),
-    [
-        (2, 'leave out --data and name the data by --cfg-options, test_dataloader.dataset.ann_file, '),
-        (7, 'train on them first, tools/train.py CONFIG --data {data} --cfg-options load_from=CHECKPOINT.'),
-    ],
-)
-def test_a_model_of_other_classes(
-    count: int,
-    advice: str,
-    shapes: Path,
-    tiny_config: Path,
-    tiny_run: Path,
-    tools: Callable,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture,
-) -> None:
-    """The advice fits ``--data``, from which the classes come."""
-    weights, file = torch.load(tiny_run / 'iter_2.pth')['state_dict'], tmp_path / 'a.pth'
-    of_classes = ('bbox_head.conv_cls', 'roi_head.mask_head.conv_logits', 'roi_head.mask_iou_head.fc_')
-    for name, tensor in weights.items():
-        if name.startswith(of_classes) and len(tensor) == 5:
-            weights[name] = tensor[:1].expand(count, *tensor.shape[1:]).clone()
-    torch.save({'state_dict': weights}, file)
-    argv = [str(tiny_config), str(file), '--data', str(shapes), '--work-dir', str(tmp_path / 'run')]
-    assert run(lambda: tools('test')(argv)) == 2
-    said = capsys.readouterr().err.splitlines()[-1]
-    assert f'{shapes} has 5 and the model of {file} has {count}: {advice.format(data=shapes)}' in said
-
-
 def test_bad_folder(tiny_config: Path, tools: Callable, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     code = run(lambda: tools('train')([str(tiny_config), '--data', 'no/folder', '--work-dir', str(tmp_path)]))
     text = capsys.readouterr().err

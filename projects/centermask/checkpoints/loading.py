@@ -14,7 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from centermask.checkpoints.layouts import from_release
 from centermask.checkpoints.reading import read
-from centermask.utils.errors import ClassCountError, InputError
+from centermask.utils.errors import InputError
 
 
 def read_checkpoint(source: str, map_location: Any = 'cpu', remedy: str = 'give the path of a checkpoint.') -> dict:
@@ -109,15 +109,13 @@ def check_match(mismatches: list[KeyMismatch], source: str, model: nn.Module) ->
         return
     others = f' ({len(mismatches)} tensors differ)' if len(mismatches) > 1 else ''
     classes = class_counts(model, mismatches)
+    why, remedy = 'it belongs to another model', 'give the config that it was trained with'
     if classes:
         why = f'it was trained on {classes[0]} classes and the config has {classes[1]}'
-    else:
-        why = 'it belongs to another model'
-    message = (
-        f"The checkpoint {source} doesn't fit the config's model, {why}: {mismatches[0]}{others}; "
-        'give the config that it was trained with.'
+        remedy += ', and data of its classes'
+    raise InputError(
+        f"The checkpoint {source} doesn't fit the config's model, {why}: {mismatches[0]}{others}; {remedy}."
     )
-    raise ClassCountError(message, *classes) if classes else InputError(message)
 
 
 def load_pretrained(model: nn.Module, checkpoint: dict, source: str) -> None:

@@ -70,13 +70,6 @@ class CenterMaskCocoDataset(CocoDataset):
             check_images_exist([info['img_path'] for info in data_list], self.ann_file)
         return data_list
 
-    def _get_unserialized_subset(self, indices: Any) -> list[dict]:
-        try:
-            return super()._get_unserialized_subset(indices)
-        except IndexError as error:
-            last = len(self.data_list) - 1
-            raise ValueError(f'indices of {self.ann_file} are of images 0 to {last}, not {shorten(indices)}') from error
-
     def prepare_data(self, idx: int) -> Any:
         """Run one image through the pipeline; RLE is turned into polygons here so that RLE data sets load fast."""
         info = self.get_data_info(idx)

@@ -186,7 +186,7 @@ class CocoReader:
         if len({isinstance(each, str) for each in seen.get('id', ())}) > 1:  # COCO's evaluation sorts them
             raise InputError(
                 f'The annotation file {self.path} has ids of "{key}" that are numbers and others that are text: '
-                'make all of them numbers.'
+                'use numbers for all of them.'
             )
 
     def _normalise(self, entry: dict, image: dict, where: str) -> dict | None:
@@ -268,7 +268,7 @@ class CocoAnnotations(COCO):
         if absent:
             raise InputError(
                 f'The annotation file {self.path} has no category {shorten(absent)}, only {shorten(ids)}: '
-                'make the classes of the config (metainfo) those of the file.'
+                'set the classes of the config (metainfo) to those of the file.'
             )
         return [ids[name] for name in cat_names]
 
@@ -300,7 +300,7 @@ def read_json(path: str | Path) -> dict:
         InputError: The file is missing, can't be read, or isn't JSON with an object.
     """
     try:
-        content = json.loads(Path(path).read_text(encoding='utf-8'))
+        content = json.loads(Path(path).read_text(encoding='utf-8-sig'))
     except FileNotFoundError:
         raise InputError(f'The annotation file {path} does not exist: correct ann_file and data_root.') from None
     except OSError as error:

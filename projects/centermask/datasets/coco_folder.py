@@ -12,7 +12,7 @@ from pathlib import Path
 from centermask.datasets.coco_annotations import CocoReader, classes_of, read_json, shorten
 from centermask.utils.errors import InputError, RunError
 
-# Of one file without a split, the part of the images that validates.
+# Of one file without a split, the part of the images with objects that validates.
 VALIDATION_RATIO = 0.2
 LAYOUTS = (
     'train.json and val.json, annotations/instances_train*.json and annotations/instances_val*.json, or one JSON file '
@@ -61,7 +61,7 @@ def find_data(folder: Path, work_dir: Path, training: bool = True) -> CocoFolder
     Args:
         folder: Holds ``train.json`` and ``val.json``, or ``annotations/instances_{train,val}*.json``, or one JSON file,
             which is split. Images lie in a folder of the file's name (``train``, ``train2017``) there or in ``images``,
-            all together in ``images``, or in the folder itself.
+            all together in ``images``, or directly in the folder.
         work_dir: The two parts of a file that is split are written into its ``data/``.
         training: False if validation data alone are enough.
 
@@ -151,19 +151,14 @@ def _compare(train: Split, val: Split) -> list[str]:
 
 
 def _split(data: Split, work_dir: Path) -> CocoFolder:
-    """Split one file by the hash of its images' ids: an image's part doesn't depend on which others there are."""
+    """Split one file by the hash of its images' ids, so that few images change parts where others are added."""
     if len(data.image_ids) < 2:
         raise InputError(
             f'The annotation file {data.ann_file} has {len(data.image_ids)} images with objects, and some must be kept '
             'to validate on: annotate at least two, better hundreds.'
         )
-    validating = {image['id'] for image in data.content['images'] if _hash(image['id']) < VALIDATION_RATIO}
-    # Of a handful of images all may fall into one part.
-    if validating.isdisjoint(data.image_ids):
-        validating.add(min(data.image_ids, key=_hash))
-    elif validating.issuperset(data.image_ids):
-        validating.remove(max(data.image_ids, key=_hash))
-
+    ranked = sorted(data.image_ids, key=_hash)
+    validating = set(ranked[: max(1, round(VALIDATION_RATIO * len(ranked)))])
     parts = []
     for name in ('train', 'val'):
         part = {
@@ -191,9 +186,10 @@ def _write(path: Path, content: dict) -> None:
         temporary.replace(path)
     except OSError as error:
         temporary.unlink(missing_ok=True)
-        raise RunError(f"{path} can't be written ({error.strerror}): make room or give another --work-dir.") from error
+        raise RunError(
+            f"{path} can't be written ({error.strerror}): free some space or give another --work-dir."
+        ) from error
 
 
-def _hash(image_id: int | str) -> float:
-    """Return a number in [0, 1) for an id, the same on every machine."""
-    return int.from_bytes(hashlib.sha256(str(image_id).encode()).digest()[:4], 'big') / 2**32
+def _hash(image_id: int | str) -> bytes:
+    return hashlib.sha256(str(image_id).encode()).digest()

@@ -116,7 +116,7 @@ def inspect_image(folder: Path, name: str, max_pixels: int) -> tuple[Size | None
     """Read an image file to its end.
 
     Returns:
-        Width and height as training reads it, None where it would refuse it, and what there is to say.
+        Width and height as training reads it, None where training would refuse it, and the findings.
     """
     findings = []
     try:
@@ -238,10 +238,10 @@ def check_training_data(cfg: Config, with_tables: bool) -> str:
         dataset = innermost(cfg.get('train_dataloader') or {})
         root = Path(dataset.get('data_root') or '')
         ann_file, images = root / dataset.get('ann_file', ''), root / (dataset.get('data_prefix') or {}).get('img', '')
-    except (AttributeError, TypeError):  # the data set itself refuses these
+    except (AttributeError, TypeError):  # building the data set reports that
         return ''
     if not (ann_file.is_file() and images.is_dir()):
-        return ''  # the data set itself says so if it needs them
+        return ''  # building the data set reports that
     reader = CocoReader(read_json(ann_file), ann_file)
     usable = _trainable(reader.content, {image['id']: image for image in reader.content['images']})
     check = Check(ann_file, usable, reader.findings)

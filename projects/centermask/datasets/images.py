@@ -26,7 +26,7 @@ def unreadable(path: str | Path) -> str:
 
 
 def find_images(source: str) -> list[Path]:
-    """Return the image itself, or those of a folder in the order of their names.
+    """Return the path of one image, or of those in a folder in the order of their names.
 
     Raises:
         InputError: There is no such file, or no image in the folder.

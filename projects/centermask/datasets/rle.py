@@ -33,7 +33,7 @@ def run_lengths(rle: dict) -> list[int]:
 def _decompress(counts: str | bytes) -> list[int]:
     """Decode COCO's compressed form.
 
-    A character holds five bits of a number and a bit that says whether more follow; the last one has the sign. From
+    A character holds five bits of a number and a bit that is set where more follow; the last one has the sign. From
     the fourth on, numbers are differences to the one two before.
     """
     lengths: list[int] = []

@@ -76,22 +76,13 @@ CLASSES = tuple(OUTLINES)
 
 @dataclass
 class Shape:
-    """One object, or one crowd of small ones.
+    """One object, or one crowd of small ones."""
 
-    Attributes:
-        label: Index into ``CLASSES``.
-        outline: The complete outline.
-        visible: The part of the outline that no other shape covers.
-        colours: RGB samples (5, 3) of the texture.
-        texture: RGB pixels (H, W, 3), of which the outline shows a part.
-        crowd: Whether it is annotated as a crowd.
-    """
-
-    label: int
+    label: int  # index into CLASSES
     outline: BaseGeometry
-    visible: BaseGeometry
-    colours: np.ndarray
-    texture: np.ndarray
+    visible: BaseGeometry  # what no other shape covers of the outline
+    colours: np.ndarray  # RGB samples (5, 3) of the texture
+    texture: np.ndarray  # RGB pixels (H, W, 3), of which the outline shows a part
     crowd: bool = False
 
 
@@ -160,10 +151,8 @@ def _add_on_top(
         radius = rng.uniform(*radii)
         outline = _outline(rng, label, radius, rng.uniform(radius, np.array(size[::-1]) - radius))
         remains = [shape.visible.difference(outline) for shape in shapes]
-        if all(
-            rest.area >= max(MIN_VISIBLE_AREA, MIN_VISIBLE_RATIO * shape.outline.area)
-            for shape, rest in zip(shapes, remains, strict=True)
-        ):
+        least = [max(MIN_VISIBLE_AREA, MIN_VISIBLE_RATIO * shape.outline.area) for shape in shapes]
+        if all(rest.area >= area for rest, area in zip(remains, least, strict=True)):
             behind = [background, *(shape.colours for shape in shapes if shape.outline.intersects(outline))]
             for shape, rest in zip(shapes, remains, strict=True):
                 shape.visible = rest
@@ -191,15 +180,13 @@ def solid_pieces(shape: BaseGeometry) -> list[Polygon]:
     """Return polygons without holes that together cover a shape, since COCO's polygons can't express holes."""
     pieces = []
     for part in getattr(shape, 'geoms', [shape]):
-        if not isinstance(part, Polygon) or part.is_empty:
-            continue
-        if not part.interiors:
+        if isinstance(part, Polygon) and part.interiors:
+            x = part.interiors[0].centroid.x
+            left, bottom, right, top = part.bounds
+            for half in (shapely.box(left, bottom, x, top), shapely.box(x, bottom, right, top)):
+                pieces += solid_pieces(part.intersection(half))
+        elif isinstance(part, Polygon) and not part.is_empty:
             pieces.append(part)
-            continue
-        x = part.interiors[0].centroid.x
-        left, bottom, right, top = part.bounds
-        for half in (shapely.box(left, bottom, x, top), shapely.box(x, bottom, right, top)):
-            pieces += solid_pieces(part.intersection(half))
     return pieces
 
 
@@ -207,12 +194,11 @@ def _coverage(shape: BaseGeometry, size: Size) -> np.ndarray:
     """Return the part of each pixel that lies inside an outline, (H, W) in [0, 1]."""
     height, width = size
     canvas = np.zeros((height * SUPERSAMPLING, width * SUPERSAMPLING), np.uint8)
-    fraction_bits = 4
-    # fillPoly also fills the pixels under the outline itself, which is half a pixel too much all round.
+    # fillPoly also fills the pixels under the outline, half a pixel too much all round, and has the origin at
+    # the centre of the first pixel. It takes sixteenths of a pixel.
     for polygon in solid_pieces(shape.buffer(-0.5 / SUPERSAMPLING, join_style='mitre')):
-        # fillPoly puts the origin at the centre of the first pixel.
         corners = np.array(polygon.exterior.coords) * SUPERSAMPLING - 0.5
-        cv2.fillPoly(canvas, [np.round(corners * 2**fraction_bits).astype(np.int32)], 255, shift=fraction_bits)
+        cv2.fillPoly(canvas, [np.round(corners * 16).astype(np.int32)], 255, shift=4)
     return cv2.resize(canvas, (width, height), interpolation=cv2.INTER_AREA).astype(np.float32) / 255
 
 
@@ -267,23 +253,18 @@ def draw_image(
     return paint(background, shapes), [annotate(shape) for shape in shapes]
 
 
-def _info(seed: int, size: Size, radii: tuple[float, float]) -> dict:
-    return dict(description=DESCRIPTION, seed=seed, size=list(size), radii=list(radii))
-
-
-def _read(folder: Path) -> dict:
-    """Return the annotations of a folder, {} if it holds none of ours."""
+def _read_info(folder: Path) -> dict:
+    """Return the ``info`` of a folder that :func:`make_dataset` wrote, {} for another."""
     try:
-        coco = json.loads((folder / 'annotations.json').read_text())
-        return coco if coco['info']['description'] == DESCRIPTION else {}
+        info = json.loads((folder / 'annotations.json').read_text())['info']
+        return info if info['description'] == DESCRIPTION else {}
     except (OSError, ValueError, LookupError, TypeError):
         return {}
 
 
 def dataset_exists(out: Path, images: int, seed: int) -> bool:
     """Return whether ``make_dataset(out, images, seed)`` has written this folder before."""
-    coco = _read(out)
-    return bool(coco) and (coco['info'], len(coco['images'])) == (_info(seed, SIZE, RADIUS), images)
+    return _read_info(out) == dict(description=DESCRIPTION, seed=seed, images=images, size=list(SIZE))
 
 
 def make_dataset(
@@ -315,11 +296,15 @@ def make_dataset(
         raise InputError(f'--images {images}: give a number of images, at least 1.')
     if seed < 0:
         raise InputError(f'--seed {seed}: give zero or a positive number.')
-    coco: dict[str, Any] = dict(info=_info(seed, size, radii), images=[], annotations=[])
-    coco['categories'] = [dict(id=i, name=name, supercategory='shape') for i, name in enumerate(classes, 1)]
+    coco: dict[str, Any] = dict(
+        info=dict(description=DESCRIPTION, seed=seed, images=images, size=list(size)),
+        images=[],
+        annotations=[],
+        categories=[dict(id=i, name=name, supercategory='shape') for i, name in enumerate(classes, 1)],
+    )
     # Halved chroma would smear the edges between colours.
     quality = [cv2.IMWRITE_JPEG_QUALITY, 92, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
-    with atomic_folder(out, lambda folder: bool(_read(folder))) as folder:
+    with atomic_folder(out, lambda folder: bool(_read_info(folder))) as folder:
         (folder / 'images').mkdir()
         for index in tqdm(range(images), desc=f'Drawing {folder.name}', unit='image', disable=None):
             pixels, annotations = draw_image(seed, index, size, radii)

@@ -94,9 +94,9 @@ class RoundResize(ShorterSideResize):
 
 @TRANSFORMS.register_module()
 class LegacyBoxes(BaseTransform):
-    """Make ground-truth boxes end at their last pixel, x + w - 1, and drop those that are then empty (paper recipe).
+    """End ground-truth boxes at their last pixel, x + w - 1, and drop those that are then empty (paper recipe).
 
-    Place it right after ``LoadAnnotations``. Boxes are clipped to [0, W - 1] x [0, H - 1].
+    It comes right after ``LoadAnnotations``. Boxes are clipped to [0, W - 1] x [0, H - 1].
     """
 
     def transform(self, results: dict) -> dict:
@@ -117,7 +117,7 @@ class LegacyBoxes(BaseTransform):
 class LegacyFlip(RandomFlip):
     """Flip horizontally with columns counted as pixels: x goes to W - x - 1, for boxes and polygons alike.
 
-    The key ``flip_offset`` (1) tells test-time augmentation which rule to undo.
+    The key ``flip_offset`` (1) is for test-time augmentation, which undoes the flip by the same rule.
 
     Args:
         prob: Probability of a flip.

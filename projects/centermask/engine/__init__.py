@@ -1,4 +1,4 @@
-"""Running the model: the runner, its hooks and optimiser wrappers, config checks, and the command lines' frame."""
+"""Training and testing: the runner, its hooks and optimiser wrappers, the check of configs, the command lines."""
 
 from centermask.engine import amp, checkpoint_hook, nonfinite, runner
 

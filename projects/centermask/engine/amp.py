@@ -35,10 +35,6 @@ class NonFiniteSafeAmpOptimWrapper(SkipNonFinite, AmpOptimWrapper):
         self.loss_scaler = torch.amp.GradScaler('cpu', enabled=False)
         self._scale_update_param = None
 
-    def state_dict(self) -> dict:
-        """Return the optimiser's state, and the loss scaler's if it has one: a GPU refuses an empty one."""
-        return {key: value for key, value in super().state_dict().items() if key != 'loss_scaler' or value}
-
     def _scaler_handles_overflow(self) -> bool:
         # With a scale of 1 the gradients themselves overflow.
         return self.loss_scaler.is_enabled() and self._scale_update_param is None and self.loss_scaler.get_scale() > 1

@@ -1,4 +1,4 @@
-"""Checkpoints of which an old one is removed only after the new one is complete."""
+"""A checkpoint hook that removes an old file only after the new one is complete."""
 
 from __future__ import annotations
 

@@ -1,16 +1,12 @@
-"""Parts of the command lines: common options, a run's config and work folder, and errors as one sentence."""
+"""Common parts of the command lines: options, a run's config and work folder, errors as one sentence."""
 
 from __future__ import annotations
 
 import argparse
-import errno
 import os
-import shutil
-import signal
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
 from pathlib import Path
 
 from mmengine.config import Config, DictAction
@@ -18,13 +14,11 @@ from torch import distributed
 
 from centermask.engine.configs import load_config
 from centermask.engine.schedule import fit_config
-from centermask.utils.errors import InputError, RunError, find_user_error, one_line
-
-_created: list[Path] = []  # topmost folders that this command has made
+from centermask.utils.errors import InputError, find_user_error, one_line
 
 
 class _Options(DictAction):
-    """``KEY=VALUE`` words, where MMEngine's own action ends in a traceback at a word without ``=``."""
+    """An argparse action for ``KEY=VALUE`` words; at a word without ``=`` MMEngine's ends in a traceback."""
 
     def __call__(self, parser, namespace, values, option_string=None):  # type: ignore[no-untyped-def]
         for word in values:
@@ -54,7 +48,6 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
         default='none',
         help='what started this process, if there are several',
     )
-    parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
 
 
 def add_config_options(parser: argparse.ArgumentParser) -> None:
@@ -71,7 +64,7 @@ def add_config_options(parser: argparse.ArgumentParser) -> None:
 
 
 def non_empty(text: str) -> str:
-    """Parse a name; an empty one, as of an unset shell variable, is refused and not taken for a missing option."""
+    """Parse a name. An empty one, as of an unset shell variable, would count as an option left out."""
     if not text.strip():
         raise argparse.ArgumentTypeError(f'{text!r} is empty')
     return text
@@ -84,16 +77,8 @@ def positive(text: str) -> int:
     return int(text)
 
 
-def ratio(text: str) -> float:
-    """Parse a number from 0 to 1."""
-    with suppress(ValueError):
-        if 0 <= float(text) <= 1:
-            return float(text)
-    raise argparse.ArgumentTypeError(f'{text!r} is no number from 0 to 1')
-
-
 def load_run_config(args: argparse.Namespace, training: bool = False) -> Config:
-    """Read the config of a run: own data and options merged, launcher and work folder set, the folder checked.
+    """Read the config of a run, merge own data and options into it, and make its work folder.
 
     Raises:
         InputError: one of these can't be used.
@@ -110,7 +95,6 @@ def load_run_config(args: argparse.Namespace, training: bool = False) -> Config:
 
     cfg = load_config(args.config, args.cfg_options, set_up)
     cfg.work_dir = args.work_dir or cfg.work_dir
-    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     return cfg
 
 
@@ -120,12 +104,9 @@ def require_writable(folder: str | Path, option: str) -> None:
     Raises:
         InputError: they can't.
     """
-    path = Path(folder).absolute()
-    missing = [p for p in (path, *path.parents) if not p.exists()]
     try:
-        path.mkdir(parents=True, exist_ok=True)
-        _created.extend(missing[-1:])
-        with tempfile.TemporaryFile(dir=path):
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
         raise InputError(
@@ -142,60 +123,19 @@ def require_file(path: str, what: str) -> None:
 def run(command: Callable[[], None]) -> int:
     """Run a command line and return its exit code: 0, 1 after a RunError, 2 after an InputError, 130 after Ctrl-C.
 
-    Both errors become one sentence, also from a data loader's worker or from within another error.
+    Both errors are printed as one sentence, also from a data loader's worker or from within another error.
     """
-    _created.clear()
     try:
         command()
     except KeyboardInterrupt:
         print('interrupted', file=sys.stderr)
         return 130
     except Exception as error:
-        known = find_user_error(error) or _disk_full(error)
+        known = find_user_error(error)
         if known is None:
             raise
-        if isinstance(known, InputError):
-            _remove_created()
         print(f'error: {one_line(known)}', file=sys.stderr)
         return known.exit_code
     if distributed.is_initialized():
         distributed.destroy_process_group()
     return 0
-
-
-def _remove_created() -> None:
-    """Remove the folders made for a run that was refused: they hold no more than the start of a log."""
-    for folder in _created:
-        if not any(folder.rglob('*.pth')):
-            shutil.rmtree(folder, ignore_errors=True)
-
-
-def _disk_full(error: Exception) -> RunError | None:
-    """Return the error of a log or another file that can't grow."""
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        name = error.filename or 'A file'
-        return RunError(f"{name} can't be written ({error.strerror}): make room there or name another place.")
-    return None
-
-
-@contextmanager
-def terminate_as_interrupt(message: str) -> Iterator[None]:
-    """Treat SIGTERM like Ctrl-C in a command that starts trainings, so that these end too.
-
-    Args:
-        message: the sentence of the error.
-
-    Raises:
-        RunError: when interrupted.
-    """
-
-    def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    except KeyboardInterrupt:
-        raise RunError(message) from None
-    finally:
-        signal.signal(signal.SIGTERM, before)

@@ -7,10 +7,8 @@ that torch doesn't bring, and never converts (pydantic takes ``'1'`` for 1; bear
 from __future__ import annotations
 
 import collections.abc
-import copy
 import inspect
 import re
-import traceback
 from collections.abc import Callable, Collection, Iterator
 from difflib import get_close_matches
 from functools import cache
@@ -19,17 +17,14 @@ from typing import Any, Literal, Optional, Union, get_args, get_origin, get_type
 
 import mmcv.ops
 import mmdet.registry
-from mmcv.transforms import BaseTransform
 from mmengine.config import Config
-from mmengine.dataset import BaseDataset, Compose
 from mmengine.registry import FUNCTIONS, Registry
 from mmengine.runner import LogProcessor, Runner
 from torch.nn.utils import clip_grad_norm_
 from torch.utils.data import DataLoader
 from typeguard import CollectionCheckStrategy, ForwardRefPolicy, TypeCheckError, check_type
 
-from centermask.engine.randomness import seeded
-from centermask.utils.errors import InputError, find_user_error
+from centermask.utils.errors import InputError
 
 REGISTRIES = [r for r in vars(mmdet.registry).values() if isinstance(r, Registry) and r.scope == 'mmdet'] + [FUNCTIONS]
 
@@ -190,9 +185,9 @@ def _registered() -> list[str]:
 
 @cache
 def _parameters(owner: Callable) -> dict[str, tuple[Any, bool]]:
-    """Return the annotation of each argument of a class or function, and whether it is only roughly right.
+    """Return the annotation of each argument of a class or function, and whether to check it leniently.
 
-    Those of MMDetection and MMCV are: their classes take lists, numbers and dicts that they aren't annotated with.
+    Those of MMDetection and MMCV are lenient: their classes take lists, numbers and dicts that they don't annotate.
     An argument without an annotation has the type of its default, if this is a number or a flag.
     """
     found: dict[str, tuple[Any, bool]] = {}
@@ -256,36 +251,6 @@ def _describe(hint: Any) -> str:
     if get_origin(hint) in (Union, UnionType):
         return ' or '.join(map(_describe, get_args(hint)))
     if get_origin(hint) is Literal:
-        return ' or '.join(map(repr, get_args(hint)))
+        args = get_args(hint)  # VoVNet's `arch` may be '39' or 39
+        return ' or '.join(repr(arg) for arg in args if isinstance(arg, str) or str(arg) not in args)
     return 'None' if hint is NoneType else re.sub(r'[\w.]+\.(?=\w)', '', inspect.formatannotation(hint))
-
-
-def check_pipeline(dataset: Any, place: str, source: str | None) -> None:
-    """Load the first image of a data set, which changes neither its transforms nor the state of random numbers.
-
-    Args:
-        dataset: one that combines others is skipped.
-        place: its dotted place in the config, such as ``'train_dataloader.dataset'``.
-        source: the config's file.
-
-    Raises:
-        InputError: a transform fails, or the last of them doesn't return what a detector takes.
-        RunError: the image can't be used.
-    """
-    if not isinstance(dataset, BaseDataset) or not isinstance(dataset.pipeline, Compose):
-        return
-    probe = copy.copy(dataset)
-    probe.pipeline = copy.deepcopy(dataset.pipeline)  # some keep images
-    where = f'The {place}.pipeline of {source or "the config"}'
-    try:
-        with seeded(0):
-            sample = probe[0]
-    except Exception as error:
-        if known := find_user_error(error):
-            raise known from error
-        owners = [frame.f_locals.get('self') for frame, _ in traceback.walk_tb(error.__traceback__)]
-        names = ['it', *(type(owner).__name__ for owner in owners if isinstance(owner, BaseTransform))]
-        why = f'{type(error).__name__}: {" ".join(str(error).split())}'.rstrip('.')
-        raise InputError(f'{where} is wrong, {names[-1]} fails at the first image with {why}.') from error
-    if not (isinstance(sample, dict) and {'inputs', 'data_samples'} <= {*sample}):
-        raise InputError(f'{where} gives no inputs and data_samples for the model: end it with PackDetInputs.')

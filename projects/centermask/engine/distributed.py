@@ -1,4 +1,4 @@
-"""The processes of a run, on CPUs too, by the environment that their launcher has set."""
+"""The processes of a run, also on CPUs, as the environment of their launcher names them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def count_processes(launcher: str) -> int:
 
 
 def join_processes(launcher: str) -> None:
-    """Join the processes that torchrun or Slurm started over gloo where there is no CUDA; else MMEngine joins them.
+    """Join the processes that torchrun or Slurm started, by gloo; with CUDA leave this to MMEngine.
 
     Raises:
         InputError: no launcher started this process.

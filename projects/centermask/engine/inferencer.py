@@ -1,9 +1,8 @@
-"""Detections on images that belong to no data set."""
+"""Inference on single images and folders, as MMDetection's ``DetInferencer``."""
 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -110,9 +109,8 @@ def require_device(name: str) -> None:
 
 def require_apart(images: Sequence[Path], out_dir: Path) -> None:
     """Raise an :class:`InputError` where drawn images would replace those that they are drawn on."""
-    drawn = os.path.realpath(out_dir / 'vis')
     for image in images:
-        if drawn in (os.path.realpath(image.parent), os.path.dirname(os.path.realpath(image))):
+        if (out_dir / 'vis').resolve() in (image.parent.resolve(), image.resolve().parent):
             raise InputError(
                 f'--out-dir {out_dir}: drawn images go to its folder vis, where {image} is: name another one.'
             )

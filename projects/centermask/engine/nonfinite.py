@@ -72,7 +72,7 @@ class SkipNonFinite(OptimWrapper):
         self._losses = ()
 
     def _scaler_handles_overflow(self) -> bool:
-        """Whether a loss scaler will skip the step itself and reduce its scale."""
+        """Return whether a loss scaler will skip the step itself and reduce its scale."""
         return False
 
 

@@ -19,24 +19,28 @@ from centermask.engine.distributed import is_first_process
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
-class Interruption:
-    """A context that remembers SIGTERM and SIGINT instead of ending the program; a second SIGINT ends it at once.
+class InterruptionHook(Hook):
+    """Saves a checkpoint and exits after the iteration in which any process received SIGTERM or SIGINT.
+
+    It is also a context: within it the signals are remembered instead of ending the program; a second SIGINT ends it at
+    once. The exit code is 128 plus the signal's number.
 
     Attributes:
         number: the signal received, 0 if there was none.
     """
 
+    priority = 'LOWEST'  # after the CheckpointHook
+
     def __init__(self) -> None:
         self.number = 0
         self._handlers: dict[int, Any] = {}  # from before
 
-    def __enter__(self) -> Interruption:
+    def __enter__(self) -> None:
         self.number = 0
         if threading.current_thread() is threading.main_thread():  # Python allows handlers there alone
             for number in SIGNALS:
                 if signal.getsignal(number) is not signal.SIG_IGN:  # under nohup it stays ignored
                     self._handlers[number] = signal.signal(number, self._remember)
-        return self
 
     def __exit__(self, *_: object) -> None:
         for number in list(self._handlers):
@@ -46,25 +50,11 @@ class Interruption:
         if number == signal.SIGINT and self.number == number:
             raise KeyboardInterrupt
         if not self.number and is_first_process():
-            again = '; Ctrl-C again ends it at once' if number == signal.SIGINT else ''
-            # The signal may have interrupted a print, which isn't reentrant.
-            os.write(2, f'{signal.Signals(number).name}: the training ends after this iteration{again}\n'.encode())
+            text = (
+                f'{signal.Signals(number).name}: the training ends after this iteration; Ctrl-C again ends it at once\n'
+            )
+            os.write(2, text.encode())  # the signal may have interrupted a print, which isn't reentrant
         self.number = number
-
-
-class InterruptionHook(Hook):
-    """Saves a checkpoint and exits after the iteration in which any process was interrupted.
-
-    Runs after the ``CheckpointHook``. The exit code is 128 plus the signal's number.
-
-    Args:
-        interruption: the context that the runner trains in.
-    """
-
-    priority = 'LOWEST'
-
-    def __init__(self, interruption: Interruption) -> None:
-        self.interruption = interruption
 
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: object = None, outputs: object = None
@@ -84,7 +74,7 @@ class InterruptionHook(Hook):
 
     def _agree(self) -> int:
         """Return the signal that any process received, 0 if none did."""
-        number = torch.tensor(self.interruption.number)
+        number = torch.tensor(self.number)
         all_reduce(number, 'max')
         return int(number)
 

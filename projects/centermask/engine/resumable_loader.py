@@ -8,18 +8,19 @@ import multiprocessing
 import os
 import signal
 from collections.abc import Callable, Iterator
-from functools import partial
+from functools import cache, partial
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 from mmdet.datasets.samplers import AspectRatioBatchSampler
 from mmengine.dataset import InfiniteSampler
 from torch.utils.data import BatchSampler, DataLoader
 
-from centermask.engine.randomness import seeded
+from centermask.engine.randomness import seed_all
 
 
 class BatchIndices(NamedTuple):
-    """The images of a batch, and what seeds their augmentation."""
+    """The images of a batch, and the seeds of their augmentation."""
 
     seed: int
     iteration: int
@@ -30,25 +31,14 @@ def load_batch(dataset: Any, batch: BatchIndices) -> list:
     """Load the samples of a batch, each augmented by random numbers seeded by the run, the iteration and its index."""
     samples = []
     for index in batch.indices:
-        with seeded(batch.seed, batch.iteration, index):
-            samples.append(dataset[index])
+        seed_all(batch.seed, batch.iteration, index)
+        samples.append(dataset[index])
     return samples
 
 
-class ImageSizes:
-    """The sizes of a data set's images, each read once: those before an iteration are millions."""
-
-    def __init__(self, dataset: Any) -> None:
-        self._dataset = dataset
-        self._sizes: dict[int, tuple[int, int]] = {}
-
-    def get_data_info(self, index: int) -> dict:
-        """Return width and height of an image."""
-        if index not in self._sizes:
-            info = self._dataset.get_data_info(index)
-            self._sizes[index] = info['width'], info['height']
-        width, height = self._sizes[index]
-        return {'width': width, 'height': height}
+def _image_size(dataset: Any, index: int) -> dict:
+    info = dataset.get_data_info(index)
+    return {'width': info['width'], 'height': info['height']}
 
 
 class ResumableBatchSampler:
@@ -63,11 +53,11 @@ class ResumableBatchSampler:
         self.batches = batches
         sampler: Any = batches.sampler
         self.sampler = sampler  # which MMEngine's DistSamplerSeedHook looks for
-        if type(batches) is AspectRatioBatchSampler:
-            sampler.dataset = ImageSizes(sampler.dataset)
+        if type(batches) is AspectRatioBatchSampler:  # a resumed training asks for millions of sizes
+            sampler.dataset = SimpleNamespace(get_data_info=cache(partial(_image_size, sampler.dataset)))
         self.seed = seed
         self.iteration = 0
-        self._skipped = 0  # batches to pass over
+        self._skipped = 0  # batches to skip
 
     def __len__(self) -> int:
         return len(self.batches)
@@ -80,7 +70,7 @@ class ResumableBatchSampler:
 
     @property
     def is_infinite(self) -> bool:
-        """Whether batches can be passed over; MMEngine counts the epochs of a finite sampler."""
+        """Return whether the sampler never ends, so that batches can be skipped; MMEngine counts epochs of others."""
         return isinstance(self.sampler, InfiniteSampler)
 
     def set_seed(self, seed: int) -> None:
@@ -95,7 +85,7 @@ class ResumableBatchSampler:
 
 
 class ResumableLoader(DataLoader):
-    """A data loader by way of :class:`ResumableBatchSampler`, whose workers start with the first batch.
+    """A data loader over a :class:`ResumableBatchSampler`, whose workers start with the first batch.
 
     MMEngine asks for an iterator before it resumes; torch's would load the training's first images by then.
 
@@ -124,7 +114,7 @@ _exiting = multiprocessing.RawValue('b', 0)
 
 @atexit.register
 def _let_workers_exit() -> None:
-    """Runs before multiprocessing's own exit, which sends SIGTERM to workers and waits for them."""
+    """Set the flag before multiprocessing's own exit handler sends SIGTERM to workers and waits for them."""
     _exiting.value = 1
 
 
@@ -145,7 +135,7 @@ def _init_worker(init: Callable[[int], None] | None, exiting: Any, worker: int) 
 
 
 def end_workers(*loops: Any) -> None:
-    """End the workers of loops (or None) that have run, which Python's exit would wait 5 seconds each for."""
+    """End the workers of loops (or None) that have run: Python would wait 5 seconds for each at its exit."""
     for loop in filter(None, loops):
         vars(loop).pop('dataloader_iterator', None)
         loop.dataloader._iterator = None

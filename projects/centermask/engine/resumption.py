@@ -1,4 +1,4 @@
-"""Where a resumed training begins: its checkpoint, and the first batch after it."""
+"""The start of a resumed training: its checkpoint, and the first batch after it."""
 
 from __future__ import annotations
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -18,20 +17,20 @@ from torch.utils.data import DataLoader
 
 from centermask.checkpoints.loading import check_match, count_classes, load_pretrained, load_weights, read_checkpoint
 from centermask.checkpoints.training_state import check_same_optimizer, check_training_state, resumption_errors
-from centermask.engine.config_check import check_config, check_pipeline
+from centermask.engine.config_check import check_config
 from centermask.engine.distributed import join_processes
 from centermask.engine.nonfinite import NonFiniteHook
-from centermask.engine.preemption import Interruption, InterruptionHook, find_checkpoint_hook
+from centermask.engine.preemption import InterruptionHook, find_checkpoint_hook
 from centermask.engine.randomness import IterationSeedHook
 from centermask.engine.resumable_loader import ResumableLoader, end_workers, shield_workers
 from centermask.engine.resumption import fast_forward, find_resume_checkpoint
 from centermask.roi_head import CenterMaskRoIHead
 from centermask.utils.atomic_io import write_synced
-from centermask.utils.errors import ClassCountError, config_errors
+from centermask.utils.errors import InputError, config_errors
 
 
 def _explained(part: str) -> Callable[[Callable], Callable]:
-    """Decorate a method of a runner that builds a part of its config: an error becomes one sentence with that part."""
+    """Decorate a runner's method that builds a part of its config, so that errors become one sentence with the part."""
 
     def decorate(build: Callable) -> Callable:
         @functools.wraps(build)
@@ -46,17 +45,13 @@ def _explained(part: str) -> Callable[[Callable], Callable]:
 
 @RUNNERS.register_module()
 class CenterMaskRunner(Runner):
-    """A ``Runner`` that refuses checkpoints and data which don't fit, and runs several processes without CUDA too.
+    """MMEngine's runner that refuses checkpoints and data which don't fit, and runs several processes on CPUs too.
 
     ``runner_type = 'CenterMaskRunner'`` in a config selects it, for MMDetection's own scripts as well.
     """
 
     _resume: bool
     _load_from: str | None
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        self._interruption = Interruption()
-        super().__init__(*args, **kwargs)
 
     @classmethod
     def from_cfg(cls, cfg: Any) -> Runner:
@@ -74,7 +69,7 @@ class CenterMaskRunner(Runner):
     scale_lr = _explained('auto_scale_lr')(Runner.scale_lr)
 
     def setup_env(self, env_cfg: dict) -> None:
-        """Join the other processes here where there is no CUDA, which MMEngine's own way needs."""
+        """Join the other processes before MMEngine does, which needs CUDA."""
         if self.distributed and not is_distributed():
             join_processes(self.launcher)
         super().setup_env(env_cfg)
@@ -102,38 +97,35 @@ class CenterMaskRunner(Runner):
     @_explained('train_dataloader or train_cfg')
     def build_train_loop(self, loop: BaseLoop | dict) -> BaseLoop:
         """Build the training's loop."""
-        return self._checked(super().build_train_loop(loop), 'train')
+        return self._check_classes(super().build_train_loop(loop))
 
     @_explained('val_dataloader, val_evaluator or val_cfg')
     def build_val_loop(self, loop: BaseLoop | dict) -> BaseLoop:
         """Build the validation's loop."""
-        return self._with_rle(self._checked(super().build_val_loop(loop), 'val'))
+        return self._use_rle(self._check_classes(super().build_val_loop(loop)))
 
     @_explained('test_dataloader, test_evaluator or test_cfg')
     def build_test_loop(self, loop: BaseLoop | dict) -> BaseLoop:
         """Build the test's loop."""
-        return self._with_rle(self._checked(super().build_test_loop(loop), 'test'))
+        return self._use_rle(self._check_classes(super().build_test_loop(loop)))
 
-    def _with_rle(self, loop: BaseLoop) -> BaseLoop:
+    def _use_rle(self, loop: BaseLoop) -> BaseLoop:
         """Have masks run-length encoded, as COCO's evaluation needs them, unless the config says how."""
         head = getattr(self._detector(), 'roi_head', None)
         if isinstance(head, CenterMaskRoIHead):
             head.test_cfg.setdefault('mask_format', 'rle')
         return loop
 
-    def _checked(self, loop: BaseLoop, mode: str) -> BaseLoop:
-        """Check that a loop's data have as many classes as the model, and that their first image can be loaded."""
+    def _check_classes(self, loop: BaseLoop) -> BaseLoop:
+        """Check that a loop's data have as many classes as the model."""
         classes = getattr(loop.dataloader.dataset, 'metainfo', {}).get('classes')
         in_model = count_classes(self._detector())
         if classes and in_model and len(classes) != in_model:
             some = ', '.join(classes[:5]) + (' ...' if len(classes) > 5 else '')
-            raise ClassCountError(
+            raise InputError(
                 f'The model of {self.cfg.filename} has {in_model} classes and the data have {len(classes)} ({some}): '
-                f'set model.num_classes={len(classes)}, or the classes in the metainfo of every data set.',
-                in_model,
-                len(classes),
+                f'set model.num_classes={len(classes)}, or the classes in the metainfo of every data set.'
             )
-        check_pipeline(loop.dataloader.dataset, f'{mode}_dataloader.dataset', self.cfg.filename)
         return loop
 
     def _detector(self) -> nn.Module:
@@ -144,13 +136,9 @@ class CenterMaskRunner(Runner):
     def register_hooks(self, default_hooks: dict | None = None, custom_hooks: list | None = None) -> None:
         """Register the config's hooks, and those that every training has."""
         super().register_hooks(default_hooks, custom_hooks)
-        for hook in (IterationSeedHook(), NonFiniteHook(), InterruptionHook(self._interruption)):
+        self._interruption = InterruptionHook()
+        for hook in (IterationSeedHook(), NonFiniteHook(), self._interruption):
             self.register_hook(hook)
-
-    def call_hook(self, fn_name: str, **kwargs: Any) -> None:
-        """Call all hooks; before a run some of them, such as an EMA's, build what their arguments name."""
-        with config_errors(self.cfg.filename, 'hooks') if fn_name == 'before_run' else nullcontext():
-            super().call_hook(fn_name, **kwargs)
 
     def train(self) -> nn.Module:
         """Train; a training that resumes without naming a checkpoint takes the newest intact one of its work folder.

@@ -39,6 +39,11 @@ def fit_config(cfg: Config, folder: Path, work_dir: Path, options: Mapping[str, 
     if options.get('load_from') and cfg.model.get('backbone', {}).get('init_cfg'):
         cfg.model.backbone.init_cfg = None
     if training and data.train:
+        if not data.train.image_ids:
+            raise InputError(
+                f'--data: {data.train.ann_file} has no object that can be trained on, with a mask and a box: '
+                'tools/check_dataset.py lists what is wrong with each.'
+            )
         if absent := [name for name in data.classes if name not in data.train.objects]:
             lines.append(f'No object to learn from: {", ".join(absent)}.')
         lines.append(_scale_schedule(cfg, len(data.train.image_ids), options))
@@ -77,7 +82,7 @@ def _set_num_classes(model: dict, classes: int) -> None:
 
 
 def _scale_schedule(cfg: Config, images: int, options: Mapping[str, Any]) -> str:
-    """Scale a schedule to as many passes over this data as the recipe makes over COCO; return a line on it.
+    """Scale a schedule to as many passes over this data as the recipe makes over COCO; return a line to print.
 
     Configs without ``auto_scale_lr.base_batch_size`` aren't for COCO and keep their length.
     """

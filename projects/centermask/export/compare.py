@@ -43,7 +43,7 @@ class Comparison:
 
     @property
     def agrees(self) -> bool:
-        """Whether enough of the detections agree."""
+        """True if at least ``LEAST_AGREEMENT`` of the detections agree."""
         return self.agreeing >= LEAST_AGREEMENT * self.total
 
     def __str__(self) -> str:

@@ -133,24 +133,16 @@ class ExportGraph(nn.Module):
         head = self.model.bbox_head
         boxes, scores, labels = head.candidates(*head(features), sizes)  # (N, K, 4), (N, K), (N, K)
         config = self.model.test_cfg['nms']
-        separated = self.separate(boxes, scores, labels, config.get('offset', 0))
+        # Boxes moved apart by class, so that one NMS serves all classes. Those of score 0 must not widen the distance.
+        separated = torch.where((scores > 0)[..., None], boxes, boxes.new_zeros(()))
+        separated = offset_by_class(separated, labels, head.num_classes)
+        # The offset is 1 if boxes end inside their last pixel.
+        separated = torch.cat([separated[..., :2], separated[..., 2:] + config.get('offset', 0)], dim=2)
         image, index = operators.nms(separated, scores, config['iou_threshold'], self.limit).unbind(1)
         if not self.padded:
             return boxes[image, index], scores[image, index], labels[image, index], image
         index, present, image = self.pad(image, index, sizes.shape[0])
         return boxes[image, index], scores[image, index] * present, labels[image, index], image
-
-    def separate(self, boxes: Tensor, scores: Tensor, labels: Tensor, offset: int) -> Tensor:
-        """Return the candidates' boxes (N, K, 4), moved apart by class so that one NMS serves all classes.
-
-        Args:
-            boxes, scores, labels: candidates, (N, K, 4), (N, K) and (N, K).
-            offset: 1 if boxes end inside their last pixel.
-        """
-        candidate = (scores > 0)[..., None]
-        boxes = torch.where(candidate, boxes, boxes.new_zeros(()))
-        boxes = offset_by_class(boxes, labels, self.model.bbox_head.num_classes)
-        return torch.cat([boxes[..., :2], boxes[..., 2:] + offset], dim=2)
 
     def pad(self, image: Tensor, index: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
         """Fill up the detections of ``count`` images to K each.

@@ -13,7 +13,7 @@ OLD_PASTINGS = {'exact': 'sampled', 'rounded': 'resized'}  # names in files of v
 
 @dataclass
 class Metadata:
-    """The fields, each stored in the file as a string of JSON.
+    """Metadata, each field of which is stored in the file as a string of JSON.
 
     Args:
         recipe: ``'paper'`` or ``'star'``.

@@ -27,11 +27,8 @@ class Detections(NamedTuple):
     masks: np.ndarray  # (D, 28, 28) probabilities in the boxes, or (D, H, W) of 0 and 1 in the image
 
 
-class OpenedModel(NamedTuple):
-    """An exported file as a runtime opened it."""
-
-    metadata: Metadata
-    run: Callable[[list[str], dict[str, np.ndarray]], list[np.ndarray]]  # names of outputs, inputs → outputs
+Run = Callable[[list[str], dict[str, np.ndarray]], list[np.ndarray]]
+"""A runtime's call: names of outputs and inputs by their names → outputs."""
 
 
 class ExportedModel:
@@ -53,8 +50,8 @@ class ExportedModel:
         if not Path(path).is_file():
             raise InputError(f"The exported model {path} doesn't exist: give the path of a file.")
         self.backend = backend or BACKENDS[Path(path).suffix]
-        opened = (_open_onnxruntime if self.backend == 'onnxruntime' else _open_openvino)(self.path, threads)
-        self.metadata, self._run = opened
+        open_file = _open_onnxruntime if self.backend == 'onnxruntime' else _open_openvino
+        self.metadata, self._run = open_file(self.path, threads)
 
     def run(self, images: np.ndarray, sizes: np.ndarray) -> dict[str, np.ndarray]:
         """Return the outputs of the file by their names.
@@ -106,7 +103,7 @@ def require(package: str) -> Any:
         ) from error
 
 
-def _open_onnxruntime(path: str, threads: int | None) -> OpenedModel:
+def _open_onnxruntime(path: str, threads: int | None) -> tuple[Metadata, Run]:
     onnxruntime = require('onnxruntime')
     if Path(path).suffix != '.onnx':
         raise InputError(f"ONNX Runtime can't read {path}, which is no ONNX file: export with --format onnx.")
@@ -117,11 +114,11 @@ def _open_onnxruntime(path: str, threads: int | None) -> OpenedModel:
         session = onnxruntime.InferenceSession(path, options, providers=onnxruntime.get_available_providers())
     except Exception as error:  # of many types, none of them public
         raise _damaged(path) from error
-    return OpenedModel(Metadata.read(session.get_modelmeta().custom_metadata_map, path), session.run)
+    return Metadata.read(session.get_modelmeta().custom_metadata_map, path), session.run
 
 
 @preserve_sigaltstack()
-def _open_openvino(path: str, threads: int | None) -> OpenedModel:
+def _open_openvino(path: str, threads: int | None) -> tuple[Metadata, Run]:
     openvino = require('openvino')
     core = openvino.Core()
     try:
@@ -147,7 +144,7 @@ def _open_openvino(path: str, threads: int | None) -> OpenedModel:
         outputs = compiled(inputs, share_inputs=True)
         return [outputs[name] for name in names]
 
-    return OpenedModel(metadata, run)
+    return metadata, run
 
 
 def _damaged(path: str) -> InputError:

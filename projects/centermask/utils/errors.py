@@ -18,20 +18,6 @@ class InputError(Exception):
     exit_code = 2
 
 
-class ClassCountError(InputError):
-    """Different numbers of classes in a model and in the config or the data.
-
-    Args:
-        message: one sentence, as for every :class:`InputError`.
-        of_model, wanted: the two numbers.
-    """
-
-    def __init__(self, message: str, of_model: int, wanted: int) -> None:
-        super().__init__(message)
-        self.of_model = of_model
-        self.wanted = wanted
-
-
 class RunError(Exception):
     """Failure of a run that has started. The message is as for :class:`InputError`; commands exit with code 1."""
 
