@@ -71,7 +71,7 @@ def figure_4(args: argparse.Namespace) -> None:
 
 
 def _writable(out: Path | None, name: str, endings: Sequence[str]) -> Path:
-    """Return the file to write; its folder is made."""
+    """Return the file to write, after creating its folder."""
     out = out or Path('work_dirs/figures') / name
     if out.suffix not in endings:
         raise InputError(f'--out {out}: its name must end in {" or ".join(endings)}.')

@@ -185,8 +185,8 @@ def check(rows: Sequence[Row], numbers: Sequence[int]) -> str:
     """Check rows and return a summary.
 
     Raises:
-        RunError: a row is missing or has no config; its model has another number of parameters than the metafile says;
-            or one more than 0.1 M off the paper's without the metafile saying why, or saying so without need.
+        RunError: a row is missing or has no config; its model has another number of parameters than in the metafile;
+            or the number is more than 0.1 M off the paper's and the metafile has no reason, or has a needless one.
     """
     listed = [(row.table, row.number) for row in rows]
     expected = [(number, row) for number in numbers for row in range(1, TABLES[number].rows + 1)]
@@ -203,14 +203,16 @@ def check(rows: Sequence[Row], numbers: Sequence[int]) -> str:
             faults.append(f'{row} has no config: {str(error).rstrip(".")}')
             continue
         if row.measured.get('Parameters') != count:
-            faults.append(f'{row} has {count} parameters and the metafile says {row.measured.get("Parameters")}')
+            faults.append(f'{row} has {count} parameters, the metafile has {row.measured.get("Parameters")}')
         if 'Params (M)' not in TABLES[row.table].figures:
             continue
         paper = float(row.paper.get('Params (M)', 'nan'))
         agrees = abs(count / 1e6 - paper) <= TOLERANCE
         if agrees == bool(row.differs):
-            said = 'says' if row.differs else "doesn't say"
-            faults.append(f'{row} has {count / 1e6:.2f} M parameters, the paper {paper} M; the metafile {said} why')
+            reason = 'has a needless' if row.differs else 'has no'
+            faults.append(
+                f'{row} has {count / 1e6:.2f} M parameters, the paper {paper} M; the metafile {reason} reason'
+            )
         elif row.differs:
             known.append(f'{row}: {count / 1e6:.1f} M parameters, the paper has {paper} M; {row.differs}')
     if faults:
@@ -219,7 +221,7 @@ def check(rows: Sequence[Row], numbers: Sequence[int]) -> str:
 
 
 def measure(what: str, configs: dict[str, str]) -> None:
-    """Measure each config and write its figures before the next one's turn."""
+    """Measure each config and write its figures before the next is measured."""
     device = 'cuda' if torch.cuda.is_available() else 'cpu'
     start = time.monotonic()
     for done, (name, path) in enumerate(configs.items(), 1):

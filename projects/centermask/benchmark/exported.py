@@ -1,4 +1,4 @@
-"""Exported models among those that are timed."""
+"""Exported variants of a timed model."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from centermask.export.inputs import make_inputs
 from centermask.export.onnx import describe, to_onnx
 from centermask.export.runtime import Detections, require
 
-# Files of OpenVINO in float32 are compiled from ONNX; quantisation is calibrated by the first image.
+# Names of converted files. In float32 both runtimes read the ONNX file. The first image calibrates the quantisation.
 CONVERTED = {
     ('openvino', 'bfloat16'): 'half.xml',
     ('onnxruntime', 'int8'): 'int8.onnx',
     ('openvino', 'int8'): 'int8.xml',
 }
 
-# What each model has been exported to, for its next variant.
+# ONNX model of each exported model, which its variants share.
 _exported: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()
 
 
@@ -65,7 +65,7 @@ def export(shipped: TimedModel, config: Config, detections: int, variant: Varian
 
 
 class PreparedDetections:
-    """An exported model whose detections are replaced by the objects that eager models are made to find.
+    """An exported model whose detections are replaced by the objects that eager models are given, too.
 
     Args:
         exported: the model, which runs all the same.

@@ -107,7 +107,7 @@ class TimedModel:
         model: in eval mode, on the device.
         batches: one image each, as ``test_step`` takes them.
         masks, device: as in :class:`Settings`.
-        predictions: that take the place of those of the weights; None if the model isn't eager.
+        predictions: that replace those of the weights; None if the model isn't eager.
     """
 
     variant: Variant

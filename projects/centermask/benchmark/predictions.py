@@ -1,9 +1,9 @@
-"""Prepared predictions that take the place of those of random weights.
+"""Prepared predictions that replace those of random weights.
 
 The cost of post-processing and of the mask branch depends on the predictions: how many candidates exceed the score
 threshold, how many boxes enter NMS, how many detections are left and how large they are. Random weights yield none or
 thousands. So all models are given the same objects, with the sizes of COCO's: a box head computes its
-outputs, and its ``predict_by_feat`` gets prepared logits and box deltas in their place.
+outputs, and its ``predict_by_feat`` gets prepared logits and box deltas instead.
 """
 
 from __future__ import annotations

@@ -163,7 +163,7 @@ def _draw(axes: Axes, points: Sequence[Point], title: str) -> list[Annotation]:
 
 
 def _spread(axes: Axes, labels: Sequence[Annotation]) -> None:
-    """Move each label to the nearest place inside the axes where it covers no point and no other label."""
+    """Move each label to the nearest position inside the axes where it covers no point and no other label."""
     frame = axes.get_window_extent()
     pixels = DPI / 72  # of a typographic point
     taken = [Bbox([point, point]).padded(4 * pixels) for point in axes.transData.transform([one.xy for one in labels])]
