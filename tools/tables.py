@@ -21,7 +21,7 @@ from centermask.benchmark.comparison import latency
 from centermask.benchmark.costs import count_flops, count_parameters
 from centermask.benchmark.machine import name_of_machine
 from centermask.benchmark.metafile import LATENCY, NOT_MEASURED, TABLES, Row, read_metafile, write_figures
-from centermask.benchmark.models import Settings, TimedModel, as_shipped, build, synthetic_image
+from centermask.benchmark.models import Settings, TimedModel, build, synthetic_image, timed_model
 from centermask.engine.cli import run
 from centermask.engine.configs import load_config
 from centermask.utils.atomic_io import atomic_write_text
@@ -226,7 +226,7 @@ def measure(what: str, configs: dict[str, str]) -> None:
         print(f'{done}/{len(configs)} {name}: ', end='', flush=True)
         config = load_config(REPOSITORY / path)
         if what == 'counts':
-            parameters, flops = count_parameters(build(config)), count_flops(largest(name, config))
+            parameters, flops = count_parameters(build(config)), count_flops(largest(config))
             figures = dict(Parameters=str(parameters), FLOPs=str(flops))
             text = f'{parameters / 1e6:.2f} M parameters, {flops / 1e9:.1f} GFLOPs'
         else:
@@ -242,12 +242,12 @@ def measure(what: str, configs: dict[str, str]) -> None:
     print(f'{METAFILE} has the figures')
 
 
-def largest(name: str, config: Config) -> TimedModel:
+def largest(config: Config) -> TimedModel:
     """Return the model on an image of the config's largest test size, with as many detections as it allows."""
     (scale,) = [t['scale'] for t in config.test_dataloader.dataset.pipeline if t['type'].endswith('Resize')]
     test_cfg = config.model.test_cfg
     detections = test_cfg.get('rcnn', test_cfg)['max_per_img']
-    return as_shipped(name, config, Settings([np.zeros((min(scale), max(scale), 3), np.uint8)], detections))
+    return timed_model(config, Settings([np.zeros((min(scale), max(scale), 3), np.uint8)], detections))
 
 
 if __name__ == '__main__':

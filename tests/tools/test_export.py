@@ -95,6 +95,7 @@ def test_predict(exported: tuple[Path, str], tiny_config: Path, tiny_run: Path, 
 def test_evaluation(
     exported: tuple[Path, str], tiny_config: Path, tiny_run: Path, call: Callable, tmp_path: Path
 ) -> None:
+    """The command runs; test_original_weights.py compares the AP of trained weights."""
     figures = []
     for name, file in (('checkpoint', tiny_run / 'iter_2.pth'), ('file', exported[0])):
         assert call('test', tiny_config, file, '--work-dir', tmp_path / name)[0] == 0
@@ -165,8 +166,8 @@ def test_example_refuses(exported: tuple[Path, str], tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ('option', 'name', 'size'),  # ONNX Runtime quantises convs alone
-    [('half', 'a.xml', 0.6), ('int8', 'a.onnx', 0.75), ('int8', 'a.xml', 0.4)],
+    ('option', 'name', 'size'),  # measured: 0.494, 0.719 (ONNX Runtime quantises convs alone), 0.249
+    [('half', 'a.xml', 0.52), ('int8', 'a.onnx', 0.75), ('int8', 'a.xml', 0.28)],
 )
 def test_reduced_precision_prints_its_ap(
     option: str,
