@@ -102,10 +102,10 @@ def compare(configs: Sequence[str], settings: Settings, log: Log = lambda line: 
                         where = None if keeps_memory else executor
                         model = Entry(len(models), where, load, name, settings, variant, shipped)
                     except (RuntimeError, NotImplementedError) as error:
-                        reason = f'fails with random weights: {str(error).splitlines()[0]}'
+                        reason = str(error).splitlines()[0]
                         if variant == AS_SHIPPED:
-                            raise InputError(f'The model of {name} {reason}') from error
-                        log(f'{line} is left out, it {reason}')  # some models don't run in half precision
+                            raise InputError(f'The model of {name} fails with random weights: {reason}') from error
+                        log(f'{line}: left out, it fails: {reason}')  # some models don't run in half precision
                         continue
                     model.facts = {'config': name, **model.call(facts_of)}
                     models.append(model)
