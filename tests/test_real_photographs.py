@@ -46,6 +46,7 @@ KNOWN_WARNINGS = {
     '"FileClient" will be deprecated in future': 'CheckpointHook builds one before every training',
     '"HardDiskBackend" is the alias of "LocalBackend"': 'that FileClient builds one',
     'Advance dataloader ': 'IterBasedTrainLoop logs it on resuming; our runner hands it empty batches',
+    'torch.meshgrid: in an upcoming release': "MMDetection's point generator leaves its indexing to the default",
     'is skipped since its requires_grad=False': 'its optimisers take no frozen BN, and it names every tensor',
 }
 

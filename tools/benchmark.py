@@ -15,10 +15,9 @@ import torch
 from mmengine.device import get_device
 
 from centermask.benchmark.comparison import compare
-from centermask.benchmark.exported import RUNTIMES
 from centermask.benchmark.metafile import read_metafile
 from centermask.benchmark.models import Settings, synthetic_image
-from centermask.benchmark.report import tables
+from centermask.benchmark.results import tables
 from centermask.benchmark.tradeoff import draw_tradeoff
 from centermask.datasets.images import find_images, unreadable
 from centermask.engine.cli import require_writable, run
@@ -26,6 +25,7 @@ from centermask.engine.inferencer import require_device
 from centermask.utils.atomic_io import atomic_write_text
 from centermask.utils.errors import InputError
 
+RUNTIMES = ('onnxruntime', 'openvino')
 METAFILE = Path(__file__).resolve().parents[1] / 'configs/metafile.yml'
 MAX_IMAGES = 4  # of a folder
 
@@ -48,11 +48,11 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument('--threads', type=int, help="threads on a CPU (default torch's)")
     parser.add_argument('--device', default=get_device(), help='cpu, cuda, cuda:1 ... (default %(default)s)')
     parser.add_argument(
-        '--equal', action='store_true', help="other models also with CenterMask's fused layers and memory"
+        '--equal',
+        action='store_true',
+        help="other models also with CenterMask's fused layers, memory format and kept buffers",
     )
     parser.add_argument('--amp', action='store_true', help='each model also in bfloat16, on a GPU float16')
-    parser.add_argument('--channels-last', action='store_true', help='each model also in channels-last memory')
-    parser.add_argument('--compile', action='store_true', help='each model also with torch.compile')
     parser.add_argument(
         '--backend',
         default='eager',
@@ -61,10 +61,8 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         'OpenVINO in bfloat16',
     )
     parser.add_argument('--int8', action='store_true', help='models of --backend also quantised, by one image')
-    parser.add_argument(
-        '--train', type=int, default=0, metavar='IMAGES', help='also a training step of IMAGES images, and the loader'
-    )
-    parser.add_argument('--no-stages', action='store_true', help='times alone: no stages, counts and memory')
+    parser.add_argument('--train', type=int, default=0, metavar='IMAGES', help='also a training step of IMAGES images')
+    parser.add_argument('--no-stages', action='store_true', help='times alone: no stages and counts')
     parser.add_argument(
         '--out', type=Path, default=Path('work_dirs/benchmark'), help='folder of the results (default %(default)s)'
     )
@@ -102,8 +100,6 @@ def main(argv: Sequence[str] | None = None) -> None:
         masks=args.masks,
         equal=args.equal,
         amp=args.amp,
-        channels_last=args.channels_last,
-        compiled=args.compile,
         runtimes=[name for name in backends if name != 'eager'],
         int8=args.int8,
         stages=not args.no_stages,

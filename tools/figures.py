@@ -49,7 +49,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def figure_1(args: argparse.Namespace) -> None:
-    out = _place(args.out, 'fig1.png', ('.png', '.svg', '.pdf'))
+    out = _writable(args.out, 'fig1.png', ('.png', '.svg', '.pdf'))
     unknown = draw_tradeoff(read_metafile(METAFILE)[0], out, args.benchmark)
     print(f'AP against time: {out}')
     if unknown:
@@ -63,15 +63,15 @@ def figure_4(args: argparse.Namespace) -> None:
     cfg = load_config(args.config, args.cfg_options)
     require_file(args.checkpoint, 'checkpoint')
     require_device(args.device)
-    out = _place(args.out, 'fig4.png', ('.png', '.jpg'))
+    out = _writable(args.out, 'fig4.png', ('.png', '.jpg'))
     counts = draw_sheet(
         images, CenterMaskInferencer(cfg, args.checkpoint, args.device), out, args.score_thr, args.columns
     )
-    print(f'{sum(counts)} detections above {args.score_thr} on {len(images)} pictures: {out}')
+    print(f'{sum(counts)} detections above {args.score_thr} on {len(images)} images: {out}')
 
 
-def _place(out: Path | None, name: str, endings: Sequence[str]) -> Path:
-    """The file to write, its folder there."""
+def _writable(out: Path | None, name: str, endings: Sequence[str]) -> Path:
+    """Return the file to write, after creating its folder."""
     out = out or Path('work_dirs/figures') / name
     if out.suffix not in endings:
         raise InputError(f'--out {out}: its name must end in {" or ".join(endings)}.')

@@ -21,7 +21,7 @@ from centermask.benchmark.comparison import latency
 from centermask.benchmark.costs import count_flops, count_parameters
 from centermask.benchmark.machine import name_of_machine
 from centermask.benchmark.metafile import LATENCY, NOT_MEASURED, TABLES, Row, read_metafile, write_figures
-from centermask.benchmark.models import Settings, TimedModel, as_shipped, build, synthetic_image
+from centermask.benchmark.models import Settings, TimedModel, build, synthetic_image, timed_model
 from centermask.engine.cli import run
 from centermask.engine.configs import load_config
 from centermask.utils.atomic_io import atomic_write_text
@@ -185,8 +185,8 @@ def check(rows: Sequence[Row], numbers: Sequence[int]) -> str:
     """Check rows and return a summary.
 
     Raises:
-        RunError: a row is missing or has no config; its model has another number of parameters than the metafile says;
-            or one more than 0.1 M off the paper's without the metafile saying why, or saying so without need.
+        RunError: a row is missing or has no config; its model has another number of parameters than in the metafile;
+            or the number is more than 0.1 M off the paper's and the metafile has no reason, or has a needless one.
     """
     listed = [(row.table, row.number) for row in rows]
     expected = [(number, row) for number in numbers for row in range(1, TABLES[number].rows + 1)]
@@ -203,14 +203,16 @@ def check(rows: Sequence[Row], numbers: Sequence[int]) -> str:
             faults.append(f'{row} has no config: {str(error).rstrip(".")}')
             continue
         if row.measured.get('Parameters') != count:
-            faults.append(f'{row} has {count} parameters and the metafile says {row.measured.get("Parameters")}')
+            faults.append(f'{row} has {count} parameters, the metafile has {row.measured.get("Parameters")}')
         if 'Params (M)' not in TABLES[row.table].figures:
             continue
         paper = float(row.paper.get('Params (M)', 'nan'))
         agrees = abs(count / 1e6 - paper) <= TOLERANCE
         if agrees == bool(row.differs):
-            said = 'says' if row.differs else "doesn't say"
-            faults.append(f'{row} has {count / 1e6:.2f} M parameters, the paper {paper} M; the metafile {said} why')
+            reason = 'has a needless' if row.differs else 'has no'
+            faults.append(
+                f'{row} has {count / 1e6:.2f} M parameters, the paper {paper} M; the metafile {reason} reason'
+            )
         elif row.differs:
             known.append(f'{row}: {count / 1e6:.1f} M parameters, the paper has {paper} M; {row.differs}')
     if faults:
@@ -219,14 +221,14 @@ def check(rows: Sequence[Row], numbers: Sequence[int]) -> str:
 
 
 def measure(what: str, configs: dict[str, str]) -> None:
-    """Measure each config and write its figures before the next one's turn."""
+    """Measure each config and write its figures before the next is measured."""
     device = 'cuda' if torch.cuda.is_available() else 'cpu'
     start = time.monotonic()
     for done, (name, path) in enumerate(configs.items(), 1):
         print(f'{done}/{len(configs)} {name}: ', end='', flush=True)
         config = load_config(REPOSITORY / path)
         if what == 'counts':
-            parameters, flops = count_parameters(build(config)), count_flops(largest(name, config))
+            parameters, flops = count_parameters(build(config)), count_flops(largest(config))
             figures = dict(Parameters=str(parameters), FLOPs=str(flops))
             text = f'{parameters / 1e6:.2f} M parameters, {flops / 1e9:.1f} GFLOPs'
         else:
@@ -242,12 +244,12 @@ def measure(what: str, configs: dict[str, str]) -> None:
     print(f'{METAFILE} has the figures')
 
 
-def largest(name: str, config: Config) -> TimedModel:
+def largest(config: Config) -> TimedModel:
     """Return the model on an image of the config's largest test size, with as many detections as it allows."""
     (scale,) = [t['scale'] for t in config.test_dataloader.dataset.pipeline if t['type'].endswith('Resize')]
     test_cfg = config.model.test_cfg
     detections = test_cfg.get('rcnn', test_cfg)['max_per_img']
-    return as_shipped(name, config, Settings([np.zeros((min(scale), max(scale), 3), np.uint8)], detections))
+    return timed_model(config, Settings([np.zeros((min(scale), max(scale), 3), np.uint8)], detections))
 
 
 if __name__ == '__main__':

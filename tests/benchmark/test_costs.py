@@ -1,4 +1,4 @@
-"""Parameters, operations, calls, waits and memory."""
+"""Parameters, operations, calls and waits; the machine's name and peak."""
 
 import pytest
 import torch
@@ -6,7 +6,7 @@ from helpers.small_detectors import small_model
 from torch import nn
 
 from centermask.benchmark import machine
-from centermask.benchmark.costs import count_costs, count_flops, count_parameters, peak_memory
+from centermask.benchmark.costs import count_costs, count_flops, count_parameters
 from centermask.benchmark.machine import name_of_machine, peak
 
 
@@ -30,18 +30,11 @@ def test_pasting_of_each_mask() -> None:
         assert many[kind] - few[kind] >= 3
 
 
-def test_memory() -> None:
-    """Freed memory counts once, and what is there together counts together."""
-
-    def run() -> None:
-        for _ in range(3):
-            torch.ones(1000)
-
-    assert peak_memory(run, 'cpu') == 4000
-    network = nn.Sequential(nn.Linear(100, 200), nn.ReLU(), nn.Linear(200, 50))
-    image = torch.ones(10, 100)
-    with torch.no_grad():
-        assert peak_memory(lambda: network(image), 'cpu') == 2 * 10 * 200 * 4
+def test_yolacts_mask_product() -> None:
+    """Masks are a product of 32 prototypes, on the grid of P3 upsampled by 2, and coefficients of each detection."""
+    few, many = (count_flops(small_model('YOLACT', detections)) for detections in (2, 5))
+    height, width = 24, 32  # of P3 upsampled, for images of 96 × 128
+    assert many - few == 3 * 2 * 32 * height * width
 
 
 def test_machine(monkeypatch: pytest.MonkeyPatch) -> None:

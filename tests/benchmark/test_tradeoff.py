@@ -8,18 +8,18 @@ import pytest
 
 from centermask.benchmark import tradeoff
 from centermask.benchmark.metafile import read_metafile
-from centermask.benchmark.tradeoff import Point, backbones, draw_tradeoff, methods, read_benchmark
+from centermask.benchmark.tradeoff import Point, draw_tradeoff, paper_points, read_benchmark
 from centermask.utils.errors import InputError
 
 ROWS = read_metafile(Path(__file__).resolve().parents[2] / 'configs/metafile.yml')[0]
 
 
 def test_points_are_the_papers() -> None:
-    points = methods(ROWS)
+    points = paper_points(ROWS, 5)
     assert len(points) == 18
     assert Point('CenterMask*', 'V-99', 77, 41.8, 'V100') in points
     assert Point('YOLACT', '550 R-50', 23, 28.2, 'Titan Xp') in points
-    points = backbones(ROWS)
+    points = paper_points(ROWS, 3)
     assert len(points) == 14
     assert Point('VoVNetV2', '39', 70, 35.6, 'Titan Xp') in points
 

@@ -28,7 +28,6 @@ def _convert(weights: Mapping[str, Tensor], source: str = 'a.pth') -> Conversion
     return convert(Contents(dict(weights), 'model', dict(iteration=1, optimizer={})), source, CONFIGS)
 
 
-@pytest.mark.slow
 def test_every_released_model(shared: Path) -> None:
     """Files with the released names and shapes are assigned the config of their recipe and longest schedule."""
     files = [file for recipe in ('paper', 'star') for file in (shared / 'parity' / recipe).glob('*.keys.json')]

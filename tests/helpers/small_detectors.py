@@ -2,10 +2,17 @@
 
 from pathlib import Path
 
-import numpy as np
 from mmengine.config import Config
 
-from centermask.benchmark.models import Settings, TimedModel, as_shipped, read_config, synthetic_image
+from centermask.benchmark.models import (
+    AS_SHIPPED,
+    Settings,
+    TimedModel,
+    Variant,
+    read_config,
+    synthetic_image,
+    timed_model,
+)
 
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
 RESNET = dict(depth=18, init_cfg=None)
@@ -27,10 +34,9 @@ def small_config(kind: str) -> Config:
     return config
 
 
-def small_model(kind: str, detections: int = 5, images: int = 1, masks: str = 'tensor') -> TimedModel:
-    return as_shipped(kind, small_config(kind), small_settings(detections, images, masks))
+def small_model(kind: str, detections: int = 5, masks: str = 'tensor', variant: Variant = AS_SHIPPED) -> TimedModel:
+    return timed_model(small_config(kind), small_settings(detections, masks), variant)
 
 
-def small_settings(detections: int = 5, images: int = 1, masks: str = 'tensor', **others: object) -> Settings:
-    inputs: list[np.ndarray] = [synthetic_image(i) for i in range(images)]
-    return Settings(inputs, detections, size=(96, 128), masks=masks, **others)
+def small_settings(detections: int = 5, masks: str = 'tensor', **others: object) -> Settings:
+    return Settings([synthetic_image()], detections, size=(96, 128), masks=masks, **others)

@@ -14,7 +14,7 @@ from pycocotools.coco import COCO
 
 from centermask.datasets.shapes import CLASSES, make_dataset
 from centermask.engine.cli import run as run_command
-from centermask.report import build_report, images
+from centermask.report import build_report, side_by_side
 from centermask.report.history import read_curves
 from centermask.utils.errors import InputError
 
@@ -116,7 +116,7 @@ def test_page(run: Path) -> None:
 
 def test_masks_are_drawn_where_they_are(run: Path, shapes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The two halves of an image differ in boxes and labels alone: masks are found exactly."""
-    monkeypatch.setattr(images, 'LEAST_SCORE', 0.0)
+    monkeypatch.setattr(side_by_side, 'LEAST_SCORE', 0.0)
     monkeypatch.setattr('centermask.structures.visualizer.MAX_LABELS', 0)
     page = _build(run)
     for path in sorted(page.parent.glob('images/*.jpg')):

@@ -35,7 +35,7 @@ def test_figure_1(figures: Callable, tmp_path: Path) -> None:
 
 
 def test_figure_4(figures: Callable, tiny_config: Path, tiny_run: Path, tmp_path: Path) -> None:
-    """Three square pictures of one data set in two rows of two; what is drawn changes them."""
+    """Three square images of one data set in two rows of two; what is drawn changes them."""
     images = sorted((tiny_config.parent / 'shapes/val/images').iterdir())
     sheets = []
     for threshold in (0.0, 1.0):
@@ -43,7 +43,7 @@ def test_figure_4(figures: Callable, tiny_config: Path, tiny_run: Path, tmp_path
         model = (tiny_config, tiny_run / 'iter_2.pth', images[0].parent)
         code, output, errors = figures('4', *model, '--columns', 2, '--score-thr', threshold, '--out', out)
         assert code == 0, errors
-        assert f'above {threshold} on 3 pictures' in output
+        assert f'above {threshold} on 3 images' in output
         sheets.append(cv2.imread(str(out)).astype(int))
     drawn, plain = sheets
     height = (1800 - 8) // 2
@@ -58,7 +58,7 @@ def test_bad_input(figures: Callable, tiny_config: Path, tiny_run: Path, tmp_pat
     config, checkpoint, image = tiny_config, tiny_run / 'iter_2.pth', tmp_path / 'image.jpg'
     image.write_text('no image')
     (tmp_path / 'file').touch()
-    for args, told in (
+    for args, message in (
         (['1', '--benchmark', tmp_path / 'nosuch.json'], "nosuch.json can't be read"),
         (['1', '--out', tmp_path / 'fig1.txt'], 'must end in .png or .svg or .pdf'),
         (['1', '--out', tmp_path / 'file' / 'fig1.png'], "can't be written to"),
@@ -70,4 +70,4 @@ def test_bad_input(figures: Callable, tiny_config: Path, tiny_run: Path, tmp_pat
     ):
         code, _, errors = figures(*args)
         assert code == 2, args
-        assert told in errors.strip().splitlines()[-1], (args, errors)
+        assert message in errors.strip().splitlines()[-1], (args, errors)

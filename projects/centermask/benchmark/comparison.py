@@ -5,94 +5,135 @@ from __future__ import annotations
 import multiprocessing
 import statistics
 import sys
-import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor, ProcessPoolExecutor
+from contextlib import nullcontext
 from datetime import date
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from mmengine.config import Config
 
 from centermask.benchmark.costs import count_costs, count_flops, count_parameters
-from centermask.benchmark.exported import exported_variants
+from centermask.benchmark.exported import export
 from centermask.benchmark.machine import name_of_machine, peak
-from centermask.benchmark.models import AS_SHIPPED, Settings, TimedModel, as_shipped, read_config, short_name, variants
-from centermask.benchmark.predictions import detection_stats
-from centermask.benchmark.rounds import interleaved, measure, summary, timed_on
-from centermask.benchmark.stages import NETWORK, STAGES, Stopwatch, timed_by_stage
-from centermask.benchmark.training import TrainStep, loader_rate
-from centermask.fast.fused_layers import half_type
+from centermask.benchmark.models import (
+    AS_SHIPPED,
+    EQUAL,
+    Settings,
+    TimedModel,
+    Variant,
+    read_config,
+    short_name,
+    timed_model,
+    variants_of,
+)
+from centermask.benchmark.rounds import interleaved, measure, summary
+from centermask.benchmark.stages import NETWORK, STAGES, seconds_by_stage
+from centermask.benchmark.training import TrainStep
 from centermask.utils.errors import InputError
 
 STAGE_ROUNDS = 5
 
 Log = Callable[[str], None]
-Call = Callable[..., Any]
-"""Calls a function with arguments, in this process or another."""
+
+_objects: dict[int, Any] = {}  # models and training steps of this process, by the number of their entry
 
 
-class Entry(NamedTuple):
+class Entry:
     """A model or training step that is timed.
 
+    Args:
+        number: no other entry's.
+        executor: runs it in another process; None in this one.
+        build: called there with ``args``, returns the object.
+
     Attributes:
-        name: that its process knows it by.
-        call: runs functions in that process.
         facts: its entry in the results, which grows.
     """
 
-    name: str
-    call: Call
-    facts: dict[str, Any]
+    def __init__(self, number: int, executor: Executor | None, build: Callable, *args: Any) -> None:
+        self.number, self.executor = number, executor
+        self.facts: dict[str, Any] = {}
+        self._run(_build, build, *args)
+
+    def call(self, function: Callable, *args: Any) -> Any:
+        """Return ``function(object, *args)`` from the object's process."""
+        return self._run(_call, function, *args)
+
+    def _run(self, function: Callable, *args: Any) -> Any:
+        if self.executor is None:
+            return function(self.number, *args)
+        return self.executor.submit(function, self.number, *args).result()
 
 
-# What a process holds, by name.
-_models: dict[str, TimedModel] = {}
-_steps: dict[str, TrainStep] = {}
+def _build(number: int, build: Callable, *args: Any) -> None:
+    _objects[number] = build(*args)
+
+
+def _call(number: int, function: Callable, *args: Any) -> Any:
+    return function(_objects[number], *args)
 
 
 def compare(configs: Sequence[str], settings: Settings, log: Log = lambda line: None) -> dict[str, Any]:
     """Time models on images and return the results as the benchmark's JSON file holds them.
 
+    A CenterMask, as an equal model, sets glibc's memory allocation for its whole process. On a CPU other models would
+    be faster beside it than they are for their users, so they, and training, run in a process of their own.
+
     Raises:
         InputError: a config can't be used.
     """
-    kinds = [read_config(name).model.type for name in configs]
-    fast = [kind == 'CenterMask' for kind in kinds]
     models: list[Entry] = []
     steps: list[Entry] = []
-    with _processes(settings, fast) as (here, other):
-        for number, (name, is_fast) in enumerate(zip(configs, fast, strict=True), 1):
-            parts = [(here if is_fast else other, replace(settings, equal=False))]
-            if settings.equal and not is_fast:
-                parts.append((here, replace(settings, amp=False, channels_last=False, compiled=False, runtimes=())))
-            for call, part in parts:
-                loaded, lines = call(load, name, part)
-                models += [Entry(key, call, facts) for key, facts in loaded]
-                for line in lines:
-                    log(f'{number}/{len(configs)} {line}')
+    loaded = [read_config(name) for name in configs]
+    process = (
+        ProcessPoolExecutor(1, multiprocessing.get_context('spawn')) if settings.device == 'cpu' else nullcontext()
+    )
+    try:
+        with process as executor:
+            for number, (name, config) in enumerate(zip(configs, loaded, strict=True), 1):
+                shipped = len(models)
+                for variant in variants_of(config, settings):
+                    keeps_memory = config.model.type == 'CenterMask' or variant == EQUAL
+                    line = f'{number}/{len(configs)} {short_name(name)}, {variant.name}'
+                    try:
+                        where = None if keeps_memory else executor
+                        model = Entry(len(models), where, load, name, settings, variant, shipped)
+                    except (RuntimeError, NotImplementedError) as error:
+                        reason = f'fails with random weights: {str(error).splitlines()[0]}'
+                        if variant == AS_SHIPPED:
+                            raise InputError(f'The model of {name} {reason}') from error
+                        log(f'{line} is left out, it {reason}')  # some models don't run in half precision
+                        continue
+                    model.facts = {'config': name, **model.call(facts_of)}
+                    models.append(model)
+                    log(f'{line}: {model.facts["detections"]} detections')
             if settings.batch_size:
-                steps.append(Entry(name, other, other(load_step, name, settings)))
-        peaks = _peaks(settings)
-        # Each model runs each image before it is timed: at a new size it allocates memory and reorders weights.
-        _add_times(models, run, settings.rounds, len(settings.images), log)
-        _add_times(steps, run_step, settings.rounds, 1, log)
-        for step in steps:
-            step.facts['positive RoIs'] = step.call(positives, step.name)
-        if settings.stages:
-            _add_costs(models, log)
-            _add_stages(models, log)
-        peaks = {name: max(value, peaks[name]) for name, value in _peaks(settings).items()}
-    _add_ratios(models, peaks)
+                for number, name in enumerate(configs):
+                    steps.append(Entry(-1 - number, executor, load_step, name, settings))
+                    steps[-1].facts = {'config': name, 'batch size': settings.batch_size}
+            # Each model runs each image before it is timed: at a new size it allocates memory and reorders weights.
+            _add_times(models, TimedModel.seconds, settings.rounds, len(settings.images), log)
+            _add_times(steps, TrainStep.seconds, settings.rounds, 1, log)
+            for step in steps:
+                step.facts.update(step.call(TrainStep.facts))
+            if settings.stages:
+                _add_costs(models, log)
+                _add_stages(models, log)
+    finally:
+        _objects.clear()
+    precisions = list(dict.fromkeys(model.facts['precision'] for model in models))
+    peaks = {name: round(peak(settings.device, getattr(torch, name))) for name in precisions}
+    for model in models if settings.stages else ():
+        _add_ratios(model.facts, peaks)
     return dict(
         machine=name_of_machine(settings.device),
         date=date.today().isoformat(),
         command=' '.join(['python', *sys.argv]),
         torch=torch.__version__,
-        peak={name: round(value) for name, value in peaks.items()},
+        peak=peaks,
         rounds=settings.rounds,
         images=[list(image.shape[:2]) for image in settings.images],
         models=[model.facts for model in models],
@@ -100,178 +141,103 @@ def compare(configs: Sequence[str], settings: Settings, log: Log = lambda line: 
     )
 
 
-@contextmanager
-def _processes(settings: Settings, fast: Sequence[bool]) -> Iterator[tuple[Call, Call]]:
-    """Yield how to run what keeps the memory of large tensors, and how to run everything else.
+def load(name: str, settings: Settings, variant: Variant, shipped: int) -> TimedModel:
+    """Build a model in this process and run it once.
 
-    A CenterMask, as an equal model, sets glibc's memory allocation for its whole process. On a CPU other models would
-    be faster beside it than they are for their users, so they, and training, run in a process of their own.
-    """
-
-    def here(function: Callable, *args: Any) -> Any:
-        return function(*args)
-
-    both = (any(fast) or settings.equal) and (not all(fast) or settings.batch_size > 0)
-    try:
-        if settings.device != 'cpu' or not both:
-            yield here, here
-            return
-        with ProcessPoolExecutor(1, multiprocessing.get_context('spawn')) as executor:
-            yield here, lambda function, *args: executor.submit(function, *args).result()
-    finally:
-        _models.clear()
-        _steps.clear()
-
-
-def load(name: str, settings: Settings) -> tuple[list[tuple[str, dict]], list[str]]:
-    """Build a model as shipped and its variants in this process; if ``settings.equal``, the equal one alone.
-
-    Returns:
-        names and facts of the models, and lines to log.
+    Args:
+        name: of the config.
+        settings: images, detections, device, threads, size and masks.
+        variant: to build.
+        shipped: number of the entry of the config's model as shipped, which is the one that is exported.
 
     Raises:
-        InputError: the config can't be used, or its model fails with random weights.
+        InputError: the config can't be used.
+        RuntimeError, NotImplementedError: the model fails.
     """
     if settings.threads:
         torch.set_num_threads(settings.threads)
     config = read_config(name)
-    first = as_shipped(name, config, settings)
-    try:
-        stats = detection_stats(first)
-    except RuntimeError as error:
-        raise InputError(f'The model of {name} fails with random weights: {str(error).splitlines()[0]}') from error
-    lines = [] if settings.equal else [f'{short_name(name)}: {stats}']
-    loaded = []
-    others = [*variants(first, settings), *exported_variants(first, config, settings)]
-    for model in others if settings.equal else [first, *others]:
-        try:  # some models of MMDetection don't run in half precision
-            model.run(0)
-        except (RuntimeError, NotImplementedError) as error:
-            lines.append(f'{model} is left out, it fails: {str(error).splitlines()[0]}')
-            continue
-        key = f'{name}, {model.variant}'
-        _models[key] = model
-        facts = dict(
-            config=name,
-            variant=model.variant,
-            backend=model.backend,
-            precision=model.precision,
-            masks=model.masks,
-            input=model.input_size,
-            parameters=count_parameters(first.model),
-            **{'mask AP': None},  # the plot takes the paper's
-        )
-        loaded.append((key, facts | stats._asdict()))
-    return loaded, lines
+    if variant.backend == 'eager':
+        model = timed_model(config, settings, variant)
+    else:
+        model = export(_objects[shipped], config, settings.detections, variant)
+    model.run()
+    return model
 
 
-def load_step(name: str, settings: Settings) -> dict[str, Any]:
-    """Build a training step in this process and return its facts, the loader's rate among them."""
+def load_step(name: str, settings: Settings) -> TrainStep:
+    """Build a training step in this process."""
+    if settings.threads:
+        torch.set_num_threads(settings.threads)
     config = read_config(name)
-    rate = loader_rate(config)
-    model = as_shipped(name, config, settings).model
-    _steps[name] = TrainStep(config, model, settings.batch_size, settings.size)
-    facts = {'config': name, 'batch size': settings.batch_size, 'input': list(_steps[name].input_size)}
-    return facts | {'loader images/s/core': rate}
+    return TrainStep(config, timed_model(config, settings).model, settings.batch_size, settings.size)
 
 
-def run(name: str, number: int) -> float:
-    """Return the seconds of a round's image."""
-    return _models[name].seconds(number)
-
-
-def run_step(name: str, number: int) -> float:
-    """Return the seconds of a training step."""
-    device = str(next(_steps[name].model.parameters()).device)
-    return timed_on(device)(_steps[name].run)
-
-
-def positives(name: str) -> float | None:
-    """Return the positive RoIs an image of the last training step."""
-    return _steps[name].positives
-
-
-def flops(name: str) -> int:
-    """Return the FLOPs of an image."""
-    return count_flops(_models[name])
-
-
-def costs(name: str) -> dict[str, Any]:
-    """Return calls, waits and memory of an image."""
-    return count_costs(_models[name])
-
-
-def stages(name: str, number: int) -> dict[str, float]:
-    """Return the seconds of a round's image by stage."""
-    model = _models[name]
-    watch = Stopwatch(_clock(model.device))
-    with model.memory(), timed_by_stage(model.model, watch), watch.whole():
-        model.run(number)
-    return watch.seconds
+def facts_of(model: TimedModel) -> dict[str, Any]:
+    """Return a model's variant, input size and numbers of candidates and detections."""
+    return {
+        'variant': model.variant.name,
+        'backend': model.variant.backend,
+        'precision': model.variant.precision,
+        'masks': model.masks,
+        'input': model.input_size,
+        'candidates': model.predictions and model.predictions.candidates,
+        'detections': len(model.run()[0].pred_instances),
+        'mask AP': None,  # the plot takes the paper's
+    }
 
 
 def latency(config: Config, settings: Settings) -> tuple[float, tuple[int, int]]:
     """Return the median milliseconds of an image, timed alone in this process, and the image's height and width."""
-    model = as_shipped('', config, settings)
-    seconds = measure({'': model.seconds}, settings.rounds)
-    return summary(seconds['']).median, model.input_size
+    model = timed_model(config, settings)
+    seconds = measure({0: model.seconds}, settings.rounds)
+    return summary(seconds[0]).median, model.input_size
 
 
 def _add_times(entries: Sequence[Entry], function: Callable, rounds: int, warm_up: int, log: Log) -> None:
     if not entries:
         return
     log(f'{len(entries)} to time in {rounds} rounds after {warm_up} to warm up')
-    runs = {entry.name: partial(entry.call, function, entry.name) for entry in entries}
-    seconds = measure(runs, rounds, warm_up, log)
+    seconds = measure({e.number: partial(e.call, function) for e in entries}, rounds, warm_up, log)
     for entry in entries:
-        times = summary(seconds[entry.name])
+        times = summary(seconds[entry.number])
         entry.facts.update(ms=times.median, quartiles=[times.lower, times.upper])
         entry.facts['ratio'] = times.median / entries[0].facts['ms']
 
 
 def _add_costs(models: Sequence[Entry], log: Log) -> None:
-    log('counting FLOPs, operator calls, host waits and memory')
-    counted: dict[str, int] = {}
-    for name, call, facts in models:
-        if facts['variant'] == AS_SHIPPED:
-            counted[facts['config']] = call(flops, name)
-        facts['flops'] = counted[facts['config']]
-        if facts['backend'] == 'eager':  # of others the operators can't be seen
-            facts.update(call(costs, name))
+    log('counting FLOPs, operator calls and host waits')
+    shipped: dict[str, Any] = {}
+    for model in models:
+        if model.facts['variant'] == AS_SHIPPED.name:
+            shipped = dict(parameters=model.call(_parameters), flops=model.call(count_flops))
+        model.facts.update(shipped)
+        if model.facts['backend'] == 'eager':  # of others the operators can't be seen
+            model.facts.update(model.call(count_costs))
+
+
+def _parameters(model: TimedModel) -> int:
+    return count_parameters(model.model)
 
 
 def _add_stages(models: Sequence[Entry], log: Log) -> None:
     """Time stages in rounds of their own, since watching them takes time."""
     log(f'timing stages in {STAGE_ROUNDS} rounds')
-    eager = {model.name: model for model in models if model.facts['backend'] == 'eager'}
-    rounds: dict[str, list[dict[str, float]]] = {name: [] for name in eager}
-    for number, name in interleaved(list(eager), STAGE_ROUNDS):
-        rounds[name].append(eager[name].call(stages, name, number))
-    for name, model in eager.items():
+    eager = [model for model in models if model.facts['backend'] == 'eager']
+    rounds: dict[int, list[dict[str, float]]] = {model.number: [] for model in eager}
+    for number, model in interleaved(eager, STAGE_ROUNDS):
+        rounds[model.number].append(model.call(seconds_by_stage, number))
+    for model in eager:
         model.facts['stages'] = {
-            stage: 1000 * statistics.median(seconds.get(stage, 0.0) for seconds in rounds[name]) for stage in STAGES
+            stage: 1000 * statistics.median(seconds.get(stage, 0.0) for seconds in rounds[model.number])
+            for stage in STAGES
         }
 
 
-def _add_ratios(models: Sequence[Entry], peaks: dict[str, float]) -> None:
+def _add_ratios(facts: dict[str, Any], peaks: dict[str, int]) -> None:
     """Add the time beside the network over the network's, and the network's FLOP/s over the machine's peak."""
-    for *_, facts in models:
-        if 'stages' in facts:
-            facts['network ms'] = sum(facts['stages'][stage] for stage in NETWORK)
-            facts['beside network'] = sum(facts['stages'].values()) / facts['network ms'] - 1
-        if 'flops' in facts:  # of an exported model's time the network's part isn't known
-            ms = facts.get('network ms', facts['ms'])
-            facts['peak ratio'] = facts['flops'] / ms * 1000 / peaks[facts['precision']]
-
-
-def _peaks(settings: Settings) -> dict[str, float]:
-    dtypes = (torch.float32, half_type(torch.device(settings.device)), *([torch.int8] if settings.int8 else []))
-    return {str(dtype).removeprefix('torch.'): peak(settings.device, dtype) for dtype in dtypes}
-
-
-def _clock(device: str) -> Callable[[], float]:
-    def now() -> float:
-        torch.cuda.synchronize(device)
-        return time.perf_counter()
-
-    return now if device.startswith('cuda') else time.perf_counter
+    if 'stages' in facts:
+        facts['network ms'] = sum(facts['stages'][stage] for stage in NETWORK)
+        facts['beside network'] = sum(facts['stages'].values()) / facts['network ms'] - 1
+    ms = facts.get('network ms', facts['ms'])  # of an exported model's time the network's part isn't known
+    facts['peak ratio'] = facts['flops'] / ms * 1000 / peaks[facts['precision']]

@@ -1,18 +1,14 @@
-"""Costs of an image that don't depend on the time of day: FLOPs, operator calls, host waits, memory."""
+"""Costs of an image that don't depend on the time of day: parameters, FLOPs, operator calls, host waits."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 from unittest.mock import patch
 
-import torch
 import torch.nn.functional as F
 from mmcv.ops import modulated_deform_conv
 from torch import Tensor, nn
-from torch.autograd import DeviceType
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
 from centermask.benchmark.counting import count
@@ -29,9 +25,9 @@ def count_parameters(model: nn.Module) -> int:
 def count_flops(timed: TimedModel) -> int:
     """Return the floating-point operations of the first image, a multiplication and an addition counted as two.
 
-    Counted are convolutions and matrix products, as the layers are written (torch doesn't know oneDNN's fused convs).
-    Not counted are norms, activations, pooling (also RoIAlign), NMS and the pasting of masks. A deformable convolution
-    counts as an ordinary one and the convolution of its offsets.
+    Counted are convolutions and matrix products, as the layers are written (torch doesn't know oneDNN's fused convs);
+    YOLACT's product of prototypes and coefficients is one. Not counted are norms, activations, pooling (also RoIAlign),
+    NMS and the pasting of masks. A deformable convolution counts as an ordinary one and the convolution of its offsets.
     """
 
     def plain(x: Tensor, offset: Tensor, mask: Tensor, weight: Tensor, bias: Tensor | None, *rest: Any) -> Tensor:
@@ -45,48 +41,22 @@ def count_flops(timed: TimedModel) -> int:
             FlopCounterMode(display=False) as flops,
             patch.object(modulated_deform_conv, 'modulated_deform_conv2d', plain),  # which torch doesn't know
         ):
-            timed.run(0)
+            timed.run()
     finally:
         model.fuse_conv_bn = fused
     return flops.get_total_flops()
 
 
 def count_costs(timed: TimedModel) -> dict[str, Any]:
-    """Return an eager model's operator calls and host waits for the first image, those of pasting, and its memory."""
+    """Return an eager model's operator calls and host waits for the first image, and those of pasting."""
     with count() as cost:
-        timed.run(0)
-    with count() as running:
-        calls, waits = Stopwatch(lambda: running.calls), Stopwatch(lambda: running.waits)
+        calls, waits = Stopwatch(lambda: cost.calls), Stopwatch(lambda: cost.waits)
         with timed_by_stage(timed.model, calls), timed_by_stage(timed.model, waits):
-            timed.run(0)
+            timed.run()
     return {
         'calls': cost.calls,
         'calls of pasting': int(calls.seconds['pasting']),
         'waits': cost.waits,
         'waits of pasting': int(waits.seconds['pasting']),
         'waits_by_operator': dict(cost.by_operator.most_common()),
-        'memory': peak_memory(lambda: timed.run(0), timed.device),
     }
-
-
-def peak_memory(run: Callable[[], object], device: str) -> int:
-    """Return the peak bytes of tensors during a run, beyond those held before it (weights, the image)."""
-    if device.startswith('cuda'):
-        torch.cuda.synchronize(device)
-        before = torch.cuda.memory_allocated(device)
-        torch.cuda.reset_peak_memory_stats(device)
-        run()
-        return torch.cuda.max_memory_allocated(device) - before
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True) as profiler:
-        run()
-    results = profiler.profiler and profiler.profiler.kineto_results
-    changes = [
-        (event.start_ns(), event.nbytes())
-        for event in (results.events() if results else ())
-        if event.name() == '[memory]' and event.device_type() == DeviceType.CPU
-    ]
-    held = most = 0
-    for _, change in sorted(changes, key=lambda change: change[0]):
-        held += change
-        most = max(most, held)
-    return most

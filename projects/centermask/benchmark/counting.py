@@ -1,6 +1,6 @@
 """Operator calls and host waits of an inference: points where the host waits for a result.
 
-The host waits where it must know a value before it can go on, because it becomes a Python or NumPy value or decides a
+The host waits where it must know a value before it continues, because it becomes a Python or NumPy value or decides a
 shape. On a GPU each wait empties the queue; on a CPU they can be counted exactly. Of other threads and of compiled
 functions nothing is seen: count eagerly in one thread.
 """

@@ -33,15 +33,14 @@ def peak(device: str, dtype: torch.dtype) -> float:
     Args:
         device, dtype: of the operands; of ``torch.int8`` there is the matrix product alone.
     """
-    side, (channels, height, width) = MATRIX, CONV
-    matrix = torch.ones(side, side, device=device, dtype=dtype)
-    # torch has an int8 product under this name alone, and no conv.
-    work = [(2 * side**3, lambda: torch._int_mm(matrix, matrix) if dtype is torch.int8 else matrix @ matrix)]
-    if dtype is not torch.int8:
-        image, weight = (
-            torch.ones(shape, device=device, dtype=dtype).contiguous(memory_format=torch.channels_last)
-            for shape in ((1, channels, height, width), (channels, channels, 3, 3))
-        )
+    channels, height, width = CONV
+    matrix = torch.ones(MATRIX, MATRIX, device=device, dtype=dtype)
+    work = [(2 * MATRIX**3, lambda: matrix @ matrix)]
+    if dtype is torch.int8:
+        work = [(2 * MATRIX**3, lambda: torch._int_mm(matrix, matrix))]  # torch's int8 product has only this name
+    else:
+        image = torch.ones(1, *CONV, device=device, dtype=dtype).to(memory_format=torch.channels_last)
+        weight = torch.ones(channels, channels, 3, 3, device=device, dtype=dtype).to(memory_format=torch.channels_last)
         work.append((2 * 9 * channels**2 * height * width, lambda: F.conv2d(image, weight, padding=1)))
     timed = timed_on(device)
     with torch.no_grad():

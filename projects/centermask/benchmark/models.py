@@ -1,4 +1,4 @@
-"""The models that are timed: configs of this project and of MMDetection, as shipped and in variants."""
+"""Models to time: any config of this project or of MMDetection, as shipped or in a variant."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import mmdet.structures.mask
 import numpy as np
@@ -18,7 +18,6 @@ from mmdet.structures import DetDataSample, SampleList
 from mmengine.config import Config
 from mmengine.hub import get_config
 from mmengine.registry import DefaultScope
-from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from centermask.benchmark.predictions import Predictions
@@ -30,11 +29,6 @@ from centermask.fast.fused_layers import fuse_for_inference, half_type
 from centermask.fast.malloc import large_buffers_kept
 from centermask.utils.errors import InputError
 
-AS_SHIPPED = 'as shipped'
-EQUAL = 'equal'
-
-# What `--compile` compiles of a model and of its RoI head. RoI extractors are NumPy's or MMCV's work.
-COMPILED = ('backbone', 'neck', 'rpn_head', 'bbox_head', 'mask_head', 'mask_iou_head')
 LOADING = ('LoadImageFromFile', 'LoadAnnotations', 'LoadPanopticAnnotations')
 
 
@@ -50,8 +44,7 @@ class Settings:
         threads: of torch; None leaves its default.
         size: shorter and longer side of the resized images; None leaves each config its own.
         masks: of results, ``'tensor'`` (bool, N × H × W) or ``'rle'``.
-        equal, amp, channels_last, compiled: variants to time, see :func:`variants`.
-        runtimes, int8: of exported models, see :func:`~centermask.benchmark.exported.exported_variants`.
+        equal, amp, runtimes, int8: variants to time, see :func:`variants_of`.
         stages: whether to time stages and count costs, too.
         batch_size: images of a training step, which is timed, too, if this isn't 0.
     """
@@ -65,12 +58,44 @@ class Settings:
     masks: str = 'tensor'
     equal: bool = False
     amp: bool = False
-    channels_last: bool = False
-    compiled: bool = False
     runtimes: Sequence[str] = ()
     int8: bool = False
     stages: bool = True
     batch_size: int = 0
+
+
+class Variant(NamedTuple):
+    """A way to run a model: its name in the results, the network's precision and what computes it."""
+
+    name: str
+    precision: str = 'float32'
+    backend: str = 'eager'
+
+
+AS_SHIPPED = Variant('as shipped')
+EQUAL = Variant('equal')
+
+
+def variants_of(config: Config, settings: Settings) -> Iterator[Variant]:
+    """Yield the variants of a config's model that the settings ask for.
+
+    * ``equal``: a model that is no CenterMask with BN folded, in channels-last memory and with large buffers kept, as a
+      CenterMask predicts.
+    * ``amp``: the network in half precision, bfloat16 on a CPU and float16 on a GPU; OpenVINO's files too.
+    * ``runtimes``: a CenterMask with a mask branch as a file of ONNX Runtime or OpenVINO; with ``int8`` quantised, too.
+    """
+    yield AS_SHIPPED
+    if settings.equal and config.model.type != 'CenterMask':
+        yield EQUAL
+    if settings.amp:
+        half = str(half_type(torch.device(settings.device))).removeprefix('torch.')
+        yield Variant(half, half)
+    for runtime in settings.runtimes if config.model.type == 'CenterMask' and config.model.get('roi_head') else ():
+        yield Variant(runtime, backend=runtime)
+        if settings.amp and runtime == 'openvino':
+            yield Variant(f'{runtime}, bfloat16', 'bfloat16', runtime)
+        if settings.int8:
+            yield Variant(f'{runtime}, int8', 'int8', runtime)
 
 
 @dataclass
@@ -78,36 +103,19 @@ class TimedModel:
     """A model in one variant.
 
     Attributes:
-        config: name of its config.
-        variant: ``AS_SHIPPED`` or what is different.
+        variant: how it runs.
         model: in eval mode, on the device.
         batches: one image each, as ``test_step`` takes them.
-        masks: as in :class:`Settings`.
-        predictions: that take the place of those of the weights; None if the model isn't eager.
-        precision: of its network.
-        backend: what computes it.
+        masks, device: as in :class:`Settings`.
+        predictions: that replace those of the weights; None if the model isn't eager.
     """
 
-    config: str
-    variant: str
+    variant: Variant
     model: Any
     batches: Sequence[dict]
     masks: str
+    device: str
     predictions: Predictions | None
-    precision: str = 'float32'
-    backend: str = 'eager'
-
-    def __post_init__(self) -> None:
-        self.device = str(next((p.device for p in self.model.parameters()), 'cpu'))
-        self.autocast = self.backend == 'eager' and self.precision != 'float32' and not is_centermask(self.model)
-
-    def __str__(self) -> str:
-        return f'{short_name(self.config)}, {self.variant}'
-
-    @property
-    def candidates(self) -> int | None:
-        """Boxes above the score threshold in each image; None if they are those of random weights."""
-        return self.predictions.candidates if self.predictions else None
 
     @property
     def input_size(self) -> tuple[int, int]:
@@ -115,14 +123,16 @@ class TimedModel:
         height, width = self.batches[0]['inputs'][0].shape[-2:]
         return height, width
 
-    def run(self, number: int) -> SampleList:
+    def run(self, number: int = 0) -> SampleList:
         """Return the result of a round's image, from its pixels to full-size masks."""
         batch = self.batches[number % len(self.batches)]
         samples = [DetDataSample(metainfo=sample.metainfo) for sample in batch['data_samples']]
-        kind, dtype = torch.device(self.device).type, getattr(torch, self.precision)
+        dtype = getattr(torch, self.variant.precision)
+        # A CenterMask, eager or exported, has a half precision of its own.
+        autocast = dtype in (torch.bfloat16, torch.float16) and self.predictions and not is_centermask(self.model)
         with (
             torch.no_grad(),
-            torch.autocast(kind, dtype) if self.autocast else nullcontext(),
+            torch.autocast(torch.device(self.device).type, dtype) if autocast else nullcontext(),
             self.predictions.handed_in() if self.predictions else nullcontext(),
         ):
             results = self.model.test_step(dict(inputs=batch['inputs'], data_samples=samples))
@@ -132,7 +142,7 @@ class TimedModel:
         return results
 
     def memory(self) -> AbstractContextManager:
-        """Return the context of a run: equal models keep the memory of large tensors, as a CenterMask does itself."""
+        """Return the context of a run: equal models keep large buffers, as a CenterMask does itself."""
         return large_buffers_kept() if self.variant == EQUAL else nullcontext()
 
     def seconds(self, number: int) -> float:
@@ -147,7 +157,7 @@ def synthetic_image(index: int = 0) -> np.ndarray:
 
 
 def is_centermask(model: Any) -> bool:
-    """Return whether a model is a CenterMask, which fuses its layers and keeps memory without being asked."""
+    """Return whether a model is a CenterMask, which fuses its layers and keeps large buffers without being asked."""
     return isinstance(model, CenterMask)
 
 
@@ -169,14 +179,18 @@ def read_config(name: str) -> Config:
     """Read a config by its path, or one of MMDetection by ``mmdet::FOLDER/NAME.py``.
 
     Raises:
-        InputError: there is none, or it can't be read.
+        InputError: there is none, it can't be read, or it isn't a detector's.
     """
     if '::' not in name:
-        return load_config(name)
-    try:
-        return get_config(name)
-    except Exception as error:
-        raise InputError(f'The config {name} is not in the package: give a path under its configs/.') from error
+        config = load_config(name)
+    else:
+        try:
+            config = get_config(name)
+        except Exception as error:
+            raise InputError(f'The config {name} is not in the package: give a path under its configs/.') from error
+    if not (config.get('model') or {}).get('test_cfg') or 'test_dataloader' not in config:
+        raise InputError(f'The config {name} has no model.test_cfg or no test_dataloader: give one of a detector.')
+    return config
 
 
 def build(config: Config, device: str = 'meta') -> Any:
@@ -218,20 +232,14 @@ def as_batches(config: Config, images: Sequence[np.ndarray]) -> list[dict]:
     return batches
 
 
-def as_shipped(name: str, config: Config, settings: Settings) -> TimedModel:
-    """Build the model of a config as it predicts by default.
-
-    Args:
-        name, config: the config's name and content, which isn't changed.
-        settings: images, detections, device, size and masks.
+def timed_model(config: Config, settings: Settings, variant: Variant = AS_SHIPPED) -> TimedModel:
+    """Build the model of a config, which isn't changed, in one of its eager variants.
 
     Raises:
-        InputError: the config isn't a detector's, or its model can't be built.
+        InputError: the model can't be built.
     """
     config = copy.deepcopy(config)
-    test_cfg = (config.get('model') or {}).get('test_cfg')
-    if test_cfg is None or 'test_dataloader' not in config:
-        raise InputError(f'The config {name} has no model.test_cfg or no test_dataloader: give one of a detector.')
+    test_cfg = config.model.test_cfg
     test_cfg.get('rcnn', test_cfg)['max_per_img'] = settings.detections
     if settings.masks == 'rle' and config.model.type == 'CenterMask':
         test_cfg['mask_format'] = 'rle'
@@ -241,11 +249,15 @@ def as_shipped(name: str, config: Config, settings: Settings) -> TimedModel:
     model = build(config, 'cpu').to(settings.device)
     batches = as_batches(config, settings.images)
     normalise(model, batches[0])
-    return TimedModel(name, AS_SHIPPED, model, batches, settings.masks, Predictions(model, settings.detections))
+    if variant == EQUAL:
+        model = fuse_for_inference(model)
+    if variant.precision != 'float32' and is_centermask(model):
+        model.half_precision = True
+    return TimedModel(variant, model, batches, settings.masks, settings.device, Predictions(model, settings.detections))
 
 
 def normalise(model: Any, batch: dict) -> None:
-    """Give BN the statistics of its input, layer after layer: features of random weights explode or vanish without."""
+    """Give BN the statistics of its input, layer after layer: without, RTMDet's features vanish and its masks too."""
 
     def take_statistics(norm: Any, inputs: tuple[torch.Tensor]) -> None:
         variance, mean = torch.var_mean(inputs[0].float(), dim=(0, 2, 3), correction=0)
@@ -259,39 +271,3 @@ def normalise(model: Any, batch: dict) -> None:
         model.extract_feat(model.data_preprocessor(batch, False)['inputs'])
     for hook in hooks:
         hook.remove()
-
-
-def variants(first: TimedModel, settings: Settings) -> Iterator[TimedModel]:
-    """Yield the other variants of a model that the settings ask for.
-
-    * ``equal``: of models that aren't CenterMasks: with BN folded, channels-last and with the memory of large tensors
-      kept, as a CenterMask predicts.
-    * ``amp``: the network in half precision, bfloat16 on a CPU and float16 on a GPU.
-    * ``channels_last``: in channels-last memory.
-    * ``compiled``: with the parts of the network compiled by ``torch.compile``.
-    """
-
-    def variant(name: str, model: nn.Module, **attributes: str) -> TimedModel:
-        predictions = Predictions(model, settings.detections)
-        return TimedModel(first.config, name, model, first.batches, first.masks, predictions, **attributes)
-
-    if settings.equal and not is_centermask(first.model):
-        yield variant(EQUAL, fuse_for_inference(copy.deepcopy(first.model)))
-    if settings.amp:
-        half = copy.deepcopy(first.model)
-        if is_centermask(half):
-            half.half_precision = True
-        precision = str(half_type(torch.device(first.device))).removeprefix('torch.')
-        yield variant(precision, half, precision=precision)
-    if settings.channels_last:
-        yield variant('channels-last', copy.deepcopy(first.model).to(memory_format=torch.channels_last))
-    if settings.compiled:
-        model = copy.deepcopy(first.model)
-        if is_centermask(model):
-            model.fuse_conv_bn = False
-            fuse_for_inference(model)
-        for parent in filter(None, (model, getattr(model, 'roi_head', None))):
-            for name, part in parent.named_children():
-                if name in COMPILED:
-                    part.compile()
-        yield variant('compiled', model, backend='compiled')

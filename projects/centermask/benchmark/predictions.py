@@ -1,9 +1,9 @@
-"""Prepared predictions that take the place of those of random weights.
+"""Prepared predictions that replace those of random weights.
 
 The cost of post-processing and of the mask branch depends on the predictions: how many candidates exceed the score
 threshold, how many boxes enter NMS, how many detections are left and how large they are. Random weights yield none or
-thousands. So all models are given the same objects, with the sizes of COCO's: a box head computes its outputs as ever,
-and its ``predict_by_feat`` gets prepared logits and box deltas in their place.
+thousands. So all models are given the same objects, with the sizes of COCO's: a box head computes its
+outputs, and its ``predict_by_feat`` gets prepared logits and box deltas instead.
 """
 
 from __future__ import annotations
@@ -13,20 +13,16 @@ import inspect
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from itertools import accumulate
 from typing import Any, NamedTuple
 from unittest.mock import patch
 
 import torch
-from mmcv.ops.nms import ext_module
-from mmdet.models.dense_heads import yolact_head
 from torch import Tensor, nn
 
 from centermask.fcos_head import CenterMaskFCOSHead
 
-# Of COCO's objects these parts are small (below 32² pixels), medium and large (from 96² on), in images of 480 × 640.
-COCO_AREA_RATIOS = (0.41, 0.35, 0.24)
-# The square root of an object's area, as a log-normal distribution with these parts, over that of the image's area.
+# The square root of an object's area over that of the image's has a log-normal distribution. In images of 480 × 640 its
+# parameters give COCO's parts of small (41 %, below 32² pixels), medium and large objects (24 %, from 96² on).
 COCO_SIZE = 41.5 / math.sqrt(480 * 640)
 COCO_SPREAD = 1.2  # standard deviation of the logarithm
 ASPECT_SPREAD = 0.22  # the same of the root of width over height, in an image of 3 × 4
@@ -153,22 +149,25 @@ def dense_outputs(
     sizes = [(level.shape[-2], level.shape[-1]) for level in cls_scores]
     generator, device = head.prior_generator, cls_scores[0].device
     priors = torch.cat(generator.grid_priors(sizes, device=device))
-    strides = [stride[0] for stride in generator.strides]
+    centres = priors[:, :2] if priors.shape[1] == 2 else (priors[:, :2] + priors[:, 2:]) / 2  # points or anchors
+    counts = [height * width * count for (height, width), count in zip(sizes, generator.num_base_priors, strict=True)]
+    strides = torch.cat(
+        [centres.new_full((n,), stride[0]) for n, stride in zip(counts, generator.strides, strict=True)]
+    )
     objects = Objects(*(part[: len(priors)].to(device) for part in objects))
     boxes = in_pixels(objects, meta)
-    indices = choose_priors(boxes, sizes, strides, generator.num_base_priors)
+    indices = choose_priors(boxes, centres, strides)
     logits = priors.new_full((len(priors), head.cls_out_channels), LOW)
     if not head.use_sigmoid_cls:
         logits[:, -1] = 0  # background
     logits[indices, objects.numbers % head.num_classes] = objects.scores.logit()
-    counts = [height * width * count for (height, width), count in zip(sizes, generator.num_base_priors, strict=True)]
     scores = [_as_map(*level) for level in zip(logits.split(counts), cls_scores, strict=True)]
     if any(level[0].numel() != 4 * count for level, count in zip(bbox_preds, counts, strict=True)):
         return scores, [*bbox_preds]  # GFL's distributions
     deltas = priors.new_zeros(len(priors), 4)
     deltas[indices] = head.bbox_coder.encode(priors[indices], boxes)
     if isinstance(head, CenterMaskFCOSHead) and head.norm_on_bbox:  # its outputs are in strides
-        deltas /= priors.new_tensor(strides).repeat_interleave(torch.tensor(counts, device=device))[:, None]
+        deltas /= strides[:, None]
     return scores, [_as_map(*level) for level in zip(deltas.split(counts), bbox_preds, strict=True)]
 
 
@@ -184,29 +183,22 @@ def _as_map(values: Tensor, like: Tensor) -> Tensor:
     return torch.empty_like(like).copy_(values.reshape(height, width, -1).permute(2, 0, 1))
 
 
-def choose_priors(
-    boxes: Tensor, sizes: Sequence[tuple[int, int]], strides: Sequence[int], counts: Sequence[int]
-) -> list[int]:
-    """Return an anchor or point of its own for each box, at its centre in the level of its size or the next free one.
+def choose_priors(boxes: Tensor, centres: Tensor, strides: Tensor) -> list[int]:
+    """Return an anchor or point of its own for each box: the nearest free one in the level of its size.
 
     Args:
         boxes: (M, 4) in pixels, at most as many as there are anchors.
-        sizes, strides, counts: height and width, stride, and anchors of a location, of each level.
+        centres: (P, 2) in pixels, of all anchors.
+        strides: (P,), of their levels.
     """
-    starts = [0, *accumulate(height * width * count for (height, width), count in zip(sizes, counts, strict=True))]
-    used: set[int] = set()
-    chosen = []
-    for left, top, right, bottom in boxes.tolist():
-        side = max(math.sqrt((right - left) * (bottom - top)), 1)
-        level = min(range(len(strides)), key=lambda i: abs(math.log(side / (8 * strides[i]))))
-        height, width = sizes[level]
-        row = min(int((top + bottom) / 2 / strides[level]), height - 1)
-        column = min(int((left + right) / 2 / strides[level]), width - 1)
-        index = starts[level] + (row * width + column) * counts[level]
-        while index in used:
-            index = (index + 1) % starts[-1]
-        used.add(index)
-        chosen.append(index)
+    chosen: list[int] = []
+    for middle, side in zip(
+        (boxes[:, :2] + boxes[:, 2:]) / 2, (boxes[:, 2:] - boxes[:, :2]).prod(1).sqrt(), strict=True
+    ):
+        mismatch = (side.clamp(min=1) / (8 * strides)).log().abs()
+        costs = 1e4 * mismatch + (centres - middle).norm(dim=1)
+        costs[chosen] = math.inf
+        chosen.append(int(costs.argmin()))
     return chosen
 
 
@@ -226,59 +218,3 @@ def roi_outputs(head: Any, objects: Objects, rois: Tensor, cls_score: Tensor, bb
         deltas
     )
     return logits, deltas.view_as(bbox_pred)
-
-
-class DetectionStats(NamedTuple):
-    """Counts of an image's predictions, averaged over the images.
-
-    Attributes:
-        candidates: boxes above the score threshold; None if they are those of the weights.
-        into_nms: boxes that enter NMS in all its calls, those for region proposals too.
-        detections: results.
-        object_size: median of the square root of a detection's box area, in pixels of the original image.
-        area_ratios: parts of the detections that are small, medium and large.
-    """
-
-    candidates: int | None
-    into_nms: float
-    detections: float
-    object_size: float
-    area_ratios: tuple[float, float, float]
-
-    def __str__(self) -> str:
-        candidates = 'those of random weights' if self.candidates is None else self.candidates
-        return (
-            f'candidates: {candidates}, boxes into NMS: {self.into_nms:.0f}, detections: {self.detections:.0f} of '
-            f'{self.object_size:.0f} pixels'
-        )
-
-
-def detection_stats(model: Any) -> DetectionStats:
-    """Return the counts of the images of a :class:`~centermask.benchmark.models.TimedModel`."""
-    images = len(model.batches)
-    with count_into_nms() as into_nms:
-        results = [model.run(number)[0].pred_instances for number in range(images)]
-    boxes = torch.cat([result.bboxes for result in results]).float().cpu()
-    sides = (boxes[:, 2:] - boxes[:, :2]).clamp(min=0).prod(1).sqrt()
-    small, large = (sides < 32).float().mean().item(), (sides >= 96).float().mean().item()
-    parts = (small, 1 - small - large, large) if len(sides) else (0.0, 0.0, 0.0)
-    median = sides.median().item() if len(sides) else 0.0
-    return DetectionStats(model.candidates, sum(into_nms) / images, len(sides) / images, median, parts)
-
-
-@contextmanager
-def count_into_nms() -> Iterator[list[int]]:
-    """Yield a list that gets the number of boxes of each NMS."""
-    counts: list[int] = []
-    nms, fast_nms = ext_module.nms, yolact_head.fast_nms
-
-    def counted(boxes: Tensor, *args: Any, **kwargs: Any) -> Any:
-        counts.append(len(boxes))
-        return nms(boxes, *args, **kwargs)
-
-    def counted_fast(boxes: Tensor, scores: Tensor, coeffs: Tensor, score_thr: float, *rest: Any) -> Any:
-        counts.append(int((scores[:, :-1] > score_thr).sum()))
-        return fast_nms(boxes, scores, coeffs, score_thr, *rest)
-
-    with patch.object(ext_module, 'nms', counted), patch.object(yolact_head, 'fast_nms', counted_fast):
-        yield counts

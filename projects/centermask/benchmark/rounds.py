@@ -5,9 +5,11 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import torch
+
+Name = TypeVar('Name')
 
 
 class Times(NamedTuple):
@@ -25,7 +27,7 @@ def summary(seconds: Sequence[float]) -> Times:
     return Times(median, lower, upper)
 
 
-def interleaved(names: Sequence[str], rounds: int) -> Iterator[tuple[int, str]]:
+def interleaved(names: Sequence[Name], rounds: int) -> Iterator[tuple[int, Name]]:
     """Yield (round, name): each name once a round, starting with the next name in each round."""
     for number in range(rounds):
         first = number % len(names)
@@ -33,11 +35,11 @@ def interleaved(names: Sequence[str], rounds: int) -> Iterator[tuple[int, str]]:
 
 
 def measure(
-    runs: Mapping[str, Callable[[int], float]],
+    runs: Mapping[Name, Callable[[int], float]],
     rounds: int,
     warm_up: int = 1,
     log: Callable[[str], None] = lambda line: None,
-) -> dict[str, list[float]]:
+) -> dict[Name, list[float]]:
     """Run all models in interleaved rounds and return the seconds of each by name, without the warm-up.
 
     Args:
@@ -46,7 +48,7 @@ def measure(
         warm_up: rounds before them.
         log: gets a line with the remaining time after each round.
     """
-    seconds: dict[str, list[float]] = {name: [] for name in runs}
+    seconds: dict[Name, list[float]] = {name: [] for name in runs}
     start, last = time.monotonic(), 0
     for number, name in interleaved(list(runs), warm_up + rounds):
         if number > last:

@@ -11,9 +11,11 @@ from typing import Any
 from unittest.mock import patch
 
 import mmdet.structures.mask
+import torch
 from torch import nn
 
 from centermask import mask_pasting
+from centermask.benchmark.models import TimedModel
 
 NETWORK = ('backbone', 'neck', 'box head', 'mask branch')
 STAGES = ('pre-processing', *NETWORK, 'selection and NMS', 'pasting', 'encoding', 'rest')
@@ -144,3 +146,16 @@ def _timed(function: Callable, stage: str, watch: Stopwatch) -> Callable:
             watch.stop()
 
     return timed
+
+
+def seconds_by_stage(timed: TimedModel, number: int) -> dict[str, float]:
+    """Return the seconds of a round's image by stage."""
+
+    def on_gpu() -> float:
+        torch.cuda.synchronize(timed.device)
+        return time.perf_counter()
+
+    watch = Stopwatch(on_gpu if timed.device.startswith('cuda') else time.perf_counter)
+    with timed.memory(), timed_by_stage(timed.model, watch), watch.whole():
+        timed.run(number)
+    return watch.seconds

@@ -42,32 +42,22 @@ class Point(NamedTuple):
     hardware: str
 
 
-def methods(rows: Sequence[Row]) -> list[Point]:
-    """Return the points of Table 5."""
+def paper_points(rows: Sequence[Row], table: int) -> list[Point]:
+    """Return the points of Table 3 (backbones) or 5 (methods)."""
     points = []
+    time = 'ms' if table == 5 else 'ms (Titan Xp)'
     for row in rows:
-        if row.table == 5 and {'mask AP', 'ms', 'GPU'} <= row.paper.keys():
-            method, backbone = row.names['Method'], row.names['Backbone'].removesuffix('-FPN')
-            if method.startswith('YOLACT'):
-                method, _, size = method.partition('-')
-                backbone = f'{size} {backbone}'
-            points.append(Point(method, backbone, _number(row, 'ms'), _number(row, 'mask AP'), str(row.paper['GPU'])))
+        if row.table != table or not {'mask AP', time} <= row.paper.keys():
+            continue
+        family, _, label = row.names['Backbone'].partition('-')
+        if table == 5:
+            family, label = row.names['Method'], row.names['Backbone'].removesuffix('-FPN')
+            if family.startswith('YOLACT'):
+                family, _, size = family.partition('-')
+                label = f'{size} {label}'
+        ms, ap = float(row.paper[time]), float(row.paper['mask AP'])
+        points.append(Point(family, label or family, ms, ap, str(row.paper.get('GPU', 'Titan Xp'))))
     return points
-
-
-def backbones(rows: Sequence[Row]) -> list[Point]:
-    """Return the points of Table 3."""
-    points = []
-    for row in rows:
-        if row.table == 3 and {'mask AP', 'ms (Titan Xp)'} <= row.paper.keys():
-            family, _, size = row.names['Backbone'].partition('-')
-            ms, ap = _number(row, 'ms (Titan Xp)'), _number(row, 'mask AP')
-            points.append(Point(family, size or family, ms, ap, 'Titan Xp'))
-    return points
-
-
-def _number(row: Row, column: str) -> float:
-    return float(row.paper[column])
 
 
 def read_benchmark(path: Path, rows: Sequence[Row]) -> tuple[str, list[Point], list[str]]:
@@ -84,18 +74,20 @@ def read_benchmark(path: Path, rows: Sequence[Row]) -> tuple[str, list[Point], l
     in_paper: dict[str, float] = {}
     for row in sorted(rows, key=lambda row: -row.table):
         if row.config and row.table in (3, 5) and 'mask AP' in row.paper:
-            in_paper.setdefault(Path(row.config).stem, _number(row, 'mask AP'))
+            in_paper.setdefault(Path(row.config).stem, float(row.paper['mask AP']))
     points, unknown = [], []
     try:
         benchmark = json.loads(path.read_text(encoding='utf-8'))
         machine = str(benchmark['machine'])
         for model in benchmark['models']:
-            config, variant, ms = Path(model['config']).stem, model.get('variant', AS_SHIPPED), float(model['ms'])
+            config, variant, ms = Path(model['config']).stem, model.get('variant', AS_SHIPPED.name), float(model['ms'])
             ap = model.get('mask AP')
             ap = in_paper.get(config) if ap is None else float(ap)
             if not math.isfinite(ms + (ap or 0)):
                 raise ValueError('not finite')
-            label = config.removesuffix('_coco').replace('_fpn', '') + (f', {variant}' if variant != AS_SHIPPED else '')
+            label = config.removesuffix('_coco').replace('_fpn', '') + (
+                f', {variant}' if variant != AS_SHIPPED.name else ''
+            )
             if ap is None:
                 unknown.append(config)
             else:
@@ -124,8 +116,8 @@ def draw_tradeoff(rows: Sequence[Row], path: Path, benchmark: Path | None = None
         InputError: the benchmark can't be used.
     """
     panels = [
-        (methods(rows), 'Table 5: methods on COCO test-dev; ● on V100, ▲ on Titan Xp'),
-        (backbones(rows), 'Table 3: backbones under CenterMask on COCO val; on Titan Xp'),
+        (paper_points(rows, 5), 'Table 5: methods on COCO test-dev; ● on V100, ▲ on Titan Xp'),
+        (paper_points(rows, 3), 'Table 3: backbones under CenterMask on COCO val; on Titan Xp'),
     ]
     unknown: list[str] = []
     if benchmark:
@@ -171,7 +163,7 @@ def _draw(axes: Axes, points: Sequence[Point], title: str) -> list[Annotation]:
 
 
 def _spread(axes: Axes, labels: Sequence[Annotation]) -> None:
-    """Move each label to the nearest place inside the axes where it covers no point and no other label."""
+    """Move each label to the nearest position inside the axes where it covers no point and no other label."""
     frame = axes.get_window_extent()
     pixels = DPI / 72  # of a typographic point
     taken = [Bbox([point, point]).padded(4 * pixels) for point in axes.transData.transform([one.xy for one in labels])]

@@ -1,18 +1,16 @@
-"""A training step and the data loader, on synthetic images."""
+"""A training step on synthetic images."""
 
 from __future__ import annotations
 
 import copy
 import functools
 import io
-import statistics
 import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
-import cv2
 import torch
 from mmdet.datasets import CocoDataset
 from mmengine.config import Config
@@ -27,31 +25,38 @@ from centermask.datasets.shapes import make_dataset
 from centermask.utils.errors import InputError
 
 SIZE, RADII = (480, 640), (12.0, 150.0)  # of COCO's images and objects
-LOADED = 32  # images of which the loader's rate is measured
 # RoIs that overlap an object, for each object of an image: Mask R-CNN and CenterMask are given the same.
 POSITIVES = 8
 SHIFT = 0.1  # largest move of such a box's sides, in sides of the object: an IoU of at least 0.6
 LEARNING_RATE = 1e-7  # the steps shall not change what is found
 
 
-def training_set(config: Config, folder: Path, images: int, size: tuple[int, int] | None = None) -> Any:
-    """Return a config's training data set on ``images`` synthetic images, written into ``folder``.
+def training_batch(config: Config, images: int, size: tuple[int, int] | None = None) -> dict[str, Any]:
+    """Return a batch of synthetic images through a config's training data set.
+
+    Args:
+        config: that trains on a data set in COCO format.
+        images: in the batch.
+        size: shorter and longer side of the resized images, instead of the config's own.
 
     Raises:
         InputError: the config trains on another format than COCO's.
     """
     if 'CocoDataset' not in (config.get('train_dataloader') or {}).get('dataset', {}).get('type', ''):
         raise InputError('--train: the config trains on no data set in COCO format.')
-    make_dataset(folder / 'data', images, 0, SIZE, RADII, CocoDataset.METAINFO['classes'])
     settings = copy.deepcopy(config.train_dataloader.dataset)
-    settings.update(data_root=str(folder / 'data'), ann_file='annotations.json', data_prefix=dict(img='images'))
     for transform in settings.pipeline if size else ():
         for key in {'scale', 'scales'} & transform.keys():
             # One scale, or a list: those to choose from, or the two ends of a range.
             scale = size[::-1] if size else None
             transform[key] = [scale, scale] if isinstance(transform[key], list) else scale
-    with DefaultScope.overwrite_default_scope('mmdet'), redirect_stdout(io.StringIO()):  # pycocotools prints
-        return DATASETS.build(settings)
+    with tempfile.TemporaryDirectory() as folder:
+        # Some images are empty and left out.
+        make_dataset(Path(folder) / 'data', 2 * images, 0, SIZE, RADII, CocoDataset.METAINFO['classes'])
+        settings.update(data_root=f'{folder}/data', ann_file='annotations.json', data_prefix=dict(img='images'))
+        with DefaultScope.overwrite_default_scope('mmdet'), redirect_stdout(io.StringIO()):  # pycocotools prints
+            data = DATASETS.build(settings)
+            return pseudo_collate([data[i] for i in range(images)])
 
 
 def near(objects: Tensor) -> Tensor:
@@ -83,20 +88,17 @@ class TrainStep:
     Args:
         config: of the model.
         model: is trained.
-        batch_size: images of a step.
-        size: shorter and longer side of the resized images, instead of the config's own.
+        batch_size, size: as in :func:`training_batch`.
 
     Attributes:
         positives: RoIs an image that reached the mask head in the last step; None if the model has no such head.
 
     Raises:
-        InputError: see :func:`training_set`.
+        InputError: see :func:`training_batch`.
     """
 
     def __init__(self, config: Config, model: Any, batch_size: int, size: tuple[int, int] | None = None) -> None:
-        with tempfile.TemporaryDirectory() as folder:
-            data = training_set(config, Path(folder), 2 * batch_size, size)  # some images are empty and left out
-            self.batch = pseudo_collate([data[i] for i in range(batch_size)])
+        self.batch = training_batch(config, batch_size, size)
         self.model = model.train()
         self.positives: float | None = None
         if getattr(model, 'roi_head', None) is not None:
@@ -108,31 +110,15 @@ class TrainStep:
     def _count(self, head: Any, inputs: tuple[Tensor, ...]) -> None:
         self.positives = len(inputs[0]) / len(self.batch['inputs'])
 
-    @property
-    def input_size(self) -> tuple[int, int]:
-        """Height and width of the batch's images, without padding."""
-        heights, widths = zip(*(image.shape[-2:] for image in self.batch['inputs']), strict=True)
-        return max(heights), max(widths)
-
     def run(self) -> dict[str, Tensor]:
         """Train one step and return the losses."""
         return self.model.train_step(copy.deepcopy(self.batch), self.optimizer)
 
+    def seconds(self, number: int) -> float:
+        """Return the time of a round's step."""
+        return timed_on(str(next(self.model.parameters()).device))(self.run)
 
-def loader_rate(config: Config) -> float:
-    """Return the images a second that one core reads and transforms at the config's own size.
-
-    Raises:
-        InputError: see :func:`training_set`.
-    """
-    with tempfile.TemporaryDirectory() as folder:
-        data = training_set(config, Path(folder), LOADED)
-        threads = torch.get_num_threads(), cv2.getNumThreads()
-        torch.set_num_threads(1)
-        cv2.setNumThreads(1)
-        try:
-            seconds = [timed_on('cpu')(lambda: [data[i] for i in range(len(data))]) for _ in range(3)]
-            return len(data) / statistics.median(seconds)
-        finally:
-            torch.set_num_threads(threads[0])
-            cv2.setNumThreads(threads[1])
+    def facts(self) -> dict[str, Any]:
+        """Return the largest height and width in the batch, without padding, and the positive RoIs."""
+        heights, widths = zip(*(image.shape[-2:] for image in self.batch['inputs']), strict=True)
+        return {'input': [max(heights), max(widths)], 'positive RoIs': self.positives}

@@ -20,7 +20,7 @@ from mmengine.registry import init_default_scope
 from centermask.datasets.coco import innermost
 from centermask.engine.configs import load_config
 from centermask.report.history import Curves, read_curves
-from centermask.report.images import LEAST_SCORE, PIPELINE, draw_curves, draw_pairs
+from centermask.report.side_by_side import LEAST_SCORE, PIPELINE, draw_curves, draw_pairs
 from centermask.utils.atomic_io import atomic_folder
 from centermask.utils.errors import InputError
 
