@@ -28,7 +28,7 @@ MIN_BOX_IOU = 0.8
 
 
 class Severity(IntEnum):
-    """What a finding does to a training."""
+    """Severity of a finding for a training."""
 
     NOTE = 0
     LOSES = 1

@@ -73,7 +73,7 @@ class Check:
 
     @property
     def trains(self) -> bool:
-        """Whether a training neither fails nor loses an object."""
+        """Return whether a training neither fails nor loses an object."""
         return all(finding.kind.severity == Severity.NOTE for finding in self.findings)
 
 
