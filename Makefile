@@ -1,11 +1,7 @@
-# make demo      set up the environment, then train, test and report on a small synthetic data set
-# make test      set up the environment, then lint, type-check and run the tests that are not slow (10 minutes)
-# make test-all  the slow tests too (30 minutes)
-# make lint      ruff and mypy alone
-# make setup     the environment alone
+# make setup     the environment; all other targets set it up first
+# make demo      train, test and report on a small synthetic data set
+# make test      lint, type-check and run the tests that are not slow (10 minutes); test-all: the slow ones too
 # make soak      kill and interrupt small trainings for half an hour
-# make clean     remove the environments and what was built for them
-#
 # PYTHON=python    use this interpreter's environment as it is
 # STACK=onedl      the maintained forks of the OpenMMLab packages, in .venv-onedl
 # TORCH_INDEX=URL  where torch comes from on the first set-up, e.g. https://download.pytorch.org/whl/cpu
@@ -13,9 +9,6 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -o pipefail -ec
 export PIP_USER := 0
-export PIP_NO_INPUT := 1
-export PIP_DISABLE_PIP_VERSION_CHECK := 1
-
 STACK ?= openmmlab
 ifeq ($(filter openmmlab onedl,$(STACK)),)
   $(error STACK=$(STACK) is unknown: give STACK=openmmlab (the default) or STACK=onedl)
@@ -32,7 +25,6 @@ export PATH := $(if $(PYTHON),$(abspath $(dir $(shell command -v $(PYTHON)))),$(
 ifdef PYTHON
   export PYTHONPATH := $(CURDIR)/projects$(if $(PYTHONPATH),:$(PYTHONPATH))
 endif
-
 .PHONY: demo test test-all test-slow lint soak setup clean
 demo: setup
 	$(PY) tools/demo.py
