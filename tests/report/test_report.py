@@ -48,7 +48,7 @@ def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(tmp_path: Path, shapes: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The work dir of a run whose model finds every object: its masks exactly, its boxes two pixels off."""
     monkeypatch.setattr('centermask.report.build.IMAGES', 3)
-    validation = {'coco/bbox_mAP': 0.6, 'coco/segm_mAP': 0.55, 'step': 400}
+    validation = {'coco/bbox_mAP': 0.6, 'coco/segm_mAP': 0.55, 'step': 0}
     _write_scalars(tmp_path, '1', [*[_training(i, 5 / i**0.5) for i in range(20, 401, 20)], validation])
     test = tmp_path / 'test'
     (test / '1').mkdir(parents=True)
@@ -145,9 +145,9 @@ def test_no_detections_and_no_validation(run: Path) -> None:
 
 def test_curves_of_a_resumed_run(tmp_path: Path) -> None:
     """What it did again replaces what it did before; a line cut off by an interruption is left out."""
-    first = [*[_training(i, 9.0) for i in (10, 20, 30, 40)], {'coco/bbox_mAP': 0.1, 'step': 40}]
+    first = [*[_training(i, 9.0) for i in (10, 20, 30, 40)], {'coco/bbox_mAP': 0.1, 'step': 0}]
     _write_scalars(tmp_path, '1', first, '{"loss": 0.')
-    _write_scalars(tmp_path, '2', [_training(30), {'coco/bbox_mAP': 0.3, 'step': 30}])
+    _write_scalars(tmp_path, '2', [_training(30), {'coco/bbox_mAP': 0.3, 'step': 0}])
     curves = read_curves(tmp_path)
     assert curves['loss'] == {10: 9.0, 20: 9.0, 30: 1.0}
     assert curves['coco/bbox_mAP'] == {30: 0.3}

@@ -23,13 +23,17 @@ def read_curves(work_dir: Path) -> Curves:
         raise InputError(f'{work_dir} holds no */vis_data/scalars.json: name the work dir of a training run.')
     curves: Curves = defaultdict(dict)
     for path in files:
-        begun = False
+        begun, last = False, 0
         for line in path.read_text().splitlines():
             try:
                 record = json.loads(line)
             except ValueError:  # the run was stopped while it wrote this line
                 continue
             step = record.pop('step')
+            if 'loss' in record:
+                last = step
+            else:
+                step = step or last  # MMEngine counts validations in epochs: 0 in a training by iterations
             if 'loss' in record and not begun:
                 begun = True
                 for curve in curves.values():
