@@ -136,11 +136,13 @@ class Assignment:
         indices = torch.arange(height * width)
         if self._head.center_sampling:
             radius = self._head.center_sample_radius
-            x, y = (boxes[:, :2] + boxes[:, 2:]).T / 2 / self._head.strides[level]
-            window = torch.arange(math.ceil(2 * radius) + 1)  # one more than fit: locations lie at half a stride
-            columns = (x - radius).floor().long()[:, None, None] + window
-            rows = (y - radius).floor().long()[:, None, None] + window[:, None]
-            inside = (columns >= 0) & (columns < width) & (rows >= 0) & (rows < height)
+            in_cells = boxes / self._head.strides[level]
+            start = torch.maximum(in_cells[:, :2], (in_cells[:, :2] + in_cells[:, 2:]) / 2 - radius).clamp(min=0).long()
+            end = torch.minimum(in_cells[:, 2:].ceil(), in_cells.new_tensor([width, height]))
+            window = torch.arange(math.ceil(2 * radius) + 1)
+            columns = start[:, 0, None, None] + window
+            rows = start[:, 1, None, None] + window[:, None]
+            inside = (columns < end[:, 0, None, None]) & (rows < end[:, 1, None, None])
             indices = (rows * width + columns)[inside].unique()
         return self._head.prior_generator.sparse_priors(indices, map_size, level, torch.float32, 'cpu')
 

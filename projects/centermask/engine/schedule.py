@@ -121,7 +121,8 @@ def _scale_schedule(cfg: Config, images: int, options: Mapping[str, Any]) -> str
 def _scale_schedulers(schedulers: list[dict], factor: float, total: int, batch_ratio: float) -> int:
     """Scale milestones, begins and ends in place; return the iterations of the warm-up, 0 if there is none.
 
-    A warm-up keeps its number of images, but is at most a tenth of the training.
+    A warm-up keeps its number of images, but is at most a tenth of the training. One of a single iteration changes
+    nothing: MMEngine's reach the full rate in their last iteration, so such a one would never.
     """
     warm_ups = [s for s in schedulers if s['type'] in ('LinearLR', 'ConstantLR') and s.get('begin', 0) == 0]
     ends = {s['end']: max(1, round(min(s['end'] * batch_ratio, MAX_WARM_UP * total))) for s in warm_ups}
@@ -133,4 +134,9 @@ def _scale_schedulers(schedulers: list[dict], factor: float, total: int, batch_r
                 scheduler[key] = ends.get(scheduler[key]) or max(1, round(scheduler[key] * factor))
         if 'milestones' in scheduler:
             scheduler['milestones'] = [max(1, round(milestone * factor)) for milestone in scheduler['milestones']]
-    return max(ends.values(), default=0)
+        if 'end' in scheduler:  # one without iterations begins after the training
+            scheduler['end'] = max(scheduler['end'], scheduler.get('begin', 0) + 1)
+    for warm_up in warm_ups:
+        if warm_up['end'] == 1:
+            warm_up['start_factor' if warm_up['type'] == 'LinearLR' else 'factor'] = 1.0
+    return max((end for end in ends.values() if end > 1), default=0)
