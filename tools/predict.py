@@ -48,11 +48,23 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
-    images = find_images(args.images)
-    require_apart(images, args.out_dir)
-    for image in images:
-        check_image(image, args.max_pixels, decode=True)
-    cfg = load_config(args.config, args.cfg_options)
+    found = find_images(args.images)
+    require_apart(found, args.out_dir)
+    facts, refused = {}, {}
+    for image in found:
+        try:
+            facts[image] = inspect_image(image, args.max_pixels)
+        except InputError as error:
+            refused[image] = error
+    if not facts:
+        raise refused[found[0]]
+    images = [*facts]
+
+    def use_data(cfg: Config) -> None:
+        if args.data:
+            fit_config(cfg, Path(args.data), args.out_dir, args.cfg_options, training=False)
+
+    cfg = load_config(args.config, args.cfg_options, use_data)
     require_device(args.device)
     if is_exported(args.checkpoint):
         require_no_model_options(args.cfg_options)
@@ -61,9 +73,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     require_writable(args.out_dir, '--out-dir')
     inferencer = CenterMaskInferencer(cfg, args.checkpoint, args.device)
     print(f'{len(images)} images, detections above {args.score_thr} are drawn into {args.out_dir / "vis"}')
-    boxes, masks = predict(images, inferencer, args.out_dir, args.score_thr)
-    print(f'boxes with detection scores are in {boxes}, masks with mask scores in {masks}')
-
-
-if __name__ == '__main__':
-    sys.exit(run(main))
+    if others := other_suffixes(args.images):
+        print(f'left out are files that end in {", ".join(others)}')
+    if remark := describe_range(facts.values()):
+        print(f'{args.images}: {remark}', file=sys.stderr)
+    predict(images, Path(args.images) if Path(args.images).is_dir() else images[0].parent, inferencer, ...)
+    if refused:
+        raise RunError(
+            f'{len(refused)} of {len(found)} images are left out, the results of the others are written: '
+            + ' '.join(shorten...)
+        )
