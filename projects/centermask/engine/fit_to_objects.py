@@ -74,7 +74,7 @@ def fit_image_size(cfg: Config, train: Split, options: Mapping[str, Any]) -> lis
     if math.prod(best.scale) > MAX_AREA:
         return [f'Image size: {found} {best.scale}: set it in every pipeline, if memory and time allow.']
     divisor = cfg.model.get('data_preprocessor', {}).get('pad_size_divisor', 1)
-    changed = []
+    changed: list[dict] = []
     for step in _resizing_steps([cfg.get(key) for key in PIPELINES]):
         if not any(step is other for other in changed):  # the validation's may be the test's too
             changed.append(step)
