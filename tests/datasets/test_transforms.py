@@ -9,7 +9,7 @@ from mmdet.registry import TRANSFORMS
 from mmdet.structures.bbox import HorizontalBoxes
 from mmdet.structures.mask import PolygonMasks
 
-from centermask.datasets import LegacyBoxes, LegacyFlip
+from centermask.datasets import LegacyBoxes, LegacyFlip, Resize
 
 
 def example(width: int = 640, height: int = 427, seed: int = 0) -> dict:
@@ -26,12 +26,13 @@ def example(width: int = 640, height: int = 427, seed: int = 0) -> dict:
     }
 
 
-def test_test_time_augmentation_takes_floor_resize_and_legacy_flip() -> None:
+def test_test_time_augmentation_takes_resize_and_legacy_flip() -> None:
+    resize = {'type': 'Resize', '_scope_': 'centermask', 'rounding': 'down'}
     pipeline = TRANSFORMS.build(
         {
             'type': 'TestTimeAug',
             'transforms': [
-                [{'type': 'FloorResize', 'scale': (100, 60)}, {'type': 'FloorResize', 'scale': (100, 80)}],
+                [{**resize, 'scale': (100, 60)}, {**resize, 'scale': (100, 80)}],
                 [{'type': 'LegacyFlip', 'prob': 1.0}, {'type': 'LegacyFlip', 'prob': 0.0}],
                 [{'type': 'PackDetInputs', 'meta_keys': ('img_shape', 'scale_factor', 'flip', 'flip_offset')}],
             ],
@@ -41,6 +42,21 @@ def test_test_time_augmentation_takes_floor_resize_and_legacy_flip() -> None:
     assert [view.img_shape for view in views] == [(60, 80), (60, 80), (75, 100), (75, 100)]
     assert [view.flip for view in views] == [True, False, True, False]
     assert {view.flip_offset for view in views} == {1}
+
+
+def test_names_of_resizes_until_version_0_2() -> None:
+    """Configs that trainings saved stay usable; MMDetection's own Resize is another."""
+    for old, new in (('RoundResize', {}), ('FloorResize', {'rounding': 'down'})):
+        one, other = (
+            TRANSFORMS.build(dict(scale=(100, 60), **step))
+            for step in ({'type': old}, {'type': 'Resize', '_scope_': 'centermask', **new})
+        )
+        assert isinstance(one, Resize) and one(example(64, 48))['img_shape'] == other(example(64, 48))['img_shape']
+        random = TRANSFORMS.build(
+            dict(type='RandomResize', scale=[(100, 60)] * 2, resize_type='centermask.Resize', **new)
+        )
+        assert type(random.resize) is Resize and random.resize.size is one.size
+    assert not isinstance(TRANSFORMS.build(dict(type='Resize', scale=(100, 60))), Resize)
 
 
 def test_legacy_boxes_end_at_the_last_pixel() -> None:
