@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 from mmdet.registry import TRANSFORMS
 from mmdet.structures.bbox import HorizontalBoxes
@@ -90,3 +91,19 @@ def test_legacy_flip_maps_x_to_width_minus_x_minus_1() -> None:
     assert np.array_equal(twice['img'], img)
     assert twice['gt_bboxes'].tensor.tolist() == [[10, 20, 110, 70]]
     assert twice['gt_masks'].masks[0][0].tolist() == polygon.tolist()
+
+
+@pytest.mark.parametrize('width', [64, 33])
+def test_legacy_flip_moves_bitmaps_with_polygons(width: int) -> None:
+    """Pixels stay 0 and 1, and a column left of an object's flipped pixels is what its flipped polygon covers."""
+    polygons = PolygonMasks(
+        [[np.array([5.0, 3, 25, 3, 25, 20, 5, 20])], [np.array([10.0, 5, 30, 5, 12, 29])]], 30, width
+    )
+    results = example(width, 30)
+    flipped = []
+    for masks in (polygons, polygons.to_bitmap()):
+        flipped.append(LegacyFlip(1.0)({**results, 'gt_masks': masks})['gt_masks'].to_ndarray())
+    assert flipped[1].shape == (2, 30, width)
+    assert flipped[1].dtype == bool
+    assert np.array_equal(flipped[1][0], flipped[0][0])
+    assert (flipped[1] != flipped[0]).mean() < 0.02

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
+import numpy as np
 from mmdet.datasets import CocoDataset
 from mmdet.registry import DATASETS
 from mmengine.logging import MMLogger
@@ -15,6 +16,10 @@ from centermask.datasets.coco_annotations import CocoAnnotations, shorten
 from centermask.datasets.images import MAX_PIXELS, UnreadableError, check_image, check_sample, describe_size
 from centermask.datasets.rle import rle_to_polygons
 from centermask.utils.errors import InputError, RunError
+
+# MMDetection's LoadAnnotations ignores an object without polygons; this one has no area in any augmentation, and the
+# mask branch leaves it to the box head.
+NO_OUTLINE = np.zeros(6)
 
 
 @DATASETS.register_module()
@@ -78,8 +83,10 @@ class CenterMaskCocoDataset(CocoDataset):
         """Run one image through the pipeline; RLE is turned into polygons here so that RLE data sets load fast."""
         info = self.get_data_info(idx)
         for instance in info['instances']:
-            if isinstance(instance['mask'], dict) and not instance['ignore_flag']:
-                instance['mask'] = rle_to_polygons(instance['mask'])
+            mask = instance.get('mask')
+            if isinstance(mask, dict) and not instance['ignore_flag']:
+                mask = rle_to_polygons(mask)
+            instance['mask'] = mask or [NO_OUTLINE]
         path, expected = info['img_path'], (info['height'], info['width'])
         self._check_image(path)
         try:

@@ -10,11 +10,12 @@ from typing import Literal
 
 import mmcv
 import mmdet.datasets.transforms
+import numpy as np
 import torch
 from mmcv.transforms import BaseTransform
 from mmdet.datasets.transforms import RandomFlip
 from mmdet.registry import TRANSFORMS
-from mmdet.structures.mask import PolygonMasks
+from mmdet.structures.mask import BitmapMasks, PolygonMasks
 
 from centermask.datasets.images import as_read
 from centermask.registry import TRANSFORMS as OWN_TRANSFORMS
@@ -128,9 +129,10 @@ class LegacyBoxes(BaseTransform):
 
 @TRANSFORMS.register_module()
 class LegacyFlip(RandomFlip):
-    """Flip horizontally with columns counted as pixels: x goes to W - x - 1, for boxes and polygons alike.
+    """Flip horizontally with columns counted as pixels: x goes to W - x - 1, for boxes and masks alike.
 
-    The key ``flip_offset`` (1) is for test-time augmentation, which undoes the flip by the same rule.
+    A bitmap moves with its object's polygon, a column to the left of the flipped image. The key ``flip_offset`` (1) is
+    for test-time augmentation, which undoes the flip by the same rule.
 
     Args:
         prob: Probability of a flip.
@@ -148,7 +150,10 @@ class LegacyFlip(RandomFlip):
         if results.get('gt_bboxes') is not None:
             results['gt_bboxes'].translate_((-1, 0))
         if results.get('gt_masks') is not None:
-            masks: PolygonMasks = results['gt_masks']
-            for polygons in masks:
-                for polygon in polygons:
-                    polygon[0::2] -= 1
+            masks: BitmapMasks | PolygonMasks = results['gt_masks']
+            if isinstance(masks, BitmapMasks):
+                masks.masks = np.pad(masks.masks[:, :, 1:], ((0, 0), (0, 0), (0, 1)))
+            else:
+                for polygons in masks:
+                    for polygon in polygons:
+                        polygon[0::2] -= 1

@@ -20,8 +20,9 @@ SPARE, STEP = 1.25, 50
 # RoIs an image take most of a training step. In the densest images a random part of the objects is enough.
 DENSE = 90  # percentile of the images by their number of objects
 
-# Images are enlarged where FCOS learns none of so many objects, up to the size of the paper's (section 3.1).
-MAX_LOST, MAX_AREA = 0.05, 1333 * 800
+# Images are enlarged where FCOS learns no part of more than MAX_LOST of the objects, so that it is MOST_LOST at most,
+# and up to the size of the paper's (section 3.1).
+MAX_LOST, MOST_LOST, MAX_AREA = 0.05, 0.005, 1333 * 800
 PIPELINES = ('train_dataloader', 'val_dataloader', 'test_dataloader', 'tta_pipeline')
 SAMPLE = 200  # images
 
@@ -68,20 +69,20 @@ def fit_image_size(cfg: Config, train: Split, options: Mapping[str, Any]) -> lis
     now = scale_for(assignment, sample, MAX_LOST)
     if now.factor == 1 or assignment.scale is None:
         return []
-    best = scale_for(assignment, sample)
+    best = scale_for(assignment, sample, MOST_LOST)
     lost = 1 - sum(assignment.learned(*image).sum() for image in sample) / sum(len(boxes) for boxes, _, _ in sample)
-    found = f'FCOS learns no part of {lost:.0%} of the objects at scale={assignment.scale}, of {best.lost:.1%} at'
+    found = f'{lost:.0%} of the objects are too small for FCOS at scale={assignment.scale}, {best.lost:.1%} at'
     if math.prod(best.scale) > MAX_AREA:
-        return [f'Image size: {found} {best.scale}: set it in every pipeline, if memory and time allow.']
+        return [f'Image size: {found} {best.scale}: set it in every pipeline if memory and time allow.']
     divisor = cfg.model.get('data_preprocessor', {}).get('pad_size_divisor', 1)
-    changed = []
+    changed: list[dict] = []
     for step in _resizing_steps([cfg.get(key) for key in PIPELINES]):
         if not any(step is other for other in changed):  # the validation's may be the test's too
             changed.append(step)
             for key in {'scale', 'scales'} & {*step}:
                 step[key] = _enlarge(step[key], best.factor, divisor)
     size = _enlarge(best.scale, 1, divisor)
-    return [f'Image size: {found} {size}, which training and testing now resize to.']
+    return [f'Image size: {found} {size}, to which training and testing now resize.']
 
 
 def _resizing_steps(node: Any) -> Iterator[dict]:
