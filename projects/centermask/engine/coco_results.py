@@ -26,7 +26,7 @@ class CocoResults:
 
     Where the config's test or validation data list every image and class, ids are theirs and the files are lists of
     results, which ``COCO(ann_file).loadRes`` takes. Elsewhere a file is an object with ``images``, ``categories`` and
-    ``annotations``, the results; ids of images are the numbers that are their names, as COCO's are, or count from 1, and
+    ``annotations``, the results; ids of images are the numbers in their names, as COCO's are, or count from 1, and
     those of classes COCO's own, or count from 1. Every result names its file and its class.
 
     Args:

@@ -122,7 +122,7 @@ def require_apart(images: Sequence[Path], out_dir: Path) -> None:
 
 def predict(
     images: Sequence[Path], root: Path, inferencer: CenterMaskInferencer, out_dir: Path, score_thr: float
-) -> CocoResults:
+) -> None:
     """Write each image with its detections drawn, and all detections as COCO results.
 
     Boxes are scored by the detector and masks by its mask scoring head. The JSON files hold every detection, and are
@@ -140,7 +140,6 @@ def predict(
     try:
         for path in track_iter_progress(images):
             sample = inferencer(str(path), return_datasamples=True)['predictions'][0]
-            results.add(path, sample.ori_shape, inferencer.pred2dict(sample))
             inferencer.visualizer.add_datasample(
                 path.name,
                 mmcv.imread(path, channel_order='rgb', backend='cv2'),
@@ -149,10 +148,10 @@ def predict(
                 pred_score_thr=score_thr,
                 out_file=str(out_dir / 'vis' / drawing_name(path, root)),
             )
+            results.add(path, sample.ori_shape, inferencer.pred2dict(sample))
             done += 1
     finally:
         if done < len(images):
             print(f'\nstopped at {images[done]}: only the results of the {done} images before it are written')
         boxes, masks = results.write(out_dir)
         print(f'boxes with detection scores are in {boxes}, masks with mask scores in {masks}; {results.origin}')
-    return results
