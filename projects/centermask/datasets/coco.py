@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 from mmdet.datasets import CocoDataset
 from mmdet.registry import DATASETS
+from mmengine.logging import MMLogger
 
 from centermask.datasets.coco_annotations import CocoAnnotations, shorten
 from centermask.datasets.image_folder import find_images
-from centermask.datasets.images import MAX_PIXELS, UnreadableError, check_image
+from centermask.datasets.images import MAX_PIXELS, UnreadableError, check_image, check_sample, describe_size
 from centermask.datasets.rle import rle_to_polygons
 from centermask.utils.errors import InputError, RunError
 
@@ -35,8 +36,8 @@ class CenterMaskCocoDataset(CocoDataset):
 
     Raises:
         InputError: As for :class:`CocoAnnotations`, and: the config's classes aren't in the file, nothing is left to
-            train on, or images are missing.
-        RunError: An image can't be read, or isn't of the size that the file states.
+            train on, images are missing, or one of a sample can't be used or isn't of the size that the file states.
+        RunError: Another image can't be read, or isn't of that size.
     """
 
     def __init__(self, *args: Any, max_pixels: int = MAX_PIXELS, **kwargs: Any) -> None:
@@ -84,6 +85,9 @@ class CenterMaskCocoDataset(CocoDataset):
             names = [os.path.relpath(info['img_path'], folder or '.') for info in data_list]
             for info, path in zip(data_list, find_images(folder, names, self.ann_file), strict=True):
                 info['img_path'] = path
+            stated = {info['img_path']: (info['width'], info['height']) for info in data_list}
+            if remark := check_sample(stated, self.ann_file, self.max_pixels):
+                MMLogger.get_current_instance().warning(f'{self.ann_file}: {remark}')
         return data_list
 
     def prepare_data(self, idx: int) -> Any:
@@ -104,9 +108,9 @@ class CenterMaskCocoDataset(CocoDataset):
         # The pipeline writes into `info`, unless its first transform doesn't load the image.
         height, width = info.get('ori_shape', expected)
         if (height, width) != expected:
+            size = describe_size(check_image(path, self.max_pixels, decode=True), expected[::-1])
             raise RunError(
-                f'The image {path} is {width}x{height} pixels but {self.ann_file} states {expected[1]}x{expected[0]}: '
-                'correct one of them.'
+                f'The image {path} {size} but {self.ann_file} states {expected[1]}x{expected[0]}: correct one of them.'
             )
         return data
 

@@ -151,7 +151,7 @@ class CocoReader:
         categories = {_as_text(entry['id']): entry for _, entry in self._entries(content, 'categories')}
         if not categories:
             self._add(Kind.NOTHING, 'the file', 'lists no categories')
-        images = {_as_text(entry['id']): entry for _, entry in self._entries(content, 'images')}
+        images = {_as_text(entry['id']): {**entry} for _, entry in self._entries(content, 'images')}
         annotations = []
         for where, entry in self._entries(content, 'annotations'):
             if 'id' in entry:
