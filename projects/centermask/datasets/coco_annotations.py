@@ -285,12 +285,24 @@ def read_classes(ann_file: str) -> tuple[str, ...]:
     content = read_json(ann_file)
     reader = CocoReader({'images': [], 'annotations': [], 'categories': content.get('categories')}, ann_file)
     reader.raise_failure()
-    return classes_of(reader.content)
+    return classes_of({**reader.content, 'annotations': content.get('annotations')})
 
 
 def classes_of(content: dict) -> tuple[str, ...]:
-    """Return the names of the categories of a file's content in the order of their ids."""
-    return tuple(category['name'] for category in sorted(content['categories'], key=lambda category: category['id']))
+    """Return the names of the categories of a file's content in the order of their ids, without :func:`groups_of`."""
+    groups = groups_of(content)
+    ranked = sorted(content['categories'], key=lambda category: category['id'])
+    return tuple(category['name'] for category in ranked if category['name'] not in groups)
+
+
+def groups_of(content: dict) -> list[str]:
+    """Return the names of categories that others have as "supercategory" and no object has.
+
+    Roboflow's files begin with one, which is no class of the data.
+    """
+    above = {each.get('supercategory') for each in content['categories'] if each.get('supercategory') != each['name']}
+    used = {str(entry.get('category_id')) for entry in content['annotations'] or () if isinstance(entry, dict)}
+    return [each['name'] for each in content['categories'] if each['name'] in above and str(each['id']) not in used]
 
 
 def read_json(path: str | Path) -> dict:

@@ -13,6 +13,7 @@ from centermask.utils.errors import InputError
 
 # 300 MB decoded, more than cameras produce. A file of a few bytes can claim to be larger.
 MAX_PIXELS = 100_000_000
+EXIF_ORIENTATION = 0x0112
 FORMATS = ('BMP', 'GIF', 'JPEG', 'PNG', 'PPM', 'TIFF', 'WEBP')
 
 
@@ -86,3 +87,15 @@ def check_image(path: str | Path, max_pixels: int = MAX_PIXELS, decode: bool = F
         raise
     except Exception as error:  # a damaged file may raise anything
         raise UnreadableError(unreadable(path)) from error
+
+
+def image_size(path: Path) -> tuple[int, int]:
+    """Return width and height of an image as it is shown, rotated by its EXIF orientation.
+
+    Raises:
+        InputError: As for :func:`check_image`.
+    """
+    check_image(path)
+    with pil_unlimited(), Image.open(path, formats=FORMATS) as image:
+        rotated = image.getexif().get(EXIF_ORIENTATION, 1) > 4
+        return (image.height, image.width) if rotated else (image.width, image.height)
