@@ -12,13 +12,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pycocotools.mask as mask_utils
-from mmdet.apis.det_inferencer import IMG_EXTENSIONS
 from PIL import Image
 from scipy.ndimage import find_objects
 from tqdm import tqdm
 
 from centermask.datasets.coco_annotations import shorten
-from centermask.datasets.images import check_image, image_size, pil_unlimited
+from centermask.datasets.images import FORMATS, SUFFIXES, check_image, pil_unlimited
 from centermask.utils.errors import InputError
 
 IMAGE_FOLDERS = {'images', 'image', 'imgs', 'img', 'raw'}
@@ -69,7 +68,7 @@ def find_masks(folder: Path) -> MaskFolder | None:
     """
     images: dict[tuple[Folders, str], list[Path]] = defaultdict(list)
     candidates: list[tuple[Path, Folders]] = []
-    for path in sorted(path for path in folder.rglob('*') if path.suffix.lower() in IMG_EXTENSIONS):
+    for path in sorted(path for path in folder.rglob('*') if path.suffix.lower() in SUFFIXES):
         parts = path.relative_to(folder).parts[:-1]
         if any(part.startswith(('.', '__MACOSX')) for part in (*parts, path.name)):
             continue
@@ -196,15 +195,10 @@ class _ImageMasks:
 
 
 def _read_image(path: Path, masks: Masks) -> _ImageMasks:
-    width, height = image_size(path)
+    width, height = check_image(path).size
     image = _ImageMasks(width, height)
     for file in masks.files:
-        values = _read_values(file, masks.ids)
-        if values.shape != (height, width):
-            raise InputError(
-                f'The mask {file} is {values.shape[1]}x{values.shape[0]} pixels but its image {path} {width}x{height}: '
-                'give masks of the size of their images.'
-            )
+        values = _read_values(file, path, (width, height), masks.ids)
         if not masks.ids:
             mask = np.asfortranarray(values > values.max() / 2, dtype=np.uint8)  # soft edges count by half
             if mask.any():
@@ -222,11 +216,17 @@ def _read_image(path: Path, masks: Masks) -> _ImageMasks:
     return image
 
 
-def _read_values(path: Path, ids: bool) -> np.ndarray:
+def _read_values(path: Path, of: Path, size: tuple[int, int], ids: bool) -> np.ndarray:
     """Return the values of a mask, (H, W), those of colours packed into one number, without an alpha channel."""
-    check_image(path)
     try:
-        with pil_unlimited(), Image.open(path) as image:
+        with pil_unlimited(), Image.open(path, formats=FORMATS) as image:
+            if image.size != size:
+                raise InputError(
+                    f'The mask {path} is {image.width}x{image.height} pixels but its image {of} {size[0]}x{size[1]}: '
+                    'give masks of the size of their images.'
+                )
+            if getattr(image, 'n_frames', 1) > 1:
+                raise InputError(f'The mask {path} holds several images: save each as a file.')
             if ids and image.format == 'JPEG':
                 raise InputError(f'The mask {path} is a JPEG file, which does not keep the ids of objects: use PNG.')
             values = np.asarray(image)

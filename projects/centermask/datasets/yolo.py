@@ -9,11 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import yaml
-from mmdet.apis.det_inferencer import IMG_EXTENSIONS
 from tqdm import tqdm
 
 from centermask.datasets.coco_annotations import shorten
-from centermask.datasets.images import image_size
+from centermask.datasets.images import check_image, find_images
 from centermask.utils.errors import InputError
 
 SPLITS = {'train': ('train',), 'val': ('val', 'valid', 'validation')}
@@ -121,15 +120,13 @@ def _images_of(entry: str, config: dict, folder: Path, names_file: Path) -> list
             '(without "val" a part of "train" validates).'
         )
     if path.is_dir():
-        found = [file for file in path.rglob('*') if file.suffix.lower() in IMG_EXTENSIONS]
-    else:
-        listed = {name: _find(name, [path.parent, root, folder]) for name in _read_lines(path)}
-        if missing := [name for name, file in listed.items() if file is None]:
-            raise InputError(f'{path} lists {shorten(missing, 3)}, which are not there: correct the file.')
-        found = [file for file in listed.values() if file]
-    if not found:
-        raise InputError(f'{names_file} names {path}, which holds no images: correct the file.')
-    return found
+        return find_images(str(path))
+    listed = {name: _find(name, [path.parent, root, folder]) for name in _read_lines(path)}
+    if missing := [name for name, file in listed.items() if file is None]:
+        raise InputError(f'{path} lists {shorten(missing, 3)}, which are not there: correct the file.')
+    if not listed:
+        raise InputError(f'{path} lists no images: correct the file, or {names_file}, which names it.')
+    return [file for file in listed.values() if file]
 
 
 def _find(name: str, roots: list[Path]) -> Path | None:
@@ -151,7 +148,7 @@ def _label_file(image: Path) -> Path:
 
 def _read_image(path: Path, classes: dict[int, str]) -> dict:
     """Return an image's size and its objects, with segmentations and boxes in pixels."""
-    width, height = image_size(path)
+    width, height = check_image(path).size
     label_file = _label_file(path)
     objects = []
     for number, line in enumerate(_read_lines(label_file) if label_file.is_file() else (), start=1):
