@@ -125,6 +125,23 @@ def test_test_data_alone_are_enough_to_test(put, find) -> None:
     assert find(training=False).val.image_ids == [0, 1, 2]
 
 
+@pytest.mark.parametrize('encoding', ['utf-8-sig', 'utf-16'])
+def test_byte_order_mark(put, find, tmp_path: Path, encoding: str) -> None:
+    put('train.json', content(range(3), classes=['Äpfel']), 'train')
+    path = tmp_path / 'DIR/train.json'
+    path.write_text(json.dumps(json.loads(path.read_text()), ensure_ascii=False), encoding=encoding)
+    assert find().classes == ('Äpfel',)
+
+
+def test_ids_of_both_kinds_survive_the_split(put, find) -> None:
+    of = content(range(6), classes=['cat'])
+    for entry in of['annotations'][::2]:
+        entry['image_id'] = str(entry['image_id'])
+    put('train.json', of, 'train')
+    data = find()
+    assert data.train.objects.total() + data.val.objects.total() == 6
+
+
 def test_folder_that_holds_most_images(put, find, tmp_path: Path) -> None:
     """The first image of the file is missing, and another folder has an image of the same name as one."""
     put('train.json', content(range(20)), 'images')

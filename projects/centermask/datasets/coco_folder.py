@@ -8,12 +8,13 @@ import os
 import re
 from collections import Counter, defaultdict
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from unicodedata import normalize
 
 import numpy as np
 
-from centermask.datasets.coco_annotations import CocoReader, classes_of, groups_of, read_json, shorten
+from centermask.datasets.coco_annotations import CocoReader, as_text, classes_of, groups_of, read_json, shorten
+from centermask.datasets.image_folder import ImageFolder
 from centermask.datasets.mask_images import find_masks, read_masks
 from centermask.datasets.yolo import find_yolo, read_yolo
 from centermask.utils.errors import InputError, RunError
@@ -61,7 +62,8 @@ class Split:
     Attributes:
         ann_file, images: The paths.
         content: Content of the file.
-        image_ids: Ids of the images with an object that isn't a crowd, which are those trained on.
+        image_ids: Ids of the images with an object that isn't a crowd, which are those trained on; none where no object
+            has an outline.
         objects: Number of objects by class, crowds not counted; classes without objects are absent.
         boxes: Of the objects of each of these images: x1, y1, x2, y2 in pixels, shape (G, 4), and the width and height
             of the image.
@@ -239,11 +241,11 @@ def _read(ann_file: Path, folder: Path, split: str, written: Path) -> Split:
     names = [ann_file.stem.removeprefix('instances_'), *NAMES[split]]
     candidates = [folder / path for name in names for path in (name, f'images/{name}', f'{name}/images')]
     candidates += [place / path for place in (ann_file.parent, folder) for path in ('images', '', 'data')]
-    held = {path: sum((path / name).is_file() for name in sample) for path in candidates if path.is_dir()}
+    held = {path: _count(sample, path) for path in candidates if path.is_dir()}
     data.images = max(held, key=lambda path: held[path])
     if held[data.images] < len(sample):
         moved = _find_by_name(images, folder)
-        if len(moved) > sum((data.images / image['file_name']).is_file() for image in images):
+        if len(moved) > _count([image['file_name'] for image in images], data.images):
             for image in images:
                 image['file_name'] = moved.get(image['file_name'], image['file_name'])
             return _write_split(written / f'{split}.json', folder, data.content)
@@ -255,11 +257,17 @@ def _read(ann_file: Path, folder: Path, split: str, written: Path) -> Split:
     return data
 
 
+def _count(names: list[str], folder: Path) -> int:
+    """Return how many images a folder holds."""
+    images = ImageFolder(folder)
+    return sum(images.find(name) is not None for name in names)
+
+
 def _find_by_name(images: list[dict], folder: Path) -> dict[str, str]:
     """Return the paths within a folder of files that have the names of images, in any folder, where only one has."""
 
     def key(path: str) -> str:
-        return normalize('NFC', Path(path).name).casefold()
+        return normalize('NFC', PureWindowsPath(path).name).casefold()  # which takes both kinds of slashes
 
     by_name: dict[str, list[Path]] = {key(image['file_name']): [] for image in images}
     for path in folder.rglob('*'):
@@ -282,7 +290,8 @@ def _as_split(ann_file: Path, images: Path, content: dict) -> Split:
     boxes = defaultdict(list)
     for entry in objects:
         boxes[entry['image_id']].append(entry['bbox'])
-    used = [image for image in content['images'] if image['id'] in boxes]
+    learnable = any(entry['segmentation'] for entry in objects)  # without an outline there is no mask to learn
+    used = [image for image in content['images'] if learnable and image['id'] in boxes]
     return Split(
         ann_file,
         images,
@@ -342,11 +351,11 @@ def _split(data: Split, written: Path) -> tuple[Split, Split]:
 
 def _select(content: dict, image_ids: set) -> dict:
     """Return the content with some of its images."""
-    names = {*map(str, image_ids)}  # files mix 1 and "1"
+    names = {*map(as_text, image_ids)}  # files mix 1 and "1"
     return {
         **content,
         'images': [image for image in content['images'] if image['id'] in image_ids],
-        'annotations': [entry for entry in content['annotations'] if str(entry['image_id']) in names],
+        'annotations': [entry for entry in content['annotations'] if as_text(entry['image_id']) in names],
     }
 
 
