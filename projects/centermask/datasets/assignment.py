@@ -126,10 +126,13 @@ class Assignment:
         return learned
 
     def _near_centers(self, boxes: Tensor, level: int, map_size: tuple[int, int]) -> Tensor:
-        """Return the locations of a level that center sampling may choose, all without it, shape (P, 2).
+        """Return the locations of a level that center sampling may choose for a box, all without it, shape (P, 2).
 
         They are a small part of a large map, on which the targets would take seconds an image.
         """
+        least, greatest = self._head.regress_ranges[level]
+        sides = (boxes[:, 2:] - boxes[:, :2]).amax(dim=1)
+        boxes = boxes[(sides >= least) & (sides <= 2 * greatest)]
         height, width = map_size
         indices = torch.arange(height * width)
         if self._head.center_sampling:
