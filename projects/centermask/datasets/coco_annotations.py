@@ -54,6 +54,7 @@ class Kind(Enum):
         Severity.LOSES,
         'objects that no FCOS location learns (too small, too thin, or covered by smaller ones)',
     )
+    LIMIT = Severity.LOSES, 'limits of the config that some images exceed'
     BOX = Severity.NOTE, 'objects whose box is not that of their outline'
 
     def __init__(self, severity: Severity, words: str) -> None:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
+import math
 import os
+import sys
 import warnings
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -19,7 +20,7 @@ from mmengine.config import Config
 from PIL import Image
 from tqdm import tqdm
 
-from centermask.datasets.assignment import Assignment, Size, has_fcos_head
+from centermask.datasets.assignment import Assignment, Size, has_fcos_head, scale_for
 from centermask.datasets.coco import innermost
 from centermask.datasets.coco_annotations import (
     CocoReader,
@@ -37,8 +38,10 @@ from centermask.utils.errors import InputError, RunError
 # COCO's size classes and the sides of the squares between them, in pixels of the original image.
 AREAS = ('small', 'medium', 'large')
 AREA_LIMITS = (32, 96)
-# Number of images whose FCOS targets are computed before a training starts: a few seconds.
+# Number of images whose FCOS targets are computed before a training starts, a few seconds, or at several sizes.
 SAMPLE = 300
+# The part of the objects that must be too small before larger images are proposed.
+MANY = 0.01
 EXIF_ORIENTATION = 0x0112
 HEADINGS = {
     Severity.FAILS: 'A training would fail:',
@@ -55,26 +58,42 @@ class Check:
         ann_file: Path of the annotation file.
         content: Its normalised content, without what can't be used.
         findings: Everything that is wrong.
+        listed: Number of objects and crowds that the file lists.
+        not_learned: Number of objects that no location learns.
         empty: Number of images without objects.
         crowds: Number of crowds.
         objects: Number of objects, crowds not counted, by class and size.
         images_with: Number of images with each class.
         levels: Number of masks pooled from each level, by its stride.
+        outlines: Number of objects with polygons, RLE or neither.
+        pixels: Number of images by their channels and bits.
+        boxes: The boxes (x1, y1, x2, y2), shape (G, 4), the width and the height of each image with objects, or of a
+            sample.
     """
 
     ann_file: Path
     content: dict
     findings: list[Finding]
+    listed: int
+    not_learned: int = 0
     empty: int = 0
     crowds: int = 0
     objects: dict[str, Counter] = field(default_factory=dict)
     images_with: Counter = field(default_factory=Counter)
     levels: Counter = field(default_factory=Counter)
+    outlines: Counter = field(default_factory=Counter)
+    pixels: Counter = field(default_factory=Counter)
+    boxes: list[tuple[np.ndarray, int, int]] = field(default_factory=list)
 
     @property
-    def trains(self) -> bool:
-        """Return whether a training neither fails nor loses an object."""
-        return all(finding.kind.severity == Severity.NOTE for finding in self.findings)
+    def fails(self) -> bool:
+        """Return whether a training would fail."""
+        return any(finding.kind.severity == Severity.FAILS for finding in self.findings)
+
+    @property
+    def lost(self) -> int:
+        """Return the number of objects that a training would lose, without those that are too many for an image."""
+        return self.listed - len(self.content['annotations']) + self.not_learned
 
 
 def check_dataset(ann_file: Path, images: Path, assignment: Assignment) -> Check:
@@ -91,32 +110,32 @@ def check_dataset(ann_file: Path, images: Path, assignment: Assignment) -> Check
     content = read_json(ann_file)
     if not images.is_dir():
         raise InputError(f'The folder of images {images} does not exist: name the one that "file_name" is relative to.')
-    reader = CocoReader(content, ann_file, compare_boxes=True)
-    usable, findings = reader.content, [*reader.findings]
-    names = [image['file_name'] for image in usable['images']]
+    check, listed = _read(content, ann_file, compare_boxes=True)
     inspect = partial(inspect_image, images, max_pixels=assignment.max_pixels)
+    pause = 0.1 if sys.stderr.isatty() else 10  # seconds
     with warnings.catch_warnings(), pil_unlimited(), ThreadPoolExecutor(os.cpu_count()) as pool:
         warnings.simplefilter('ignore')  # of PIL, about metadata
-        reports = list(tqdm(pool.map(inspect, names), 'Checking', len(names), unit='image', disable=None))
-    kept = {}
-    for image, (size, found) in zip(usable['images'], reports, strict=True):
-        findings += found
-        stated = image['width'], image['height']
-        if size == stated:
-            kept[image['id']] = image
-        elif size:
-            what = f'is {size[0]}x{size[1]}, not {stated[0]}x{stated[1]}'
-            findings.append(Finding(Kind.SIZE, image['file_name'], what))
-    check = Check(ann_file, _trainable(usable, kept), findings)
-    _count(check, assignment)
+        reports = pool.map(inspect, [image['file_name'] for image, _ in listed])
+        bar = tqdm(reports, 'Checking', len(listed), unit='image', mininterval=pause, delay=pause)
+        for (image, annotations), (size, pixels, found) in zip(listed, bar, strict=True):
+            stated = image['width'], image['height']
+            check.findings += found
+            check.pixels[pixels] += bool(pixels)
+            if size == stated:
+                _add(check, image, annotations, assignment)
+            elif size:
+                what = f'is {size[0]}x{size[1]}, not {stated[0]}x{stated[1]}'
+                check.findings.append(Finding(Kind.SIZE, image['file_name'], what))
+    _conclude(check, assignment)
     return check
 
 
-def inspect_image(folder: Path, name: str, max_pixels: int) -> tuple[Size | None, list[Finding]]:
+def inspect_image(folder: Path, name: str, max_pixels: int) -> tuple[Size | None, str, list[Finding]]:
     """Read an image file to its end.
 
     Returns:
-        Width and height as training reads it, None where training would refuse it, and the findings.
+        Width and height as training reads it, None where training would refuse it, the kind of its pixels, and the
+        findings.
     """
     findings = []
     try:
@@ -128,52 +147,69 @@ def inspect_image(folder: Path, name: str, max_pixels: int) -> tuple[Size | None
             raise ValueError('OpenCV can not read it')
         height, width = pixels.shape[:2]
     except InputError as error:
-        return None, [Finding(Kind.IMAGE, name, f'({error})')]
+        return None, '', [Finding(Kind.IMAGE, name, f'({error})')]
     except Exception:  # a damaged file may raise anything
-        return None, [Finding(Kind.IMAGE, name, '(it is damaged or not an image)')]
+        return None, '', [Finding(Kind.IMAGE, name, '(it is damaged or not an image)')]
     if orientation != 1:
         findings.append(Finding(Kind.ROTATED, name))
     if pixels.dtype != np.uint8:
         findings.append(Finding(Kind.DEEP, name))
-    return (height, width) if orientation > 4 else (width, height), findings
+    kind = 'gray' if pixels.ndim == 2 else {3: 'RGB', 4: 'RGB with alpha'}[pixels.shape[2]]
+    return (height, width) if orientation > 4 else (width, height), f'{kind} of {8 * pixels.itemsize} bits', findings
 
 
-def _trainable(content: dict, images: dict[Any, dict]) -> dict:
-    """Return the content with these images and those of their objects that MMDetection trains on."""
-    annotations = [
-        entry
-        for entry in content['annotations']
-        if entry['image_id'] in images and box_has_area(entry, images[entry['image_id']])
-    ]
-    return {**content, 'images': [*images.values()], 'annotations': annotations}
+def _read(content: dict, ann_file: Path, compare_boxes: bool) -> tuple[Check, list[tuple[dict, list[dict]]]]:
+    """Return a check without images yet, and each image with those of its objects that MMDetection trains on."""
+    reader = CocoReader(content, ann_file, compare_boxes=compare_boxes)
+    usable = reader.content
+    images = {image['id']: (image, []) for image in usable['images']}
+    for entry in usable['annotations']:
+        image, annotations = images[entry['image_id']]
+        if box_has_area(entry, image):
+            annotations.append(entry)
+    check = Check(ann_file, {**usable, 'images': [], 'annotations': []}, reader.findings, len(content['annotations']))
+    check.objects = {category['name']: Counter() for category in usable['categories']}
+    return check, [*images.values()]
 
 
-def _count(check: Check, assignment: Assignment | None, sample: int | None = None) -> None:
-    """Count the objects that training takes, and find those that no location learns on a sample of the images."""
+def _add(check: Check, image: dict, annotations: list[dict], assignment: Assignment | None) -> None:
+    """Count the objects that training takes of an image, and with an assignment those that no location learns."""
+    check.content['images'].append(image)
+    check.content['annotations'] += annotations
+    objects = [entry for entry in annotations if not entry['iscrowd']]
+    check.crowds += len(annotations) - len(objects)
+    check.empty += not objects
     names = {category['id']: category['name'] for category in check.content['categories']}
-    check.objects = {name: Counter() for name in names.values()}
-    grouped: dict[Any, list[dict]] = defaultdict(list)
-    for entry in check.content['annotations']:
-        grouped[entry['image_id']].append(entry)
-    step = max(1, len(check.content['images']) // sample) if sample else 1
-    for i, image in enumerate(check.content['images']):
-        objects = [entry for entry in grouped[image['id']] if not entry['iscrowd']]
-        check.crowds += len(grouped[image['id']]) - len(objects)
-        check.empty += not objects
-        check.images_with.update({names[entry['category_id']] for entry in objects})
-        for entry in objects:
-            area = AREAS[sum(entry['area'] >= side**2 for side in AREA_LIMITS)]
-            check.objects[names[entry['category_id']]][area] += 1
-        if assignment and objects and i % step == 0:
-            boxes = np.array([entry['bbox'] for entry in objects], dtype=np.float64)
-            boxes[:, 2:] += boxes[:, :2]
-            size = int(image['width']), int(image['height'])
-            for index in np.flatnonzero(~assignment.learned(boxes, *size)):
-                where = f'object {objects[index].get("id")} on {image["file_name"]}'
-                check.findings.append(Finding(Kind.NOT_LEARNED, where))
-            check.levels.update(assignment.strides[level] for level in assignment.levels(boxes, *size))
-    if not any(counts.total() for counts in check.objects.values()):
+    check.images_with.update({names[entry['category_id']] for entry in objects})
+    for entry in objects:
+        area = AREAS[sum(entry['area'] >= side**2 for side in AREA_LIMITS)]
+        check.objects[names[entry['category_id']]][area] += 1
+        outline = entry['segmentation']
+        check.outlines['RLE' if isinstance(outline, dict) else 'polygons' if outline else 'only a box'] += 1
+    if assignment and objects:
+        boxes = np.array([entry['bbox'] for entry in objects], dtype=np.float64)
+        boxes[:, 2:] += boxes[:, :2]
+        size = int(image['width']), int(image['height'])
+        check.boxes.append((boxes, *size))
+        for index in np.flatnonzero(~assignment.learned(boxes, *size)):
+            check.not_learned += 1
+            where = f'object {objects[index].get("id")} on {image["file_name"]}'
+            check.findings.append(Finding(Kind.NOT_LEARNED, where))
+        check.levels.update(assignment.strides[level] for level in assignment.levels(boxes, *size))
+
+
+def _conclude(check: Check, assignment: Assignment | None) -> None:
+    """Add the findings about all images."""
+    total = sum(counts.total() for counts in check.objects.values())
+    if not total:
         check.findings.append(Finding(Kind.NOTHING, 'the file', 'has no usable objects but crowds'))
+    per_image = Counter(entry['image_id'] for entry in check.content['annotations'] if not entry['iscrowd'])
+    for key, limit in assignment.limits.items() if assignment else ():
+        over = [objects for objects in per_image.values() if objects > limit]
+        if over:
+            lost = sum(over) - len(over) * limit
+            what = f'loses {lost} of {total} objects ({len(over)} images hold more, up to {max(over)})'
+            check.findings.append(Finding(Kind.LIMIT, f'{key}={limit}', what))
 
 
 def describe(check: Check) -> str:
@@ -188,6 +224,9 @@ def describe(check: Check) -> str:
         by_area = ''.join(f' {counts[area]:8d}' for area in AREAS)
         lines.append(f'{name:{width}}  {counts.total():8d} {images_with.get(name, 0):8d}{by_area}')
     lines.append('Small objects have less than 32² pixels of the original image, large ones 96² or more.')
+    for what, counted in (('Outlines', check.outlines), ('Images', check.pixels)):
+        if counted:
+            lines.append(f'{what}: {", ".join(f"{count} {kind}" for kind, count in counted.most_common())}')
     if count := check.levels.total():
         levels = (f'P{stride.bit_length() - 1} {n} ({n / count:.0%})' for stride, n in sorted(check.levels.items()))
         lines += ['', f'Levels that masks are pooled from (Eq. 2): {", ".join(levels)}']
@@ -195,13 +234,48 @@ def describe(check: Check) -> str:
 
 
 def describe_findings(findings: Iterable[Finding], least: Severity = Severity.NOTE) -> str:
-    """Return a line for each kind of finding of at least a severity, with its number and three examples."""
+    """Return a line for each kind of finding of at least a severity, with its number and three examples.
+
+    It is '' where there are none.
+    """
     lines = []
     for severity, heading in HEADINGS.items():
         found = [finding for finding in findings if finding.kind.severity == severity >= least]
         if found:
             lines += [heading, *(f'    {line}' for line in summarise(found))]
-    return '\n'.join(lines) or ('Nothing is wrong.' if least == Severity.NOTE else 'A training would lose no object.')
+    return '\n'.join(lines)
+
+
+def describe_scale(check: Check, assignment: Assignment | None) -> str:
+    """Return the image size at which FCOS would learn more objects, '' where it learns most of them already."""
+    if not assignment or check.not_learned <= MANY * sum(len(boxes) for boxes, _, _ in check.boxes):
+        return ''
+    sample = check.boxes[:: math.ceil(len(check.boxes) / SAMPLE)]
+    proposal = scale_for(assignment, sample, MANY)
+    if proposal.factor == 1:
+        return ''
+    return (
+        f'With images resized to {proposal.factor:g} times the size, scale={proposal.scale} in the pipelines, '
+        f'FCOS would learn all but {proposal.lost:.1%} of the objects.'
+    )
+
+
+def write_report(check: Check, out: Path) -> None:
+    """Write counts and every finding as JSON."""
+    counts = ('listed', 'lost', 'not_learned', 'empty', 'crowds', 'objects', 'images_with', 'outlines', 'pixels')
+    findings = [
+        {
+            'severity': finding.kind.severity.name.lower(),
+            'kind': finding.kind.name.lower(),
+            'words': finding.kind.words,
+            'where': finding.where,
+            'what': finding.what,
+        }
+        for finding in check.findings
+    ]
+    report = {'annotations': str(check.ann_file), 'images': len(check.content['images'])}
+    report |= {name: getattr(check, name) for name in counts}
+    atomic_write_text(out, json.dumps({**report, 'findings': findings}, indent=1, ensure_ascii=False))
 
 
 def write_usable(check: Check, out: Path) -> None:
@@ -242,14 +316,18 @@ def check_training_data(cfg: Config, with_tables: bool) -> str:
         return ''
     if not (ann_file.is_file() and images.is_dir()):
         return ''  # building the data set reports that
-    reader = CocoReader(read_json(ann_file), ann_file)
-    usable = _trainable(reader.content, {image['id']: image for image in reader.content['images']})
-    check = Check(ann_file, usable, reader.findings)
-    _count(check, Assignment(cfg) if has_fcos_head(cfg) else None, SAMPLE)
-    if check.trains and not with_tables:
+    check, listed = _read(read_json(ann_file), ann_file, compare_boxes=False)
+    assignment = Assignment(cfg) if has_fcos_head(cfg) else None
+    step = max(1, len(listed) // SAMPLE)
+    for i, (image, annotations) in enumerate(listed):
+        _add(check, image, annotations, None if i % step else assignment)
+    _conclude(check, assignment)
+    lost = describe_findings(check.findings, Severity.LOSES)
+    if not (lost or with_tables):
         return ''
     lines = [describe(check), ''] if with_tables else [f'{ann_file}:']
-    lines.append(describe_findings(check.findings, Severity.LOSES))
-    if not check.trains:
+    lines.append(lost or 'A training would lose no object.')
+    if lost:
+        lines += filter(None, [describe_scale(check, assignment)])
         lines.append(f'To check all, images too: python tools/check_dataset.py {ann_file} {images}')
     return '\n'.join(lines)
