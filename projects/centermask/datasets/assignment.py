@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import mmcv
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from centermask.datasets.coco import innermost
 from centermask.datasets.images import MAX_PIXELS
-from centermask.datasets.transforms import ShorterSideResize
+from centermask.datasets.transforms import Resize
 from centermask.utils.errors import InputError, config_errors
 
 Size = tuple[int, int]
@@ -70,12 +70,14 @@ class Assignment:
         dataset = innermost(cfg.train_dataloader)
         self.max_pixels = dataset.get('max_pixels', MAX_PIXELS)
         self._pipeline = dataset['pipeline']
-        scales = (scale for transform in self._pipeline for scale in _scales(transform))
+        with config_errors(cfg.filename):
+            self._resizes = [(_resize_of(step), scale) for step in self._pipeline for scale in _scales(step)]
+        scales = (scale for _, scale in self._resizes)
         self.scale: Size | None = max(scales, key=lambda scale: scale[0] * scale[1], default=None)
 
     def sizes(self, width: int, height: int) -> list[Size]:
         """Return the sizes (W, H) that training may resize an image to, the greatest first."""
-        sizes = {size for transform in self._pipeline for size in _resized(transform, width, height)}
+        sizes = {_resized(resize, width, height, scale) for resize, scale in self._resizes}
         return sorted(sizes or {(width, height)}, key=lambda size: -size[0] * size[1])
 
     def learned(self, boxes: np.ndarray, width: int, height: int, factor: float = 1.0) -> np.ndarray:
@@ -199,16 +201,17 @@ def scale_for(
     return min(proposals, key=lambda proposal: (proposal.lost > most_lost, proposal.lost, proposal.factor))
 
 
-def _resized(transform: dict, width: int, height: int) -> Iterator[Size]:
-    """Yield the sizes that a resizing transform may give, none for another transform."""
-    kind = TRANSFORMS.get(transform.get('resize_type') or transform['type'])
-    for scale in _scales(transform):
-        if kind and issubclass(kind, ShorterSideResize):
-            yield kind.size(width, height, scale)
-        elif transform.get('keep_ratio'):
-            yield mmcv.rescale_size((width, height), scale)
-        else:
-            yield scale
+def _resize_of(transform: dict) -> mmcv.transforms.Resize:
+    """Build a resizing transform; return the one within it that gets the scales that it draws."""
+    built = TRANSFORMS.build(transform)
+    return getattr(built, 'resize', built)
+
+
+def _resized(resize: mmcv.transforms.Resize, width: int, height: int, scale: Size) -> Size:
+    """Return the size (W, H) that an image is resized to by a scale."""
+    if isinstance(resize, Resize):
+        return resize.size(width, height, scale)
+    return mmcv.rescale_size((width, height), scale) if resize.keep_ratio else scale
 
 
 def _scales(transform: dict) -> Sequence[Size]:

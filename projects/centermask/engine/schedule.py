@@ -12,6 +12,7 @@ from mmengine.config import Config
 from centermask.datasets.coco import innermost
 from centermask.datasets.coco_folder import CocoFolder, find_data
 from centermask.engine.distributed import count_processes, is_first_process
+from centermask.engine.fit_to_objects import fit_image_size, fit_limits
 from centermask.utils.errors import InputError
 
 COCO_IMAGES = 117_266  # of train2017 with objects, which the recipes' iterations are for
@@ -38,6 +39,8 @@ def fit_config(cfg: Config, folder: Path, work_dir: Path, options: Mapping[str, 
     _set_num_classes(cfg.model, len(data.classes))
     if options.get('load_from') and cfg.model.get('backbone', {}).get('init_cfg'):
         cfg.model.backbone.init_cfg = None
+    lines += fit_limits(cfg, [split for split in (data.train, data.val) if split], options)
+    lines += fit_image_size(cfg, data.train or data.val, options)  # in testing too
     if training and data.train:
         if not data.train.image_ids:
             raise InputError(
@@ -111,7 +114,9 @@ def _scale_schedule(cfg: Config, images: int, options: Mapping[str, Any]) -> str
         hooks.checkpoint.interval = interval
     if 'logger' in hooks:
         hooks.logger.interval = max(1, min(hooks.logger.get('interval', 10), new // 20))
-    rate = cfg.optim_wrapper.optimizer.lr * (batch / base if base else 1)
+    rate = options.get('optim_wrapper.optimizer.lr', cfg.optim_wrapper.optimizer.lr)
+    if options.get('auto_scale_lr.enable', base):
+        rate *= batch / options.get('auto_scale_lr.base_batch_size', base)
     return (
         f'Schedule: {new} iterations of {batch} images ({why}), warm-up {warm_up}, '
         f'learning rate {rate:.3g}, validation and checkpoint every {interval}.'
