@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from centermask.datasets.assignment import Assignment
+from centermask.datasets.coco_annotations import Kind
 from centermask.datasets.dataset_check import (
     check_dataset,
     describe,
@@ -61,9 +62,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         kept = {key: len(check.content[key]) for key in ('images', 'annotations')}
         print(f'{args.fix} is written with what can be used: {kept["images"]} images, {kept["annotations"]} objects.')
         lost, listed = check.not_learned, kept['annotations']
+        if any(finding.kind is Kind.RANGE for finding in check.findings):
+            raise RunError(f'{args.images}: the values of the images must be scaled, see above; --fix mends no images.')
     elif check.fails:
         raise RunError(
-            f'{args.annotations}: a training would fail, see above; '
+            f'{args.annotations}: a training would fail or learn nothing, see above; '
             '--fix OUT.json writes a copy without what can not be used.'
         )
     if lost > args.max_lost * listed:

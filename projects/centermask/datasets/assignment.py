@@ -42,8 +42,8 @@ class Assignment:
         max_pixels: The most pixels of an image that training decodes.
         strides: Strides of the levels that masks are pooled from; empty for a config without a mask branch.
         scale: The greatest ``scale`` that the pipeline resizes to, None if it doesn't resize.
-        limits: The most objects of an image that are detected, and the most whose masks are learned, by the config's
-            key.
+        detections: The most objects of an image that are detected, None without a limit.
+        rois: The most objects of an image whose masks are learned at a time, None without a mask branch.
 
     Raises:
         InputError: The config has no such head or no training data.
@@ -62,11 +62,8 @@ class Assignment:
         self._divisor = cfg.model.get('data_preprocessor', {}).get('pad_size_divisor', 1)
         self.strides: Sequence[int] = extractor.featmap_strides if extractor else ()
         sampler = (cfg.model.get('train_cfg') or {}).get('sampler', {})
-        self.limits: dict[str, int] = {}
-        if limit := (cfg.model.get('test_cfg') or {}).get('max_per_img'):
-            self.limits['model.test_cfg.max_per_img'] = limit
-        if self.strides and 'num' in sampler:
-            self.limits['model.train_cfg.sampler.num'] = int(sampler['num'] * sampler.get('pos_fraction', 1))
+        self.detections: int | None = (cfg.model.get('test_cfg') or {}).get('max_per_img')
+        self.rois = int(sampler['num'] * sampler.get('pos_fraction', 1)) if 'num' in sampler else None
         dataset = innermost(cfg.train_dataloader)
         self.max_pixels = dataset.get('max_pixels', MAX_PIXELS)
         self._pipeline = dataset['pipeline']

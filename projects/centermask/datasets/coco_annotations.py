@@ -43,8 +43,7 @@ class Kind(Enum):
     NOTHING = Severity.FAILS, 'files with nothing to train on'
     IMAGE = Severity.FAILS, 'images that are missing or can not be used'
     SIZE = Severity.FAILS, 'images of another size than the file states'
-    ROTATED = Severity.NOTE, 'images rotated by their EXIF orientation'
-    DEEP = Severity.NOTE, 'images of more than 8 bits a channel (read as 8)'
+    RANGE = Severity.FAILS, 'ranges of values that are not those of the file format'
     UNKNOWN = Severity.LOSES, 'objects of an image or category that the file does not list'
     NO_OUTLINE = Severity.LOSES, 'objects without segmentation'
     RLE = Severity.LOSES, 'objects whose RLE can not be used'
@@ -54,7 +53,8 @@ class Kind(Enum):
         Severity.LOSES,
         'objects that no FCOS location learns (too small, too thin, or covered by smaller ones)',
     )
-    LIMIT = Severity.LOSES, 'limits of the config that some images exceed'
+    DETECTIONS = Severity.LOSES, 'limits of detections an image, which train.py --data raises'
+    ROIS = Severity.NOTE, 'limits of training RoIs an image, so that a random part of the masks is learned at a time'
     BOX = Severity.NOTE, 'objects whose box is not that of their outline'
 
     def __init__(self, severity: Severity, words: str) -> None:

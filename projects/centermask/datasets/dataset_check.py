@@ -13,14 +13,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
-import cv2
 import numpy as np
 from mmengine.config import Config
-from PIL import Image
 from tqdm import tqdm
 
-from centermask.datasets.assignment import Assignment, Size, has_fcos_head, scale_for
+from centermask.datasets.assignment import Assignment, has_fcos_head, scale_for
 from centermask.datasets.coco import innermost
 from centermask.datasets.coco_annotations import (
     CocoReader,
@@ -31,7 +30,7 @@ from centermask.datasets.coco_annotations import (
     read_json,
     summarise,
 )
-from centermask.datasets.images import check_image, pil_unlimited
+from centermask.datasets.images import ImageFacts, describe_range, describe_size, inspect_image, pil_unlimited
 from centermask.utils.atomic_io import atomic_write_text
 from centermask.utils.errors import InputError, RunError
 
@@ -42,9 +41,9 @@ AREA_LIMITS = (32, 96)
 SAMPLE = 300
 # The part of the objects that must be too small before larger images are proposed.
 MANY = 0.01
-EXIF_ORIENTATION = 0x0112
+CHANNELS = {1: 'gray', 2: 'gray with alpha', 3: 'RGB', 4: 'RGB with alpha'}
 HEADINGS = {
-    Severity.FAILS: 'A training would fail:',
+    Severity.FAILS: 'A training would fail or learn nothing:',
     Severity.LOSES: 'A training would lose objects:',
     Severity.NOTE: 'Worth a look:',
 }
@@ -66,7 +65,7 @@ class Check:
         images_with: Number of images with each class.
         levels: Number of masks pooled from each level, by its stride.
         outlines: Number of objects with polygons, RLE or neither.
-        pixels: Number of images by their channels and bits.
+        images: Number of images by their channels and bits, and of those turned by EXIF.
         boxes: The boxes (x1, y1, x2, y2), shape (G, 4), the width and the height of each image with objects, or of a
             sample.
     """
@@ -82,7 +81,7 @@ class Check:
     images_with: Counter = field(default_factory=Counter)
     levels: Counter = field(default_factory=Counter)
     outlines: Counter = field(default_factory=Counter)
-    pixels: Counter = field(default_factory=Counter)
+    images: Counter = field(default_factory=Counter)
     boxes: list[tuple[np.ndarray, int, int]] = field(default_factory=list)
 
     @property
@@ -111,58 +110,45 @@ def check_dataset(ann_file: Path, images: Path, assignment: Assignment) -> Check
     if not images.is_dir():
         raise InputError(f'The folder of images {images} does not exist: name the one that "file_name" is relative to.')
     check, listed = _read(content, ann_file, compare_boxes=True)
-    inspect = partial(inspect_image, images, max_pixels=assignment.max_pixels)
+    facts: list[ImageFacts] = []
+    inspect = partial(_inspect, images, assignment.max_pixels)
     pause = 0.1 if sys.stderr.isatty() else 10  # seconds
     with warnings.catch_warnings(), pil_unlimited(), ThreadPoolExecutor(os.cpu_count()) as pool:
         warnings.simplefilter('ignore')  # of PIL, about metadata
         reports = pool.map(inspect, [image['file_name'] for image, _ in listed])
         bar = tqdm(reports, 'Checking', len(listed), unit='image', mininterval=pause, delay=pause)
-        for (image, annotations), (size, pixels, found) in zip(listed, bar, strict=True):
+        for (image, objects), found in zip(listed, bar, strict=True):
+            if isinstance(found, str):
+                check.findings.append(Finding(Kind.IMAGE, image['file_name'], f'({found})'))
+                continue
+            facts.append(found)
             stated = image['width'], image['height']
-            check.findings += found
-            check.pixels[pixels] += bool(pixels)
-            if size == stated:
-                _add(check, image, annotations, assignment)
-            elif size:
-                what = f'is {size[0]}x{size[1]}, not {stated[0]}x{stated[1]}'
+            if found.size == stated:
+                _add(check, image, objects, assignment)
+            else:
+                what = f'{describe_size(found, stated)} but the file states {stated[0]}x{stated[1]}'
                 check.findings.append(Finding(Kind.SIZE, image['file_name'], what))
+    check.findings += [Finding(Kind.RANGE, '', remark) for remark in filter(None, [describe_range(facts)])]
+    check.images = Counter(f'{CHANNELS[found.channels]} of {found.bits} bits' for found in facts)
+    if turned := sum(found.orientation > 1 for found in facts):
+        check.images['turned by EXIF'] = turned
     _conclude(check, assignment)
     return check
 
 
-def inspect_image(folder: Path, name: str, max_pixels: int) -> tuple[Size | None, str, list[Finding]]:
-    """Read an image file to its end.
-
-    Returns:
-        Width and height as training reads it, None where training would refuse it, the kind of its pixels, and the
-        findings.
-    """
-    findings = []
+def _inspect(folder: Path, max_pixels: int, name: str) -> ImageFacts | str:
+    """Return the facts of an image, or why training would refuse it."""
     try:
-        check_image(folder / name, max_pixels, decode=True)
-        with Image.open(folder / name) as image:
-            orientation = image.getexif().get(EXIF_ORIENTATION, 1)
-        pixels = cv2.imread(str(folder / name), cv2.IMREAD_UNCHANGED)
-        if pixels is None:
-            raise ValueError('OpenCV can not read it')
-        height, width = pixels.shape[:2]
+        return inspect_image(folder / name, max_pixels)
     except InputError as error:
-        return None, '', [Finding(Kind.IMAGE, name, f'({error})')]
-    except Exception:  # a damaged file may raise anything
-        return None, '', [Finding(Kind.IMAGE, name, '(it is damaged or not an image)')]
-    if orientation != 1:
-        findings.append(Finding(Kind.ROTATED, name))
-    if pixels.dtype != np.uint8:
-        findings.append(Finding(Kind.DEEP, name))
-    kind = 'gray' if pixels.ndim == 2 else {3: 'RGB', 4: 'RGB with alpha'}[pixels.shape[2]]
-    return (height, width) if orientation > 4 else (width, height), f'{kind} of {8 * pixels.itemsize} bits', findings
+        return str(error)
 
 
 def _read(content: dict, ann_file: Path, compare_boxes: bool) -> tuple[Check, list[tuple[dict, list[dict]]]]:
     """Return a check without images yet, and each image with those of its objects that MMDetection trains on."""
     reader = CocoReader(content, ann_file, compare_boxes=compare_boxes)
     usable = reader.content
-    images = {image['id']: (image, []) for image in usable['images']}
+    images: dict[Any, tuple[dict, list[dict]]] = {image['id']: (image, []) for image in usable['images']}
     for entry in usable['annotations']:
         image, annotations = images[entry['image_id']]
         if box_has_area(entry, image):
@@ -204,12 +190,15 @@ def _conclude(check: Check, assignment: Assignment | None) -> None:
     if not total:
         check.findings.append(Finding(Kind.NOTHING, 'the file', 'has no usable objects but crowds'))
     per_image = Counter(entry['image_id'] for entry in check.content['annotations'] if not entry['iscrowd'])
-    for key, limit in assignment.limits.items() if assignment else ():
-        over = [objects for objects in per_image.values() if objects > limit]
-        if over:
-            lost = sum(over) - len(over) * limit
-            what = f'loses {lost} of {total} objects ({len(over)} images hold more, up to {max(over)})'
-            check.findings.append(Finding(Kind.LIMIT, f'{key}={limit}', what))
+    limits = [
+        (Kind.DETECTIONS, 'model.test_cfg.max_per_img', assignment and assignment.detections),
+        (Kind.ROIS, 'model.train_cfg.sampler.num', assignment and assignment.rois),
+    ]
+    for kind, key, limit in limits:
+        if over := [objects for objects in per_image.values() if limit and objects > limit]:
+            lost = sum(over) - len(over) * (limit or 0)
+            what = f'leaves out {lost} of {total} objects ({len(over)} images hold more, up to {max(over)})'
+            check.findings.append(Finding(kind, f'{key}={limit}', what))
 
 
 def describe(check: Check) -> str:
@@ -224,7 +213,7 @@ def describe(check: Check) -> str:
         by_area = ''.join(f' {counts[area]:8d}' for area in AREAS)
         lines.append(f'{name:{width}}  {counts.total():8d} {images_with.get(name, 0):8d}{by_area}')
     lines.append('Small objects have less than 32² pixels of the original image, large ones 96² or more.')
-    for what, counted in (('Outlines', check.outlines), ('Images', check.pixels)):
+    for what, counted in (('Outlines', check.outlines), ('Images', check.images)):
         if counted:
             lines.append(f'{what}: {", ".join(f"{count} {kind}" for kind, count in counted.most_common())}')
     if count := check.levels.total():
@@ -262,7 +251,7 @@ def describe_scale(check: Check, assignment: Assignment | None) -> str:
 
 def write_report(check: Check, out: Path) -> None:
     """Write counts and every finding as JSON."""
-    counts = ('listed', 'lost', 'not_learned', 'empty', 'crowds', 'objects', 'images_with', 'outlines', 'pixels')
+    counts = ('listed', 'lost', 'not_learned', 'empty', 'crowds', 'objects', 'images_with', 'outlines')
     findings = [
         {
             'severity': finding.kind.severity.name.lower(),
@@ -319,8 +308,8 @@ def check_training_data(cfg: Config, with_tables: bool) -> str:
     check, listed = _read(read_json(ann_file), ann_file, compare_boxes=False)
     assignment = Assignment(cfg) if has_fcos_head(cfg) else None
     step = max(1, len(listed) // SAMPLE)
-    for i, (image, annotations) in enumerate(listed):
-        _add(check, image, annotations, None if i % step else assignment)
+    for i, (image, objects) in enumerate(listed):
+        _add(check, image, objects, None if i % step else assignment)
     _conclude(check, assignment)
     lost = describe_findings(check.findings, Severity.LOSES)
     if not (lost or with_tables):
