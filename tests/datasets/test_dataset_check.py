@@ -121,16 +121,16 @@ def test_objects(check, content: dict, kind: Kind | None, tmp_path: Path) -> Non
     # The unusable box is not that of the outline either.
     expected = {kind} - {None} | ({Kind.BOX} if kind is Kind.BOX_UNUSABLE else set())
     assert kinds(found) == expected
-    dropped = {Kind.BOX_UNUSABLE, Kind.UNKNOWN, Kind.FIELD, Kind.NO_OUTLINE, Kind.RLE}
+    dropped = {Kind.BOX_UNUSABLE, Kind.UNKNOWN, Kind.FIELD, Kind.RLE}
     assert found.lost == (kind in dropped | {Kind.NOT_LEARNED}) and found.fails == (kind is Kind.FIELD)
 
     write_usable(found, tmp_path / 'fixed.json')
-    still = {kind} & {Kind.NOT_LEARNED, Kind.BOX}
+    still = {kind} & {Kind.NOT_LEARNED, Kind.BOX, Kind.NO_OUTLINE} | ({Kind.NO_OUTLINE} if kind is Kind.RLE else set())
     assert kinds(check(tmp_path / 'fixed.json')) == still
     # What was right stays as it was.
     fixed = json.loads((tmp_path / 'fixed.json').read_text())
     assert fixed['annotations'][:3] == content['annotations'][:3]
-    assert len(fixed['annotations']) == 3 + (kind in (None, Kind.NOT_LEARNED, Kind.BOX, Kind.POLYGON))
+    assert len(fixed['annotations']) == 3 + (kind not in (Kind.BOX_UNUSABLE, Kind.UNKNOWN, Kind.FIELD))
 
 
 def _exif_rotation() -> Image.Exif:
@@ -217,11 +217,12 @@ def test_the_original_stays(check, tmp_path: Path) -> None:
 
 
 def test_findings_are_summed_up_with_three_examples(check, content: dict) -> None:
-    content['annotations'] += [annotation(200 + i, 10, 10, 40, 40 + i, segmentation=[]) for i in range(9)]
+    content['annotations'] += [annotation(200 + i, 60 * i, 420, 40, 40, segmentation=[]) for i in range(9)]
     content['annotations'].append(annotation(300, *CORNER, bbox=[10, 10, 80, 80]))
     assert describe_findings(check().findings).splitlines() == [
         'A training would lose objects:',
-        '    9 objects without segmentation: object 200 on 1.png, object 201 on 1.png, object 202 on 1.png and 6 more',
+        '    9 objects with a box but no outline (only their boxes are learned and evaluated): object 200 on 1.png, '
+        'object 201 on 1.png, object 202 on 1.png and 6 more',
         'Worth a look:',
         '    1 objects whose box is not that of their outline: object 300 on 1.png',
     ]

@@ -30,6 +30,7 @@ from centermask.datasets.coco_annotations import (
     read_json,
     summarise,
 )
+from centermask.datasets.image_folder import ImageFolder
 from centermask.datasets.images import ImageFacts, describe_range, describe_size, inspect_image, pil_unlimited
 from centermask.utils.atomic_io import atomic_write_text
 from centermask.utils.errors import InputError, RunError
@@ -91,8 +92,13 @@ class Check:
 
     @property
     def lost(self) -> int:
-        """Return the number of objects that a training would lose, without those that are too many for an image."""
-        return self.listed - len(self.content['annotations']) + self.not_learned
+        """Return the number of objects that a training would lose: whole, or their damaged outlines.
+
+        Objects that were never outlined, and those that are too many for an image, aren't counted.
+        """
+        not_outlined = sum(finding.kind is Kind.NO_OUTLINE for finding in self.findings)
+        damaged = max(0, self.outlines['only a box'] - not_outlined)
+        return self.listed - len(self.content['annotations']) + self.not_learned + damaged
 
 
 def check_dataset(ann_file: Path, images: Path, assignment: Assignment) -> Check:
@@ -110,6 +116,10 @@ def check_dataset(ann_file: Path, images: Path, assignment: Assignment) -> Check
     if not images.is_dir():
         raise InputError(f'The folder of images {images} does not exist: name the one that "file_name" is relative to.')
     check, listed = _read(content, ann_file, compare_boxes=True)
+    on_disk = ImageFolder(images)
+    for image, _ in listed:
+        if path := on_disk.find(image['file_name']):
+            image['file_name'] = os.path.relpath(path, images)
     facts: list[ImageFacts] = []
     inspect = partial(_inspect, images, assignment.max_pixels)
     pause = 0.1 if sys.stderr.isatty() else 10  # seconds
@@ -149,11 +159,11 @@ def _read(content: dict, ann_file: Path, compare_boxes: bool) -> tuple[Check, li
     reader = CocoReader(content, ann_file, compare_boxes=compare_boxes)
     usable = reader.content
     images: dict[Any, tuple[dict, list[dict]]] = {image['id']: (image, []) for image in usable['images']}
-    for entry in usable['annotations']:
-        image, annotations = images[entry['image_id']]
-        if box_has_area(entry, image):
-            annotations.append(entry)
-    check = Check(ann_file, {**usable, 'images': [], 'annotations': []}, reader.findings, len(content['annotations']))
+    trainable = [entry for entry in usable['annotations'] if box_has_area(entry, images[entry['image_id']][0])]
+    for entry in trainable:
+        images[entry['image_id']][1].append(entry)
+    kept = {**usable, 'images': [], 'annotations': trainable}
+    check = Check(ann_file, kept, reader.findings, listed=len(content['annotations']))
     check.objects = {category['name']: Counter() for category in usable['categories']}
     return check, [*images.values()]
 
@@ -161,7 +171,6 @@ def _read(content: dict, ann_file: Path, compare_boxes: bool) -> tuple[Check, li
 def _add(check: Check, image: dict, annotations: list[dict], assignment: Assignment | None) -> None:
     """Count the objects that training takes of an image, and with an assignment those that no location learns."""
     check.content['images'].append(image)
-    check.content['annotations'] += annotations
     objects = [entry for entry in annotations if not entry['iscrowd']]
     check.crowds += len(annotations) - len(objects)
     check.empty += not objects
@@ -185,10 +194,14 @@ def _add(check: Check, image: dict, annotations: list[dict], assignment: Assignm
 
 
 def _conclude(check: Check, assignment: Assignment | None) -> None:
-    """Add the findings about all images."""
+    """Leave out the objects of images that can't be used, and add the findings about all that are left."""
+    used = {image['id'] for image in check.content['images']}
+    check.content['annotations'] = [entry for entry in check.content['annotations'] if entry['image_id'] in used]
     total = sum(counts.total() for counts in check.objects.values())
     if not total:
         check.findings.append(Finding(Kind.NOTHING, 'the file', 'has no usable objects but crowds'))
+    elif not any(entry['segmentation'] for entry in check.content['annotations'] if not entry['iscrowd']):
+        check.findings.append(Finding(Kind.NOTHING, 'the file', 'has no object with an outline to learn masks from'))
     per_image = Counter(entry['image_id'] for entry in check.content['annotations'] if not entry['iscrowd'])
     limits = [
         (Kind.DETECTIONS, 'model.test_cfg.max_per_img', assignment and assignment.detections),

@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader
 
 from centermask.checkpoints.loading import check_match, count_classes, load_pretrained, load_weights, read_checkpoint
 from centermask.checkpoints.training_state import check_same_optimizer, check_training_state, resumption_errors
+from centermask.datasets.coco_metric import CenterMaskCocoMetric
 from centermask.engine.config_check import check_config
 from centermask.engine.distributed import join_processes
 from centermask.engine.nonfinite import NonFiniteHook
@@ -102,18 +103,24 @@ class CenterMaskRunner(Runner):
     @_explained('val_dataloader, val_evaluator or val_cfg')
     def build_val_loop(self, loop: BaseLoop | dict) -> BaseLoop:
         """Build the validation's loop."""
-        return self._use_rle(self._check_classes(super().build_val_loop(loop)))
+        return self._fit_evaluation(self._check_classes(super().build_val_loop(loop)))
 
     @_explained('test_dataloader, test_evaluator or test_cfg')
     def build_test_loop(self, loop: BaseLoop | dict) -> BaseLoop:
         """Build the test's loop."""
-        return self._use_rle(self._check_classes(super().build_test_loop(loop)))
+        return self._fit_evaluation(self._check_classes(super().build_test_loop(loop)))
 
-    def _use_rle(self, loop: BaseLoop) -> BaseLoop:
-        """Have masks run-length encoded, as COCO's evaluation needs them, unless the config says how."""
-        head = getattr(self._detector(), 'roi_head', None)
+    def _fit_evaluation(self, loop: BaseLoop) -> BaseLoop:
+        """Have masks run-length encoded unless the config says how, and AP of all detections that the model gives."""
+        detector = self._detector()
+        head = getattr(detector, 'roi_head', None)
         if isinstance(head, CenterMaskRoIHead):
             head.test_cfg.setdefault('mask_format', 'rle')
+        options = getattr(detector, 'test_cfg', None) or {}
+        limit = options.get('rcnn', options).get('max_per_img', 0)
+        for metric in loop.evaluator.metrics:
+            if isinstance(metric, CenterMaskCocoMetric):
+                metric.max_dets = max(metric.max_dets, limit)
         return loop
 
     def _check_classes(self, loop: BaseLoop) -> BaseLoop:
