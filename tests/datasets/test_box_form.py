@@ -34,7 +34,7 @@ CENTRES = np.stack([X1 + W / 2, Y1 + H / 2, W, H], axis=1)
 )
 def test_form(boxes: np.ndarray, words: str) -> None:
     form = find_box_form(boxes, OUTLINES, SIZES)
-    assert str(form).endswith(f' of 40 boxes that do not fit their outlines but would {words}')
+    assert str(form).endswith(f' of 40 boxes do not fit their outlines and would {words}')
     assert form.everywhere
     np.testing.assert_allclose(form.to_coco(boxes, SIZES), OUTLINES, atol=1)
 

@@ -58,7 +58,7 @@ def test_images_are_enlarged_for_small_objects() -> None:
     steps = [cfg[f'{mode}_dataloader'].dataset.pipeline for mode in ('train', 'val', 'test')]
     [scale] = {step.scale for pipeline in steps for step in pipeline if 'Resize' in step.type}
     assert scale[0] == scale[1] and scale[0] % 32 == 0 and 320 <= scale[0] <= 512
-    assert f'of 0.0% at {scale}, which training and testing' in line
+    assert f'0.0% at {scale}, to which training and testing' in line
     tta = [step.scale[0] for step in cfg.tta_pipeline[1].transforms[0]]
     assert tta[0] < tta[1] == scale[0] < tta[2]
     assert fit_image_size(cfg, make_split(100, side=6), {}) == []  # now large enough

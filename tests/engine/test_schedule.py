@@ -105,6 +105,17 @@ def test_iterations_of_the_user_scale_the_rest(fit) -> None:
         fit('centermask-lite-star_v2-19_fpn_4x_coco', train_cfg__max_iters=0)
 
 
+def test_the_line_shows_the_rate_that_is_trained_with(fit, capsys: pytest.CaptureFixture) -> None:
+    fit('centermask-lite-star_v2-19_fpn_4x_coco')  # 0.01 for 16 images; here 2
+    assert 'learning rate 0.00125,' in capsys.readouterr().out
+    fit('centermask-lite-star_v2-19_fpn_4x_coco', optim_wrapper__optimizer__lr=0.04)
+    assert 'learning rate 0.005,' in capsys.readouterr().out
+    fit('centermask-lite-star_v2-19_fpn_4x_coco', auto_scale_lr__enable=False)
+    assert 'learning rate 0.01,' in capsys.readouterr().out
+    fit('centermask-lite-star_v2-19-slim_shapes', optim_wrapper__optimizer__lr=0.003, train_dataloader__batch_size=1)
+    assert 'learning rate 0.003,' in capsys.readouterr().out
+
+
 def test_recipe_that_is_not_for_coco_keeps_its_length(fit) -> None:
     cfg = fit('centermask-lite-star_v2-19-slim_shapes', train_cfg__max_iters=90)
     # The cosine begins where the warm-up ends.

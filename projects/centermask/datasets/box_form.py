@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -49,7 +49,20 @@ class BoxForm(NamedTuple):
         else:
             of_outlines = ' by '.join(f'{1 / factor:.3g}' for factor in self.scale)
             scale = f', at {of_outlines} of the scale of the outlines' if self.scale != (1, 1) else ''
-        return f'{self.wrong} of {self.compared} boxes that do not fit their outlines but would as {self.order}{scale}'
+        return f'{self.wrong} of {self.compared} boxes do not fit their outlines and would as {self.order}{scale}'
+
+    def mend(self, box: list[float], outline: np.ndarray | None, size: tuple[int, int]) -> list[float]:
+        """Return a box in COCO's form, empty where that needs its outline.
+
+        Args:
+            box: Four numbers, as in the file.
+            outline: Box of the outline: x, y, width and height in pixels; None without one.
+            size: Width and height of the image.
+        """
+        if not self.everywhere and (outline is None or fit(box, outline)):
+            return box
+        mended = self.to_coco(np.array([box], dtype=np.float64), np.array([size]))[0]
+        return [] if np.isnan(mended).any() else mended.round(4).tolist()
 
     def to_coco(self, boxes: np.ndarray, sizes: np.ndarray) -> np.ndarray:
         """Return boxes (N, 4) on images of these widths and heights (N, 2) as x, y, width and height in pixels.
@@ -69,6 +82,11 @@ def fits(boxes: np.ndarray, outlines: np.ndarray) -> np.ndarray:
     common = np.prod(np.maximum(ends - starts, 0), axis=1)
     union = np.prod(boxes[:, 2:], axis=1) + np.prod(outlines[:, 2:], axis=1) - common
     return (boxes[:, 2:] > 0).all(axis=1) & (common >= MIN_BOX_IOU * union)
+
+
+def fit(box: Sequence[float] | np.ndarray, outline: np.ndarray) -> bool:
+    """Return whether one box, given as x, y, width and height, is that of its outline."""
+    return bool(fits(np.array([box], dtype=np.float64), outline[None])[0])
 
 
 def find_box_form(boxes: np.ndarray, outlines: np.ndarray, sizes: np.ndarray) -> BoxForm | None:

@@ -71,9 +71,9 @@ def fit_image_size(cfg: Config, train: Split, options: Mapping[str, Any]) -> lis
         return []
     best = scale_for(assignment, sample, MOST_LOST)
     lost = 1 - sum(assignment.learned(*image).sum() for image in sample) / sum(len(boxes) for boxes, _, _ in sample)
-    found = f'FCOS learns no part of {lost:.0%} of the objects at scale={assignment.scale}, of {best.lost:.1%} at'
+    found = f'{lost:.0%} of the objects are too small for FCOS at scale={assignment.scale}, {best.lost:.1%} at'
     if math.prod(best.scale) > MAX_AREA:
-        return [f'Image size: {found} {best.scale}: set it in every pipeline, if memory and time allow.']
+        return [f'Image size: {found} {best.scale}: set it in every pipeline if memory and time allow.']
     divisor = cfg.model.get('data_preprocessor', {}).get('pad_size_divisor', 1)
     changed: list[dict] = []
     for step in _resizing_steps([cfg.get(key) for key in PIPELINES]):
@@ -82,7 +82,7 @@ def fit_image_size(cfg: Config, train: Split, options: Mapping[str, Any]) -> lis
             for key in {'scale', 'scales'} & {*step}:
                 step[key] = _enlarge(step[key], best.factor, divisor)
     size = _enlarge(best.scale, 1, divisor)
-    return [f'Image size: {found} {size}, which training and testing now resize to.']
+    return [f'Image size: {found} {size}, to which training and testing now resize.']
 
 
 def _resizing_steps(node: Any) -> Iterator[dict]:

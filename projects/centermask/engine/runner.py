@@ -24,6 +24,7 @@ from centermask.engine.nonfinite import NonFiniteHook
 from centermask.engine.preemption import InterruptionHook, find_checkpoint_hook
 from centermask.engine.randomness import IterationSeedHook
 from centermask.engine.resumable_loader import ResumableLoader, end_workers, shield_workers
+from centermask.engine.resumed_schedule import ConfiguredSchedule
 from centermask.engine.resumption import fast_forward, find_resume_checkpoint
 from centermask.roi_head import CenterMaskRoIHead
 from centermask.utils.atomic_io import write_synced
@@ -66,8 +67,23 @@ class CenterMaskRunner(Runner):
 
     build_model = _explained('model')(Runner.build_model)
     build_optim_wrapper = _explained('optim_wrapper')(Runner.build_optim_wrapper)
-    build_param_scheduler = _explained('param_scheduler')(Runner.build_param_scheduler)
     scale_lr = _explained('auto_scale_lr')(Runner.scale_lr)
+
+    @_explained('param_scheduler')
+    def build_param_scheduler(self, scheduler: Any) -> Any:
+        """Build the schedulers.
+
+        Raises:
+            InputError: MMEngine can't, or one is a warm-up that would keep its first rate for ever.
+        """
+        built = super().build_param_scheduler(scheduler)
+        for one in built if isinstance(built, list) else []:
+            if getattr(one, 'total_iters', None) == 0 and getattr(one, 'start_factor', getattr(one, 'factor', 1)) != 1:
+                raise ValueError(
+                    f'{type(one).__name__} reaches the full rate in its last step, and has but one, which keeps the '
+                    f'first: set its end to {one.begin + 2} or more, or leave it out'
+                )
+        return built
 
     def setup_env(self, env_cfg: dict) -> None:
         """Join the other processes before MMEngine does, which needs CUDA."""
@@ -182,6 +198,8 @@ class CenterMaskRunner(Runner):
     def resume(self, filename: str, *args: Any, **kwargs: Any) -> None:
         """Resume from a checkpoint; no image that was trained on before it is loaded.
 
+        Where the config has another schedule than the checkpoint, the config's holds.
+
         Args:
             filename: file, URL or short form.
             *args, **kwargs: as MMEngine takes them.
@@ -189,9 +207,11 @@ class CenterMaskRunner(Runner):
         Raises:
             InputError: it can't be read, doesn't fit, or lacks a part of a training's state.
         """
+        schedule = ConfiguredSchedule(self)
         with resumption_errors(filename):
             super().resume(filename, *args, **kwargs)
             check_same_optimizer(self.optim_wrapper, filename)
+            schedule.restore(self)
             fast_forward(self)
 
     def load_checkpoint(
