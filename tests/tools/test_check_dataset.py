@@ -72,6 +72,24 @@ def test_report_holds_every_finding(check: Callable, shapes: Path, tmp_path: Pat
     assert {(finding['kind'], finding['severity']) for finding in report['findings']} == {('unknown', 'loses')}
 
 
+def test_boxes_as_corners(tools: Callable, shared: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    data = shared / 'cases/boxes_xyxy'
+
+    def call(tool: str, *args: object) -> tuple[int, str]:
+        code = run(lambda: tools(tool)([*map(str, args)]))
+        return code, ''.join(capsys.readouterr())
+
+    code, text = call('check_dataset', data / 'train.json', data / 'images')
+    assert code == 1 and '24 of 24 boxes do not fit their outlines and would as corners (x1, y1, x2, y2)' in text
+    config = REPOSITORY / 'configs/demo/centermask-lite-star_v2-19-slim_shapes.py'
+    code, text = call('train', config, '--data', data, '--work-dir', tmp_path)
+    assert code == 1 and 'would as corners' in text and text.count('\n') == 1
+    assert call('check_dataset', data / 'train.json', data / 'images', '--fix', tmp_path / 'fixed.json')[0] == 0
+    entry = json.loads((tmp_path / 'fixed.json').read_text())['annotations'][0]
+    assert entry['bbox'] == [102.66, 76.08, 53.18, 60.33]
+    assert call('check_dataset', tmp_path / 'fixed.json', data / 'images')[0] == 0
+
+
 def test_microscopy(tools: Callable, shared: Path, capsys: pytest.CaptureFixture) -> None:
     """RLE and alpha are facts, an object in 7514 that is not learned is no reason to fail, and the text is short."""
     data = shared / 'data/nuclei256'
