@@ -13,14 +13,17 @@ import numpy as np
 import pytest
 import torch
 from helpers.read_configs import read_config
+from helpers.small_model import small_model
 from mmdet.datasets import CocoDataset
 from mmdet.registry import DATASETS, MODELS, TRANSFORMS
-from mmengine.config import ConfigDict
+from mmengine.config import Config, ConfigDict
 from PIL import Image
 
 from centermask.datasets import Resize, augmentation
 from centermask.datasets.augmentation import check_augmentation
 from centermask.datasets.transforms import floor_size, round_size
+from centermask.engine.runner import CenterMaskRunner
+from centermask.mask_targets import has_outline
 from centermask.utils.errors import InputError
 
 
@@ -374,3 +377,28 @@ def test_albumentations(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_recipes_and_wrappers_are_not_refused() -> None:
     for recipe in RECIPES.values():
         check_augmentation(dict(datasets=2 * [dict(pipeline=_training(recipe))]), None)
+
+
+def test_refused_before_training() -> None:
+    config = Config({'train_dataloader': {'dataset': {'pipeline': [*LOADED, dict(type='Mosaic')]}}})
+    runner = Mock(cfg=config, _detector=small_model)
+    with pytest.raises(InputError, match='Mosaic'):
+        CenterMaskRunner.build_train_loop(runner, {})
+
+
+@ONE_OF_EACH
+@pytest.mark.parametrize('bitmaps', BOTH)
+def test_objects_without_outline_are_kept(bitmaps: bool, recipe: Recipe, squares: Path, tmp_path: Path) -> None:
+    """The box head gets their boxes, and the mask branch no mask."""
+    content = json.loads((squares / 'instances.json').read_text())
+    boxes = content['annotations'][0]['bbox'], content['annotations'][1]['bbox']
+    content['annotations'][0]['segmentation'] = []
+    del content['annotations'][1]['segmentation']
+    (tmp_path / 'instances.json').write_text(json.dumps(content))
+    (tmp_path / 'images').symlink_to(squares / 'images')
+    sample = _augmented(recipe, [], bitmaps, tmp_path)[0]['data_samples']
+    found = sample.gt_instances
+    assert len(sample.ignored_instances) == 0
+    assert [has_outline(mask) for mask in found.masks.masks] == [False, False, True]
+    for (_, y, w, h), box in zip(boxes, found.bboxes.tensor.tolist(), strict=False):
+        assert [box[2] - box[0], box[1], box[3] - box[1]] == [2 * (w - recipe.legacy), 2 * y, 2 * (h - recipe.legacy)]
