@@ -6,11 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from mmdet.structures.mask import PolygonMasks
 
 from centermask import MaskScoringHead, SAGMaskHead
 from centermask.mask_targets import (
     area_ratio_of_first_polygon,
     area_ratio_of_polygons,
+    has_outline,
     mask_iou_targets,
     rasterise_in_rois,
 )
@@ -24,6 +26,10 @@ def _square(left: float, top: float, right: float, bottom: float) -> np.ndarray:
 
 WHOLE = [_square(10, 10, 20, 20)]
 TWO = [_square(10, 10, 20, 20), _square(30, 10, 40, 20)]
+
+
+def _bitmap(polygons: list[np.ndarray], height: int = 64, width: int = 64) -> np.ndarray:
+    return PolygonMasks([polygons], height, width).to_bitmap().masks[0].astype(np.uint8)
 
 
 def _mask(polygons: list[np.ndarray], *roi: float) -> np.ndarray:
@@ -96,6 +102,50 @@ def test_area_ratio(polygons: list[np.ndarray], roi: tuple[int, ...], exact: flo
     box = np.array(roi, np.float64)
     assert area_ratio_of_polygons(polygons, box) == exact
     assert area_ratio_of_first_polygon(polygons, box, IMAGE) == first
+
+
+@pytest.mark.parametrize('roi, part', [((10, 10, 40, 20), 1), ((10, 10, 20, 20), 0.5), ((-5, 15, 15, 90), 0.125)])
+def test_area_ratio_of_a_bitmap(roi: tuple[int, ...], part: float) -> None:
+    """A bitmap has no first polygon: both recipes count all of its pixels."""
+    box = np.array(roi, np.float64)
+    assert area_ratio_of_polygons(_bitmap(TWO), box) == part
+    assert area_ratio_of_first_polygon(_bitmap(TWO), box, IMAGE) == part
+
+
+def test_bitmaps_as_polygons() -> None:
+    """Targets of triangles in RoIs around and across them, also beyond the image, whose sides are odd."""
+    height, width = 151, 203
+    rng = np.random.default_rng(0)
+    objects, rois = [], []
+    for corners in rng.uniform(0, [width - 1, height - 1], (150, 3, 2)):
+        if abs(np.linalg.det(corners[1:] - corners[0])) < 1000:  # a thin one, of which a bitmap keeps little
+            continue
+        objects.append([corners.ravel()])
+        start, end = corners.min(0), corners.max(0)
+        rois.append([*(start - rng.uniform(-0.3, 0.3, 2) * (end - start)), *(end + rng.uniform(-0.3, 0.3, 2) * 20)])
+    bitmaps, boxes = [_bitmap(polygons, height, width) for polygons in objects], np.array(rois)
+    different = rasterise_in_rois(bitmaps, boxes, 28) != rasterise_in_rois(objects, boxes, 28)
+    assert different.mean() < 0.02
+    for ratio in (area_ratio_of_polygons, lambda mask, roi: area_ratio_of_first_polygon(mask, roi, (height, width))):
+        of_bitmaps, of_polygons = (
+            [ratio(*pair) for pair in zip(masks, boxes, strict=True)] for masks in (bitmaps, objects)
+        )
+        np.testing.assert_allclose(of_bitmaps, of_polygons, atol=0.05)
+
+
+@pytest.mark.parametrize(
+    'mask, outlined',
+    [
+        (WHOLE, True),
+        (_bitmap(WHOLE), True),
+        ([np.zeros(6)], False),
+        ([np.array([10.1, 10.3, 20.7, 17.7, 10.1, 10.3])], False),
+        ([np.zeros(6), *WHOLE], True),
+        (np.zeros((7, 5), np.uint8), False),
+    ],
+)
+def test_outline(mask: list[np.ndarray] | np.ndarray, outlined: bool) -> None:
+    assert has_outline(mask) == outlined
 
 
 def test_area_ratio_is_at_most_1() -> None:

@@ -53,31 +53,28 @@ def test_rois_are_detections_and_ground_truth() -> None:
     objects = truth([square(2, 0, 0, 10, 10), square(0, 40, 40, 60, 60)], HEIGHT, WIDTH_OF_IMAGE)
     found = _found((0, 0, 10, 5), (0, 0, 10, 4.9), (40, 40, 60, 58), (80, 0, 90, 10))
     sampled = _roi_head().sample(found, objects)
-    rois = {
-        tuple(box): label
-        for box, label in zip(sampled.pos_priors.tolist(), sampled.pos_gt_labels.tolist(), strict=True)
-    }
+    rois = {tuple(box): label for box, label in zip(sampled.boxes.tolist(), sampled.labels.tolist(), strict=True)}
     assert rois == {(0, 0, 10, 10): 2, (40, 40, 60, 60): 0, (0, 0, 10, 5): 2, (40, 40, 60, 58): 0}
 
 
 def test_iou_of_the_paper_recipe_counts_pixels() -> None:
     """The IoU is 50 of 100 pixels (paper) or 36 of 81 (star)."""
     objects, found = truth([square(1, 0, 0, 9, 9)], HEIGHT, WIDTH_OF_IMAGE), _found((0, 0, 9, 4))
-    assert len(_roi_head('paper').sample(found, objects).pos_priors) == 2
-    assert len(_roi_head('star').sample(found, objects).pos_priors) == 1
+    assert len(_roi_head('paper').sample(found, objects).boxes) == 2
+    assert len(_roi_head('star').sample(found, objects).boxes) == 1
 
 
 def test_at_most_128_positives() -> None:
     objects = truth([square(1, 10, 10, 30, 30)], HEIGHT, WIDTH_OF_IMAGE)
     found = _found(*[(10, 10, 30, 30 + i / 100) for i in range(200)])
-    assert len(_roi_head('star').sample(found, objects).pos_priors) == 128
-    assert len(_roi_head('paper').sample(found, objects).pos_priors) == 201
+    assert len(_roi_head('star').sample(found, objects).boxes) == 128
+    assert len(_roi_head('paper').sample(found, objects).boxes) == 201
 
 
 @pytest.mark.parametrize('recipe', ['star', 'paper'])
 @pytest.mark.parametrize('found', [(), ((0, 0, 10, 10),)], ids=['no detection', 'a detection'])
 def test_no_objects(recipe: str, found: tuple) -> None:
-    assert len(_roi_head(recipe).sample(_found(*found), truth([], HEIGHT, WIDTH_OF_IMAGE)).pos_priors) == 0
+    assert len(_roi_head(recipe).sample(_found(*found), truth([], HEIGHT, WIDTH_OF_IMAGE)).boxes) == 0
 
 
 # Losses
@@ -128,6 +125,34 @@ def test_losses(monkeypatch: pytest.MonkeyPatch) -> None:
     # All three targets are full masks; the second RoI holds two thirds of its object.
     covered = (z > 0).mean((1, 2)) * [1, 2 / 3, 1]
     assert losses['loss_mask_iou'].item() == pytest.approx(0.5 * ((ious.numpy() - covered) ** 2).mean(), rel=1e-5)
+
+
+@pytest.mark.parametrize('recipe', ['star', 'paper'])
+def test_bitmaps(recipe: str) -> None:
+    """Bitmaps of the objects give the losses of their polygons."""
+    head, pyramid, found = _roi_head(recipe), _pyramid(), [_found((20, 5, 70, 40), (8, 8, 40, 50))]
+    losses = []
+    for bitmaps in (False, True):
+        sample = _sample((1, [[10.3, 9.8, 41, 22, 25, 50]]), (0, [[20, 5, 71.5, 5, 60, 41, 23, 38.2]]))
+        if bitmaps:
+            sample.gt_instances.masks = sample.gt_instances.masks.to_bitmap()
+        losses.append([loss.item() for loss in head.loss(pyramid, found, [sample]).values()])
+    assert losses[1] == pytest.approx(losses[0], rel=0.05)
+
+
+@pytest.mark.parametrize('recipe', ['star', 'paper'])
+@pytest.mark.parametrize('bitmaps', [False, True])
+def test_object_without_outline(recipe: str, bitmaps: bool) -> None:
+    """Its RoIs learn no mask, neither none nor that of the object around it, with which they overlap by 0.7."""
+    head = _roi_head(recipe)
+    outlined, found = square(1, 10, 10, 40, 40), _found((10, 10, 40, 39), (10, 10, 40, 31))
+    alone = head.sample(found[:1], truth([outlined], HEIGHT, WIDTH_OF_IMAGE))
+    both = truth([(2, [[10, 10, 40, 31, 10, 10]]), outlined], HEIGHT, WIDTH_OF_IMAGE)
+    if bitmaps:
+        both.masks = both.masks.to_bitmap()
+    sampled = head.sample(found, both)
+    assert sampled.boxes.tolist() == alone.boxes.tolist() == [[10, 10, 40, 40], [10, 10, 40, 39]]
+    assert sampled.labels.tolist() == [1, 1] and sampled.objects.tolist() == [1, 1]
 
 
 def test_scoring_loss_reaches_the_mask_head() -> None:

@@ -47,7 +47,12 @@ train_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='LoadAnnotations', with_bbox=True, with_mask=True, poly2mask=False),
     dict(type='LegacyBoxes'),
-    dict(type='RandomChoiceResize', scales=[(1333, 640), (1333, 800), (1333, 1000)], resize_type='FloorResize'),
+    dict(
+        type='RandomChoiceResize',
+        scales=[(1333, 640), (1333, 800), (1333, 1000)],
+        resize_type='centermask.Resize',
+        rounding='down',
+    ),
     dict(type='LegacyFlip', prob=0.5),
     dict(type='PackDetInputs'),
 ]

@@ -29,7 +29,8 @@ train_dataloader = dict(
         pipeline=[
             dict(type='LoadImageFromFile'),
             dict(type='LoadAnnotations', with_bbox=True, with_mask=True, poly2mask=False),
-            dict(type='RoundResize', scale=(160, 160)),  # for --data; the demo's images have this size already
+            # For --data; the demo's images have this size already.
+            dict(type='Resize', _scope_='centermask', scale=(160, 160), keep_ratio=True),
             dict(type='RandomFlip', prob=0.5),
             dict(type='PackDetInputs'),
         ],
@@ -50,7 +51,7 @@ val_dataloader = dict(
         test_mode=True,
         pipeline=[
             dict(type='LoadImageFromFile'),
-            dict(type='RoundResize', scale=(160, 160)),
+            dict(type='Resize', _scope_='centermask', scale=(160, 160), keep_ratio=True),
             dict(type='PackDetInputs', meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')),
         ],
     ),
@@ -61,7 +62,10 @@ tta_pipeline = [
     dict(
         type='TestTimeAug',
         transforms=[
-            [dict(type='RoundResize', scale=(size, size)) for size in [128, 160, 192]],
+            [
+                dict(type='Resize', _scope_='centermask', scale=(size, size), keep_ratio=True)
+                for size in [128, 160, 192]
+            ],
             [dict(type='RandomFlip', prob=0.0), dict(type='RandomFlip', prob=1.0)],
             [dict(type='PackDetInputs')],
         ],

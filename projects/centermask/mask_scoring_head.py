@@ -11,7 +11,7 @@ from mmdet.registry import MODELS
 from torch import Tensor
 
 from .losses import weight_of_local_mean
-from .mask_targets import Polygons, area_ratio_of_first_polygon, area_ratio_of_polygons, mask_iou_targets
+from .mask_targets import Mask, area_ratio_of_first_polygon, area_ratio_of_polygons, mask_iou_targets
 
 
 @MODELS.register_module()
@@ -59,19 +59,19 @@ class MaskScoringHead(MaskIoUHead):
         outputs = labels + self.first_class
         return (x * self.fc_mask_iou.weight[outputs]).sum(1) + self.fc_mask_iou.bias[outputs]
 
-    def area_ratios(self, objects: list[Polygons], rois: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:
+    def area_ratios(self, objects: list[Mask], rois: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:
         """Return the part of each RoI's object that lies inside the RoI, shape (R,).
 
         Args:
-            objects: polygons of each RoI's object.
+            objects: polygons or bitmap of each RoI's object.
             rois: x1, y1, x2, y2 in pixels of the resized image, shape (R, 4).
             image_size: height and width of the resized image.
         """
         pairs = zip(objects, rois, strict=True)
         if self.area_ratio == 'all_polygons':
-            ratios = [area_ratio_of_polygons(polygons, roi) for polygons, roi in pairs]
+            ratios = [area_ratio_of_polygons(mask, roi) for mask, roi in pairs]
         else:
-            ratios = [area_ratio_of_first_polygon(polygons, roi, image_size) for polygons, roi in pairs]
+            ratios = [area_ratio_of_first_polygon(mask, roi, image_size) for mask, roi in pairs]
         return np.array(ratios, np.float64)
 
     def loss(

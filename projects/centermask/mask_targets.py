@@ -1,7 +1,7 @@
 """Targets of the mask branch (paper, section 2.6): objects rasterised in their RoIs, and the IoU of predicted masks.
 
-Objects are lists of flat polygons (x0, y0, x1, y1, …) in pixels of the resized image. Everything is NumPy: polygons
-stay on the host, and pycocotools rasterises them without a Python loop over pixels.
+An object is a list of flat polygons (x0, y0, x1, y1, …) in pixels of the resized image, or a bitmap of that image.
+Everything is NumPy: masks stay on the host, and pycocotools rasterises polygons without a Python loop over pixels.
 """
 
 from __future__ import annotations
@@ -12,76 +12,124 @@ import numpy as np
 import pycocotools.mask as mask_utils
 
 Polygons = Sequence[np.ndarray]
+Mask = Polygons | np.ndarray
 
 
-def rasterise_in_rois(objects: Sequence[Polygons], rois: np.ndarray, size: int) -> np.ndarray:
+def has_outline(mask: Mask) -> bool:
+    """Return whether a mask covers anything.
+
+    An object that is annotated by its box alone has a polygon without area or an empty bitmap; so has one whose visible
+    part an augmentation took away.
+    """
+    return any(_area(part) > 1e-6 for part in _parts(mask))  # rounding gives a line an area of 1e-10
+
+
+def rasterise_in_rois(objects: Sequence[Mask], rois: np.ndarray, size: int) -> np.ndarray:
     """Rasterise objects in the frames of their RoIs.
 
     RoIs aren't clipped to the image, and one thinner than 0.1 pixel counts as 0.1.
 
     Args:
-        objects: the polygons of each RoI's object.
+        objects: each RoI's object.
         rois: x1, y1, x2, y2 in pixels, shape (R, 4).
         size: height and width of the result.
 
     Returns:
         Masks of 0 and 1, shape (R, size, size), float32.
     """
-    if not len(rois):
-        return np.zeros((0, size, size), np.float32)
+    masks = np.zeros((len(rois), size, size), np.float32)
     scales = size / np.maximum(rois[:, 2:] - rois[:, :2], 0.1)
-    encoded = []
-    for polygons, roi, scale in zip(objects, rois, scales, strict=True):
-        in_roi = [((polygon.reshape(-1, 2) - roi[:2]) * scale).ravel() for polygon in polygons]
-        encoded.append(mask_utils.merge(mask_utils.frPyObjects(in_roi, size, size)))
-    return mask_utils.decode(encoded).transpose(2, 0, 1).astype(np.float32)
+    for mask, target, roi, scale in zip(objects, masks, rois, scales, strict=True):
+        if isinstance(mask, np.ndarray):
+            target[:] = _sample(mask, roi[:2], 1 / scale, (size, size))
+        else:
+            in_roi = [((polygon.reshape(-1, 2) - roi[:2]) * scale).ravel() for polygon in mask]
+            target[:] = mask_utils.decode(mask_utils.merge(mask_utils.frPyObjects(in_roi, size, size)))
+    return masks
 
 
-def _polygon_area(polygon: np.ndarray) -> float:
-    x, y = polygon[::2], polygon[1::2]
+def _sample(bitmap: np.ndarray, corner: np.ndarray, cell: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Read a bitmap at the centres of a grid of (rows, columns) cells whose top left corner lies at ``corner``.
+
+    This is how pycocotools rasterises a polygon. Beyond the bitmap nothing is set.
+
+    Args:
+        bitmap: shape (H, W).
+        corner, cell: x and y in pixels.
+        size: rows and columns.
+
+    Returns:
+        bool, shape ``size``.
+    """
+    rows, columns = (np.floor(corner[i] + (np.arange(size[1 - i]) + 0.5) * cell[i]).astype(int) for i in (1, 0))
+    height, width = bitmap.shape
+    inside = ((rows >= 0) & (rows < height))[:, None] & (columns >= 0) & (columns < width)
+    return (bitmap[rows.clip(0, height - 1)[:, None], columns.clip(0, width - 1)] > 0) & inside
+
+
+def _parts(mask: Mask) -> Sequence[np.ndarray]:
+    """Return the polygons of an object, or its one bitmap."""
+    return [mask] if isinstance(mask, np.ndarray) else mask
+
+
+def _area(part: np.ndarray) -> float:
+    """Return the exact area of a polygon, or the number of a bitmap's pixels."""
+    if part.ndim == 2:
+        return float(np.count_nonzero(part))
+    x, y = part[::2], part[1::2]
     return 0.5 * abs(float(np.dot(x, np.roll(y, 1)) - np.dot(y, np.roll(x, 1))))
 
 
-def _raster_area(polygon: np.ndarray, corner: np.ndarray, height: float, width: float) -> float:
-    """Count a polygon's pixels on a canvas whose top left corner lies at ``corner`` and whose size is rounded down."""
-    moved = (polygon.reshape(-1, 2) - corner).ravel()
+def _raster_area(part: np.ndarray, corner: np.ndarray, height: float, width: float) -> float:
+    """Count pixels on a canvas whose top left corner lies at ``corner`` and whose size is rounded down.
+
+    Args:
+        part: a polygon or a bitmap.
+    """
+    if part.ndim == 2:
+        return float(_sample(part, corner, np.ones(2), (max(int(height), 0), max(int(width), 0))).sum())
+    moved = (part.reshape(-1, 2) - corner).ravel()
     return float(mask_utils.area(mask_utils.frPyObjects([moved], int(height), int(width))).sum())
 
 
-def area_ratio_of_polygons(polygons: Polygons, roi: np.ndarray) -> float:
+def area_ratio_of_polygons(mask: Mask, roi: np.ndarray) -> float:
     """Return the part of an object inside an RoI, in [0, 1]: its pixels in the RoI over the exact area of its polygons.
 
-    The rule of the second release (star).
+    The rule of the second release (star). A bitmap's area is the number of its pixels.
 
     Args:
-        polygons: the object.
+        mask: the object.
         roi: x1, y1, x2, y2 in pixels, shape (4,).
     """
-    full = sum(_polygon_area(polygon) for polygon in polygons)
+    full = sum(_area(part) for part in _parts(mask))
     width, height = roi[2:] - roi[:2]
-    inside = sum(_raster_area(polygon, roi[:2], height, width) for polygon in polygons)
+    inside = sum(_raster_area(part, roi[:2], height, width) for part in _parts(mask))
     return min(inside / full, 1.0) if full > 0 else 0.0
 
 
-def area_ratio_of_first_polygon(polygons: Polygons, roi: np.ndarray, image_size: tuple[int, int]) -> float:
+def area_ratio_of_first_polygon(mask: Mask, roi: np.ndarray, image_size: tuple[int, int]) -> float:
     """Return the part of an object's first polygon inside an RoI, both areas counted in pixels.
 
-    The rule of the first release (paper), which ignores all other polygons. The canvas of the whole polygon covers RoI
-    and polygon inside the image.
+    The rule of the first release (paper), which ignores all other polygons; of a bitmap all counts. The canvas of the
+    whole polygon covers RoI and polygon inside the image, but not the image's last row and column.
 
     Args:
-        polygons: the object.
+        mask: the object.
         roi: x1, y1, x2, y2 in pixels, shape (4,).
         image_size: height and width of the resized image.
     """
     # In float32, as in the release: sizes are rounded down, so the last bit decides.
-    polygon, roi = polygons[0].astype(np.float32), roi.astype(np.float32)
-    points = polygon.reshape(-1, 2)
-    limit = np.array(image_size[::-1]) - 1
-    corner = np.maximum(np.minimum(roi[:2].astype(int), points.min(0)), 0)
-    end = np.minimum(np.maximum(roi[2:].astype(int) + 1, points.max(0)), limit)
-    full = _raster_area(polygon, corner, end[1] - corner[1], end[0] - corner[0])
-    inside = _raster_area(polygon, roi[:2], roi[3] - roi[1], roi[2] - roi[0])
+    roi = roi.astype(np.float32)
+    if isinstance(mask, np.ndarray):
+        first, full = mask, _area(mask[:-1, :-1])
+    else:
+        first = mask[0].astype(np.float32)
+        points = first.reshape(-1, 2)
+        limit = np.array(image_size[::-1]) - 1
+        corner = np.maximum(np.minimum(roi[:2].astype(int), points.min(0)), 0)
+        end = np.minimum(np.maximum(roi[2:].astype(int) + 1, points.max(0)), limit)
+        full = _raster_area(first, corner, end[1] - corner[1], end[0] - corner[0])
+    inside = _raster_area(first, roi[:2], roi[3] - roi[1], roi[2] - roi[0])
     return inside / full if full > 0 else 0.0
 
 

@@ -8,7 +8,6 @@ from typing import Literal, NamedTuple
 import numpy as np
 import torch
 from mmdet.models.roi_heads import StandardRoIHead
-from mmdet.models.task_modules.samplers import SamplingResult
 from mmdet.models.utils import unpack_gt_instances
 from mmdet.registry import MODELS
 from mmdet.structures import SampleList
@@ -19,7 +18,7 @@ from torch import Tensor
 from .boxes import clip_boxes, scale_factors
 from .losses import weight_of_local_mean
 from .mask_pasting import encode, paste
-from .mask_targets import rasterise_in_rois
+from .mask_targets import has_outline, rasterise_in_rois
 
 
 class Masks(NamedTuple):
@@ -29,11 +28,20 @@ class Masks(NamedTuple):
     ious: Tensor | None  # (R,), predicted mask IoU; None without a mask scoring head
 
 
+class RoIs(NamedTuple):
+    """Positive RoIs of one image."""
+
+    boxes: Tensor  # (R, 4)
+    labels: Tensor  # (R,)
+    objects: Tensor  # (R,), the index of each RoI's object
+
+
 @MODELS.register_module()
 class CenterMaskRoIHead(StandardRoIHead):
     """Masks for the boxes of the box head.
 
-    In training, the RoIs are detections and ground-truth boxes that overlap an object by at least half.
+    In training, the RoIs are detections and ground-truth boxes that overlap an object by at least half. Objects without
+    an outline are for the box head alone: their RoIs aren't used. Masks may be polygons or bitmaps.
 
     Args:
         mask_roi_extractor: config of a :class:`ScaleAdaptiveRoIExtractor`.
@@ -106,7 +114,7 @@ class CenterMaskRoIHead(StandardRoIHead):
         """
         batch_gt_instances, _, img_metas = unpack_gt_instances(data_samples)
         sampled = [self.sample(*pair) for pair in zip(detections, batch_gt_instances, strict=True)]
-        masks = self(x, [rois.pos_priors for rois in sampled], [rois.pos_gt_labels for rois in sampled], img_metas)
+        masks = self(x, [rois.boxes for rois in sampled], [rois.labels for rois in sampled], img_metas)
         mask_targets, area_ratios = self._targets(sampled, batch_gt_instances, img_metas)
         mask_targets = mask_targets.to(masks.logits.device)
 
@@ -125,20 +133,25 @@ class CenterMaskRoIHead(StandardRoIHead):
             )
         return losses
 
-    def sample(self, detections: InstanceData, gt_instances: InstanceData) -> SamplingResult:
+    def sample(self, detections: InstanceData, gt_instances: InstanceData) -> RoIs:
         """Return the RoIs of one image: detections and ground-truth boxes, positive from an IoU of 0.5 on."""
         candidates = InstanceData(priors=detections.bboxes)
         assigned = self.bbox_assigner.assign(candidates, gt_instances)
-        return self.bbox_sampler.sample(assigned, candidates, gt_instances)
+        sampled = self.bbox_sampler.sample(assigned, candidates, gt_instances)
+        objects = sampled.pos_assigned_gt_inds
+        # An object without outline takes part above, lest its RoIs learn the mask of another object around it.
+        outlined = objects.new_tensor([has_outline(mask) for mask in gt_instances.masks.masks], dtype=torch.bool)
+        kept = outlined[objects]
+        return RoIs(sampled.pos_priors[kept], sampled.pos_gt_labels[kept], objects[kept])
 
     def _targets(
-        self, sampled: list[SamplingResult], batch_gt_instances: list[InstanceData], img_metas: list[dict]
+        self, sampled: list[RoIs], batch_gt_instances: list[InstanceData], img_metas: list[dict]
     ) -> tuple[Tensor, np.ndarray]:
         """Return masks of 0 and 1 (R, 28, 28) and area ratios (R,) of the positive RoIs of all images."""
         mask_targets, area_ratios = [], []
-        for result, gt_instances, meta in zip(sampled, batch_gt_instances, img_metas, strict=True):
-            rois = result.pos_priors.detach().cpu().double().numpy()
-            objects = [gt_instances.masks.masks[i] for i in result.pos_assigned_gt_inds.tolist()]
+        for positive, gt_instances, meta in zip(sampled, batch_gt_instances, img_metas, strict=True):
+            rois = positive.boxes.detach().cpu().double().numpy()
+            objects = [gt_instances.masks.masks[i] for i in positive.objects.tolist()]
             mask_targets.append(rasterise_in_rois(objects, rois, self.train_cfg['mask_size']))
             if self.mask_iou_head is not None:
                 area_ratios.append(self.mask_iou_head.area_ratios(objects, rois, meta['img_shape'][:2]))

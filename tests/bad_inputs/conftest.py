@@ -120,7 +120,7 @@ train_dataloader = dict(
         pipeline=[
             dict(type='LoadImageFromFile'),
             dict(type='LoadAnnotations', with_bbox=True, with_mask=True, poly2mask=False),
-            dict(type='RoundResize', scale=(60, 40)),
+            dict(type='Resize', _scope_='centermask', scale=(60, 40), keep_ratio=True),
             dict(type='PackDetInputs'),
         ],
     ),

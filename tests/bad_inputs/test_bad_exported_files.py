@@ -126,7 +126,11 @@ def test_images_that_the_runtime_refuses(tmp_path: Path) -> None:
 @pytest.fixture
 def predict(data: Path, config: Path, tmp_path: Path, outcome: Callable) -> Callable:
     """``predict(strings)`` runs tools/predict.py with a file of these metadata."""
-    pipeline = [dict(type='LoadImageFromFile'), dict(type='RoundResize', scale=(60, 40)), dict(type='PackDetInputs')]
+    pipeline = [
+        dict(type='LoadImageFromFile'),
+        dict(type='Resize', _scope_='centermask', scale=(60, 40)),
+        dict(type='PackDetInputs'),
+    ]
     dataset = dict(type='CenterMaskCocoDataset', metainfo=dict(classes=('thing',)), pipeline=pipeline)
     added = f"test_dataloader = {dict(dataset=dataset)}\nvisualizer = dict(type='CenterMaskVisualizer')\n"
     config.write_text(config.read_text() + added)

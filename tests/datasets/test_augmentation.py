@@ -16,7 +16,8 @@ from mmdet.registry import DATASETS, MODELS, TRANSFORMS
 from mmengine.config import ConfigDict
 from PIL import Image
 
-from centermask.datasets import FloorResize, RoundResize
+from centermask.datasets import Resize
+from centermask.datasets.transforms import floor_size, round_size
 
 
 def _size_of_paper(width: int, height: int, side: int, limit: int) -> tuple[int, int]:
@@ -69,16 +70,16 @@ def _training(recipe: Recipe) -> list[ConfigDict]:
 # Sizes
 
 
-@pytest.mark.parametrize(('resize', 'rule'), [(FloorResize, _size_of_paper), (RoundResize, _size_of_star)])
-def test_sizes(resize: type, rule: Callable) -> None:
+@pytest.mark.parametrize(('resized', 'rule'), [(floor_size, _size_of_paper), (round_size, _size_of_star)])
+def test_sizes(resized: Callable, rule: Callable) -> None:
     """Sizes of images up to 1500 x 1500, and of all with COCO's usual longer side of 640."""
     shapes = np.random.default_rng(0).integers(1, 1501, (2000, 2)).tolist()
     shapes += [shape for other in range(1, 641) for shape in ((640, other), (other, 640))]
     scales = [(side, recipe.limit) for recipe in RECIPES.values() for side in (recipe.sides[0], recipe.sides[-1])]
     for i, (width, height) in enumerate(shapes):
         for side, limit in (*scales, (640 + i % 161, 1333), (580 + i % 21, 1000)):
-            size, expected = resize.size(width, height, (limit, side)), rule(width, height, side, limit)
-            if min(expected) < 2:  # a line of pixels gets a second one, see ShorterSideResize
+            size, expected = resized(width, height, (limit, side)), rule(width, height, side, limit)
+            if min(expected) < 2:  # a line of pixels gets a second one, see Resize
                 assert (min(size), max(size)) in ((2, max(expected)), (2, limit))
             else:
                 assert size == expected
@@ -86,16 +87,16 @@ def test_sizes(resize: type, rule: Callable) -> None:
 
 def test_half_a_pixel() -> None:
     """Where Detectron2's order of products decides: MMDetection's own gives 563."""
-    assert RoundResize.size(640, 360, (1000, 600)) == (1000, 562)
-    assert RoundResize.size(360, 640, (1000, 600)) == (562, 1000)
-    assert RoundResize.size(640, 359, (1000, 600)) == (1000, 561)
+    assert round_size(640, 360, (1000, 600)) == (1000, 562)
+    assert round_size(360, 640, (1000, 600)) == (562, 1000)
+    assert round_size(640, 359, (1000, 600)) == (1000, 561)
 
 
 @pytest.mark.parametrize('recipe', RECIPES.values(), ids=RECIPES)
 def test_sides_and_flips(recipe: Recipe) -> None:
     """Every length that the recipe names is drawn, there is one limit, and half of the images are flipped."""
     (resize,) = [TRANSFORMS.build(t) for t in _training(recipe) if 'Resize' in t.type]
-    if isinstance(resize, FloorResize):
+    if isinstance(resize, Resize):
         draws = [resize.scale]
     else:
         resize.resize = Mock(return_value={})  # the transform that gets what is drawn

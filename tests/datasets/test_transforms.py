@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 from mmdet.registry import TRANSFORMS
 from mmdet.structures.bbox import HorizontalBoxes
 from mmdet.structures.mask import PolygonMasks
 
-from centermask.datasets import LegacyBoxes, LegacyFlip
+from centermask.datasets import LegacyBoxes, LegacyFlip, Resize
 
 
 def example(width: int = 640, height: int = 427, seed: int = 0) -> dict:
@@ -25,12 +26,13 @@ def example(width: int = 640, height: int = 427, seed: int = 0) -> dict:
     }
 
 
-def test_test_time_augmentation_takes_floor_resize_and_legacy_flip() -> None:
+def test_test_time_augmentation_takes_resize_and_legacy_flip() -> None:
+    resize = {'type': 'Resize', '_scope_': 'centermask', 'rounding': 'down'}
     pipeline = TRANSFORMS.build(
         {
             'type': 'TestTimeAug',
             'transforms': [
-                [{'type': 'FloorResize', 'scale': (100, 60)}, {'type': 'FloorResize', 'scale': (100, 80)}],
+                [{**resize, 'scale': (100, 60)}, {**resize, 'scale': (100, 80)}],
                 [{'type': 'LegacyFlip', 'prob': 1.0}, {'type': 'LegacyFlip', 'prob': 0.0}],
                 [{'type': 'PackDetInputs', 'meta_keys': ('img_shape', 'scale_factor', 'flip', 'flip_offset')}],
             ],
@@ -40,6 +42,21 @@ def test_test_time_augmentation_takes_floor_resize_and_legacy_flip() -> None:
     assert [view.img_shape for view in views] == [(60, 80), (60, 80), (75, 100), (75, 100)]
     assert [view.flip for view in views] == [True, False, True, False]
     assert {view.flip_offset for view in views} == {1}
+
+
+def test_names_of_resizes_until_version_0_2() -> None:
+    """Configs that trainings saved stay usable; MMDetection's own Resize is another."""
+    for old, new in (('RoundResize', {}), ('FloorResize', {'rounding': 'down'})):
+        one, other = (
+            TRANSFORMS.build(dict(scale=(100, 60), **step))
+            for step in ({'type': old}, {'type': 'Resize', '_scope_': 'centermask', **new})
+        )
+        assert isinstance(one, Resize) and one(example(64, 48))['img_shape'] == other(example(64, 48))['img_shape']
+        random = TRANSFORMS.build(
+            dict(type='RandomResize', scale=[(100, 60)] * 2, resize_type='centermask.Resize', **new)
+        )
+        assert type(random.resize) is Resize and random.resize.size is one.size
+    assert not isinstance(TRANSFORMS.build(dict(type='Resize', scale=(100, 60))), Resize)
 
 
 def test_legacy_boxes_end_at_the_last_pixel() -> None:
@@ -74,3 +91,19 @@ def test_legacy_flip_maps_x_to_width_minus_x_minus_1() -> None:
     assert np.array_equal(twice['img'], img)
     assert twice['gt_bboxes'].tensor.tolist() == [[10, 20, 110, 70]]
     assert twice['gt_masks'].masks[0][0].tolist() == polygon.tolist()
+
+
+@pytest.mark.parametrize('width', [64, 33])
+def test_legacy_flip_moves_bitmaps_with_polygons(width: int) -> None:
+    """Pixels stay 0 and 1, and a column left of an object's flipped pixels is what its flipped polygon covers."""
+    polygons = PolygonMasks(
+        [[np.array([5.0, 3, 25, 3, 25, 20, 5, 20])], [np.array([10.0, 5, 30, 5, 12, 29])]], 30, width
+    )
+    results = example(width, 30)
+    flipped = []
+    for masks in (polygons, polygons.to_bitmap()):
+        flipped.append(LegacyFlip(1.0)({**results, 'gt_masks': masks})['gt_masks'].to_ndarray())
+    assert flipped[1].shape == (2, 30, width)
+    assert flipped[1].dtype == bool
+    assert np.array_equal(flipped[1][0], flipped[0][0])
+    assert (flipped[1] != flipped[0]).mean() < 0.02

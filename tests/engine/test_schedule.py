@@ -7,8 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 from helpers.read_configs import find_config
 from mmengine.config import Config
+from mmengine.registry import PARAM_SCHEDULERS
 
 from centermask.engine.schedule import COCO_IMAGES, fit_config
 from centermask.utils.errors import InputError
@@ -103,11 +105,39 @@ def test_iterations_of_the_user_scale_the_rest(fit) -> None:
         fit('centermask-lite-star_v2-19_fpn_4x_coco', train_cfg__max_iters=0)
 
 
+def test_the_line_shows_the_rate_that_is_trained_with(fit, capsys: pytest.CaptureFixture) -> None:
+    fit('centermask-lite-star_v2-19_fpn_4x_coco')  # 0.01 for 16 images; here 2
+    assert 'learning rate 0.00125,' in capsys.readouterr().out
+    fit('centermask-lite-star_v2-19_fpn_4x_coco', optim_wrapper__optimizer__lr=0.04)
+    assert 'learning rate 0.005,' in capsys.readouterr().out
+    fit('centermask-lite-star_v2-19_fpn_4x_coco', auto_scale_lr__enable=False)
+    assert 'learning rate 0.01,' in capsys.readouterr().out
+    fit('centermask-lite-star_v2-19-slim_shapes', optim_wrapper__optimizer__lr=0.003, train_dataloader__batch_size=1)
+    assert 'learning rate 0.003,' in capsys.readouterr().out
+
+
 def test_recipe_that_is_not_for_coco_keeps_its_length(fit) -> None:
     cfg = fit('centermask-lite-star_v2-19-slim_shapes', train_cfg__max_iters=90)
     # The cosine begins where the warm-up ends.
     assert [(s.get('begin'), s.end) for s in cfg.param_scheduler] == [(0, 9), (9, 90)]
     assert fit('centermask-lite-star_v2-19-slim_shapes').train_cfg.max_iters == 900
+
+
+@pytest.mark.parametrize('iterations', [1, 2, 14])
+@pytest.mark.parametrize('config', ['centermask-lite-star_v2-19-slim_shapes', 'centermask_x101_fpn_2x_coco'])
+def test_few_iterations_need_no_warm_up(fit, config: str, iterations: int) -> None:
+    """MMEngine's warm-ups reach the full rate in their last iteration, which is the first here."""
+    schedulers = fit(config, train_cfg__max_iters=iterations).param_scheduler
+    optimizer = torch.optim.SGD([torch.zeros(1)], lr=1.0)
+    built = [PARAM_SCHEDULERS.build(dict(scheduler, optimizer=optimizer)) for scheduler in schedulers]
+    rates = []
+    for _ in range(iterations):
+        rates.append(optimizer.param_groups[0]['lr'])
+        optimizer.step()
+        for scheduler in built:
+            scheduler.step()
+    full = 2 if iterations > 2 else 1
+    assert rates[:full] == [1.0] * full
 
 
 def test_config_without_coco_data(data: Path, tmp_path: Path) -> None:

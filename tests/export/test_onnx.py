@@ -84,7 +84,7 @@ def build(recipe: str, backbone: dict) -> CenterMask:
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Export]:
     """``exported(case)`` is the model and its ONNX file, written once."""
     folder = tmp_path_factory.mktemp('exported')
-    resize = dict(type='RoundResize', scale=(1000, 600))
+    resize = dict(type='Resize', _scope_='centermask', scale=(1000, 600))
     cfg = Config(dict(test_dataloader=dict(dataset=dict(pipeline=[resize]))))
 
     @cache

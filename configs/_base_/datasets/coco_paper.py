@@ -4,13 +4,13 @@ train_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='LoadAnnotations', with_bbox=True, with_mask=True, poly2mask=False),
     dict(type='LegacyBoxes'),
-    dict(type='RandomResize', scale=[(1333, 640), (1333, 800)], resize_type='FloorResize'),
+    dict(type='RandomResize', scale=[(1333, 640), (1333, 800)], resize_type='centermask.Resize', rounding='down'),
     dict(type='LegacyFlip', prob=0.5),
     dict(type='PackDetInputs'),
 ]
 test_pipeline = [
     dict(type='LoadImageFromFile'),
-    dict(type='FloorResize', scale=(1333, 800)),
+    dict(type='Resize', _scope_='centermask', scale=(1333, 800), keep_ratio=True, rounding='down'),
     dict(type='PackDetInputs', meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')),
 ]
 # MMDetection's keys and flip_offset: LegacyFlip moves boxes by one pixel less than RandomFlip.
@@ -32,7 +32,10 @@ tta_pipeline = [
     dict(
         type='TestTimeAug',
         transforms=[
-            [dict(type='FloorResize', scale=scale) for scale in [(1333, 640), (1333, 800), (1600, 960)]],
+            [
+                dict(type='Resize', _scope_='centermask', scale=scale, keep_ratio=True, rounding='down')
+                for scale in [(1333, 640), (1333, 800), (1600, 960)]
+            ],
             [dict(type='LegacyFlip', prob=0.0), dict(type='LegacyFlip', prob=1.0)],
             [tta_pack],
         ],

@@ -5,7 +5,7 @@ train_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='LoadAnnotations', with_bbox=True, with_mask=True, poly2mask=False),
     dict(type='LegacyBoxes'),
-    dict(type='FloorResize', scale=(1333, 800)),
+    dict(type='Resize', _scope_='centermask', scale=(1333, 800), keep_ratio=True, rounding='down'),
     dict(type='LegacyFlip', prob=0.5),
     dict(type='PackDetInputs'),
 ]

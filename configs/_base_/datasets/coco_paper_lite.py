@@ -6,13 +6,13 @@ train_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='LoadAnnotations', with_bbox=True, with_mask=True, poly2mask=False),
     dict(type='LegacyBoxes'),
-    dict(type='RandomResize', scale=[(1000, 580), (1000, 600)], resize_type='FloorResize'),
+    dict(type='RandomResize', scale=[(1000, 580), (1000, 600)], resize_type='centermask.Resize', rounding='down'),
     dict(type='LegacyFlip', prob=0.5),
     dict(type='PackDetInputs'),
 ]
 test_pipeline = [
     dict(type='LoadImageFromFile'),
-    dict(type='FloorResize', scale=(1000, 600)),
+    dict(type='Resize', _scope_='centermask', scale=(1000, 600), keep_ratio=True, rounding='down'),
     dict(type='PackDetInputs', meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')),
 ]
 tta_pipeline = [
@@ -20,7 +20,10 @@ tta_pipeline = [
     dict(
         type='TestTimeAug',
         transforms=[
-            [dict(type='FloorResize', scale=scale) for scale in [(1000, 480), (1000, 600), (1200, 720)]],
+            [
+                dict(type='Resize', _scope_='centermask', scale=scale, keep_ratio=True, rounding='down')
+                for scale in [(1000, 480), (1000, 600), (1200, 720)]
+            ],
             [dict(type='LegacyFlip', prob=0.0), dict(type='LegacyFlip', prob=1.0)],
             [_base_.tta_pack],
         ],

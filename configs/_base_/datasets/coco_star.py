@@ -6,14 +6,14 @@ train_pipeline = [
     dict(
         type='RandomChoiceResize',
         scales=[(1333, 640), (1333, 672), (1333, 704), (1333, 736), (1333, 768), (1333, 800)],
-        resize_type='RoundResize',
+        resize_type='centermask.Resize',
     ),
     dict(type='RandomFlip', prob=0.5),
     dict(type='PackDetInputs'),
 ]
 test_pipeline = [
     dict(type='LoadImageFromFile'),
-    dict(type='RoundResize', scale=(1333, 800)),
+    dict(type='Resize', _scope_='centermask', scale=(1333, 800), keep_ratio=True),
     dict(type='PackDetInputs', meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')),
 ]
 tta_pipeline = [
@@ -21,7 +21,10 @@ tta_pipeline = [
     dict(
         type='TestTimeAug',
         transforms=[
-            [dict(type='RoundResize', scale=scale) for scale in [(1333, 640), (1333, 800), (1600, 960)]],
+            [
+                dict(type='Resize', _scope_='centermask', scale=scale, keep_ratio=True)
+                for scale in [(1333, 640), (1333, 800), (1600, 960)]
+            ],
             [dict(type='RandomFlip', prob=0.0), dict(type='RandomFlip', prob=1.0)],
             [dict(type='PackDetInputs')],
         ],

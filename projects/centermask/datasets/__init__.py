@@ -3,14 +3,13 @@
 from centermask.datasets.coco import CenterMaskCocoDataset
 from centermask.datasets.coco_annotations import read_classes
 from centermask.datasets.coco_metric import CenterMaskCocoMetric
-from centermask.datasets.transforms import FloorResize, LegacyBoxes, LegacyFlip, RoundResize
+from centermask.datasets.transforms import LegacyBoxes, LegacyFlip, Resize
 
 __all__ = [
     'CenterMaskCocoDataset',
     'CenterMaskCocoMetric',
-    'FloorResize',
     'LegacyBoxes',
     'LegacyFlip',
-    'RoundResize',
+    'Resize',
     'read_classes',
 ]

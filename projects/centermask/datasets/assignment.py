@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 import mmcv
 import numpy as np
@@ -16,10 +17,12 @@ from torch import Tensor
 
 from centermask.datasets.coco import innermost
 from centermask.datasets.images import MAX_PIXELS
-from centermask.datasets.transforms import ShorterSideResize
+from centermask.datasets.transforms import Resize
 from centermask.utils.errors import InputError, config_errors
 
 Size = tuple[int, int]
+# How many times larger than a config's training images those may be that :func:`scale_for` proposes.
+FACTORS = (1.0, 1.25, 1.5, 2.0, 2.5, 3.0, 4.0)
 
 
 def has_fcos_head(cfg: Config) -> bool:
@@ -38,6 +41,7 @@ class Assignment:
     Attributes:
         max_pixels: The most pixels of an image that training decodes.
         strides: Strides of the levels that masks are pooled from; empty for a config without a mask branch.
+        scale: The greatest ``scale`` that the pipeline resizes to, None if it doesn't resize.
 
     Raises:
         InputError: The config has no such head or no training data.
@@ -58,18 +62,23 @@ class Assignment:
         dataset = innermost(cfg.train_dataloader)
         self.max_pixels = dataset.get('max_pixels', MAX_PIXELS)
         self._pipeline = dataset['pipeline']
+        with config_errors(cfg.filename):
+            self._resizes = [(_resize_of(step), scale) for step in self._pipeline for scale in _scales(step)]
+        scales = (scale for _, scale in self._resizes)
+        self.scale: Size | None = max(scales, key=lambda scale: scale[0] * scale[1], default=None)
 
     def sizes(self, width: int, height: int) -> list[Size]:
         """Return the sizes (W, H) that training may resize an image to, the greatest first."""
-        sizes = {size for transform in self._pipeline for size in _resized(transform, width, height)}
+        sizes = {_resized(resize, width, height, scale) for resize, scale in self._resizes}
         return sorted(sizes or {(width, height)}, key=lambda size: -size[0] * size[1])
 
-    def learned(self, boxes: np.ndarray, width: int, height: int) -> np.ndarray:
+    def learned(self, boxes: np.ndarray, width: int, height: int, factor: float = 1.0) -> np.ndarray:
         """Return for each object of an image whether a location learns it, at one of the sizes at least.
 
         Args:
             boxes: x1, y1, x2, y2 in pixels of the image, shape (G, 4).
             width, height: Size of the image.
+            factor: Factor on the sizes that training resizes it to.
 
         Returns:
             Booleans, shape (G,).
@@ -81,6 +90,7 @@ class Assignment:
             for size in self.sizes(width, height):
                 if learned.all():
                     break
+                size = round(factor * size[0]), round(factor * size[1])
                 learned |= self._learned_at(self._resize(boxes, (width, height), size), size)
         finally:
             torch.set_num_threads(threads)
@@ -106,8 +116,10 @@ class Assignment:
     def _learned_at(self, boxes: Tensor, size: Size) -> np.ndarray:
         """Return whether a location of the padded image learns each box, shape (G,)."""
         width, height = (math.ceil(side / self._divisor) * self._divisor for side in size)
-        maps = [(math.ceil(height / stride), math.ceil(width / stride)) for stride in self._head.strides]
-        points = self._head.prior_generator.grid_priors(maps, dtype=torch.float32, device='cpu')
+        points = [
+            self._near_centers(boxes, level, (math.ceil(height / stride), math.ceil(width / stride)))
+            for level, stride in enumerate(self._head.strides)
+        ]
         # Each object gets a class of its own, from 2: num_classes (1) stands for the background.
         labels, _ = self._head.get_targets(points, [InstanceData(bboxes=boxes, labels=torch.arange(len(boxes)) + 2)])
         found = torch.cat(labels).unique() - 2
@@ -115,17 +127,85 @@ class Assignment:
         learned[found[found >= 0].numpy()] = True
         return learned
 
+    def _near_centers(self, boxes: Tensor, level: int, map_size: tuple[int, int]) -> Tensor:
+        """Return the locations of a level that center sampling may choose, all without it, shape (P, 2).
 
-def _resized(transform: dict, width: int, height: int) -> Iterator[Size]:
-    """Yield the sizes that a resizing transform may give, none for another transform."""
+        They are a small part of a large map, on which the targets would take seconds an image.
+        """
+        height, width = map_size
+        indices = torch.arange(height * width)
+        if self._head.center_sampling:
+            radius = self._head.center_sample_radius
+            in_cells = boxes / self._head.strides[level]
+            start = torch.maximum(in_cells[:, :2], (in_cells[:, :2] + in_cells[:, 2:]) / 2 - radius).clamp(min=0).long()
+            end = torch.minimum(in_cells[:, 2:].ceil(), in_cells.new_tensor([width, height]))
+            window = torch.arange(math.ceil(2 * radius) + 1)
+            columns = start[:, 0, None, None] + window
+            rows = start[:, 1, None, None] + window[:, None]
+            inside = (columns < end[:, 0, None, None]) & (rows < end[:, 1, None, None])
+            indices = (rows * width + columns)[inside].unique()
+        return self._head.prior_generator.sparse_priors(indices, map_size, level, torch.float32, 'cpu')
+
+
+class Proposal(NamedTuple):
+    """A size of training images.
+
+    Attributes:
+        factor: Factor on each ``scale`` of the config's pipelines, 1 to keep them.
+        scale: The greatest ``scale`` in training, then: longer and shorter side in pixels. The size of the first image
+            for pipelines that don't resize.
+        lost: The part of the objects that no location learns at these sizes.
+    """
+
+    factor: float
+    scale: Size
+    lost: float
+
+
+def scale_for(
+    assignment: Assignment, images: Iterable[tuple[np.ndarray, int, int]], most_lost: float = 0.01
+) -> Proposal:
+    """Return the smallest enlargement of a config's training images at which FCOS learns the objects.
+
+    Args:
+        assignment: Of the config.
+        images: The boxes (x1, y1, x2, y2 in pixels, shape (G, 4)), the width and the height of each image with objects,
+            or of a sample of a few hundred.
+        most_lost: The part of the objects that may be lost. Where no enlargement up to 4 loses as few, the one that
+            loses fewest is returned.
+
+    Returns:
+        Factor 1 where the config's own sizes do, or where there are no objects.
+    """
+    images = list(images)
+    total = sum(len(boxes) for boxes, _, _ in images)
+    scale = assignment.scale or (images[0][1:] if images else (0, 0))
+    proposals = []
+    for factor in FACTORS:
+        learned = sum(assignment.learned(boxes, width, height, factor).sum() for boxes, width, height in images)
+        larger = round(max(scale) * factor), round(min(scale) * factor)
+        proposals.append(Proposal(factor, larger, 1 - float(learned) / total if total else 0.0))
+        if proposals[-1].lost <= most_lost:
+            break
+    return min(proposals, key=lambda proposal: (proposal.lost > most_lost, proposal.lost, proposal.factor))
+
+
+def _resize_of(transform: dict) -> mmcv.transforms.Resize:
+    """Build a resizing transform; return the one within it that gets the scales that it draws."""
+    built = TRANSFORMS.build(transform)
+    return getattr(built, 'resize', built)
+
+
+def _resized(resize: mmcv.transforms.Resize, width: int, height: int, scale: Size) -> Size:
+    """Return the size (W, H) that an image is resized to by a scale."""
+    if isinstance(resize, Resize):
+        return resize.size(width, height, scale)
+    return mmcv.rescale_size((width, height), scale) if resize.keep_ratio else scale
+
+
+def _scales(transform: dict) -> Sequence[Size]:
+    """Return the scales of a resizing transform, none of another transform."""
     scales = transform.get('scales') or transform.get('scale')
     if 'Resize' not in str(transform['type']) or scales is None:
-        return
-    kind = TRANSFORMS.get(transform.get('resize_type') or transform['type'])
-    for scale in scales if isinstance(scales[0], list | tuple) else [scales]:
-        if kind and issubclass(kind, ShorterSideResize):
-            yield kind.size(width, height, scale)
-        elif transform.get('keep_ratio'):
-            yield mmcv.rescale_size((width, height), tuple(scale))
-        else:
-            yield tuple(scale)
+        return []
+    return [(a, b) for a, b in (scales if isinstance(scales[0], list | tuple) else [scales])]

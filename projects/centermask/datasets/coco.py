@@ -7,13 +7,19 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
+import numpy as np
 from mmdet.datasets import CocoDataset
 from mmdet.registry import DATASETS
+from mmengine.logging import MMLogger
 
 from centermask.datasets.coco_annotations import CocoAnnotations, shorten
-from centermask.datasets.images import MAX_PIXELS, UnreadableError, check_image
+from centermask.datasets.images import MAX_PIXELS, UnreadableError, check_image, check_sample, describe_size
 from centermask.datasets.rle import rle_to_polygons
 from centermask.utils.errors import InputError, RunError
+
+# MMDetection's LoadAnnotations ignores an object without polygons; this one has no area in any augmentation, and the
+# mask branch leaves it to the box head.
+NO_OUTLINE = np.zeros(6)
 
 
 @DATASETS.register_module()
@@ -29,8 +35,8 @@ class CenterMaskCocoDataset(CocoDataset):
 
     Raises:
         InputError: As for :class:`CocoAnnotations`, and: the config's classes aren't in the file, nothing is left to
-            train on, or images are missing.
-        RunError: An image can't be read, or isn't of the size that the file states.
+            train on, images are missing, or one of a sample can't be used or isn't of the size that the file states.
+        RunError: Another image can't be read, or isn't of that size.
     """
 
     def __init__(self, *args: Any, max_pixels: int = MAX_PIXELS, **kwargs: Any) -> None:
@@ -67,15 +73,20 @@ class CenterMaskCocoDataset(CocoDataset):
                 f'images has a usable object of the classes {shorten(self.metainfo["classes"])}.'
             )
         if self.backend_args is None:
-            check_images_exist([info['img_path'] for info in data_list], self.ann_file)
+            stated = {info['img_path']: (info['width'], info['height']) for info in data_list}
+            check_images_exist([*stated], self.ann_file)
+            if remark := check_sample(stated, self.ann_file, self.max_pixels):
+                MMLogger.get_current_instance().warning(f'{self.ann_file}: {remark}')
         return data_list
 
     def prepare_data(self, idx: int) -> Any:
         """Run one image through the pipeline; RLE is turned into polygons here so that RLE data sets load fast."""
         info = self.get_data_info(idx)
         for instance in info['instances']:
-            if isinstance(instance['mask'], dict) and not instance['ignore_flag']:
-                instance['mask'] = rle_to_polygons(instance['mask'])
+            mask = instance.get('mask')
+            if isinstance(mask, dict) and not instance['ignore_flag']:
+                mask = rle_to_polygons(mask)
+            instance['mask'] = mask or [NO_OUTLINE]
         path, expected = info['img_path'], (info['height'], info['width'])
         self._check_image(path)
         try:
@@ -86,9 +97,9 @@ class CenterMaskCocoDataset(CocoDataset):
         # The pipeline writes into `info`, unless its first transform doesn't load the image.
         height, width = info.get('ori_shape', expected)
         if (height, width) != expected:
+            size = describe_size(check_image(path, self.max_pixels, decode=True), expected[::-1])
             raise RunError(
-                f'The image {path} is {width}x{height} pixels but {self.ann_file} states {expected[1]}x{expected[0]}: '
-                'correct one of them.'
+                f'The image {path} {size} but {self.ann_file} states {expected[1]}x{expected[0]}: correct one of them.'
             )
         return data
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import dataclass
 from pathlib import Path
+
+import numpy as np
 
 from centermask.datasets.coco_annotations import CocoReader, classes_of, read_json, shorten
 from centermask.utils.errors import InputError, RunError
@@ -29,6 +31,8 @@ class Split:
         content: Content of the file.
         image_ids: Ids of the images with an object that isn't a crowd, which are those trained on.
         objects: Number of objects by class, crowds not counted; classes without objects are absent.
+        boxes: Of the objects of each of these images: x1, y1, x2, y2 in pixels, shape (G, 4), and the width and height
+            of the image.
     """
 
     ann_file: Path
@@ -36,6 +40,7 @@ class Split:
     content: dict
     image_ids: list[int | str]
     objects: Counter[str]
+    boxes: list[tuple[np.ndarray, int, int]]
 
 
 @dataclass
@@ -123,9 +128,25 @@ def _as_split(ann_file: Path, images: Path, content: dict) -> Split:
     reader.raise_failure()
     names = {category['id']: category['name'] for category in content['categories']}
     objects = [annotation for annotation in reader.content['annotations'] if not annotation['iscrowd']]
-    used = {annotation['image_id'] for annotation in objects}
-    ids = [image['id'] for image in content['images'] if image['id'] in used]
-    return Split(ann_file, images, content, ids, Counter(names[each['category_id']] for each in objects))
+    boxes = defaultdict(list)
+    for entry in objects:
+        boxes[entry['image_id']].append(entry['bbox'])
+    used = [image for image in content['images'] if image['id'] in boxes]
+    return Split(
+        ann_file,
+        images,
+        content,
+        [image['id'] for image in used],
+        Counter(names[each['category_id']] for each in objects),
+        [(_as_corners(boxes[image['id']]), int(image['width']), int(image['height'])) for image in used],
+    )
+
+
+def _as_corners(boxes: list[list[float]]) -> np.ndarray:
+    """Return boxes given by their corner, width and height as x1, y1, x2, y2."""
+    corners = np.array(boxes, dtype=np.float64)
+    corners[:, 2:] += corners[:, :2]
+    return corners
 
 
 def _compare(train: Split, val: Split) -> list[str]:

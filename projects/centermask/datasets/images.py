@@ -1,11 +1,19 @@
-"""Image files of any origin: checked before anything of them is decoded."""
+"""Image files of any origin: checked before anything of them is decoded, and read by one rule.
+
+The rule is MMDetection's ``LoadImageFromFile``, which is OpenCV's for colour images: three channels of 8 bits, turned
+as EXIF says; of 16 bits the upper 8, gray three times, without alpha. What libraries read differently is refused.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import NamedTuple
 
+import cv2
+import numpy as np
 from mmdet.apis.det_inferencer import IMG_EXTENSIONS
 from PIL import Image
 
@@ -13,20 +21,48 @@ from centermask.utils.errors import InputError
 
 # 300 MB decoded, more than cameras produce. A file of a few bytes can claim to be larger.
 MAX_PIXELS = 100_000_000
-FORMATS = ('BMP', 'GIF', 'JPEG', 'PNG', 'PPM', 'TIFF', 'WEBP')
+FORMATS = ('AVIF', 'BMP', 'GIF', 'JPEG', 'JPEG2000', 'PNG', 'PPM', 'TIFF', 'WEBP')
+SUFFIXES = (*IMG_EXTENSIONS, '.avif', '.gif', '.j2k', '.jp2')
+ORIENTATION = 0x0112  # EXIF's number of this tag
+# OpenCV turns WebP since version 5, and AVIF never.
+TURNED_BY_SOME = ('AVIF', 'WEBP')
+# Images whose brightest value is less, of 255, were stored for another range.
+LEAST_BRIGHTEST = 64
+# Numbers of images that are looked at before a run: headers take a second, decoding a few.
+HEADERS, DECODED = 2000, 30
 
 
 class UnreadableError(InputError):
     """A file that is missing, damaged or not an image."""
 
 
+class ImageFacts(NamedTuple):
+    """What a file says about its image.
+
+    Attributes:
+        size: Width and height in pixels as the image is read, turned.
+        orientation: EXIF's number from 1 (upright) to 8; from 5 on, width and height are exchanged.
+        bits: Bits of a channel in the file, 8 or 16; 0 without decoding.
+        brightest: The largest value once read as 8 bits; 0 without decoding.
+    """
+
+    size: tuple[int, int]
+    orientation: int
+    bits: int = 0
+    brightest: int = 0
+
+
 def unreadable(path: str | Path) -> str:
     """Return the message about a file that no image can be read from."""
-    return f'The image {path} could not be read, it is damaged or not an image: remove it.'
+    what = 'it is damaged or not an image'
+    with suppress(OSError), open(path, 'rb') as file:
+        if file.read(4) in (b'II*\0', b'MM\0*'):
+            what = 'it is a damaged TIFF or has other numbers than 8 or 16 bits a channel'
+    return f'The image {path} could not be read, {what}: remove it.'
 
 
 def find_images(source: str) -> list[Path]:
-    """Return the path of one image, or of those in a folder in the order of their names.
+    """Return the path of one image, or of those in a folder and its folders in the order of their names.
 
     Raises:
         InputError: There is no such file, or no image in the folder.
@@ -36,9 +72,13 @@ def find_images(source: str) -> list[Path]:
         return [path]
     if not path.is_dir():
         raise InputError(f"The image or folder {source} doesn't exist: give the path of one.")
-    images = sorted(entry for entry in path.iterdir() if entry.suffix.lower() in IMG_EXTENSIONS)
+    images = sorted(
+        entry
+        for entry in path.rglob('*')
+        if entry.suffix.lower() in SUFFIXES and not any(part[0] == '.' for part in entry.relative_to(path).parts)
+    )
     if not images:
-        raise InputError(f'The folder {source} holds no image: their names would end in {", ".join(IMG_EXTENSIONS)}.')
+        raise InputError(f'The folder {source} holds no image: their names would end in {", ".join(SUFFIXES)}.')
     return images
 
 
@@ -52,8 +92,8 @@ def pil_unlimited() -> Iterator[None]:
         Image.MAX_IMAGE_PIXELS = limit
 
 
-def check_image(path: str | Path, max_pixels: int = MAX_PIXELS, decode: bool = False) -> None:
-    """Refuse a file that is no image, is too large, or would not look right once decoded.
+def check_image(path: str | Path, max_pixels: int = MAX_PIXELS, decode: bool = False) -> ImageFacts:
+    """Refuse a file that is no image, is too large, or would not look right once decoded; return its facts.
 
     Args:
         path: Path of the file; its suffix doesn't matter.
@@ -63,7 +103,7 @@ def check_image(path: str | Path, max_pixels: int = MAX_PIXELS, decode: bool = F
 
     Raises:
         UnreadableError: It isn't an image.
-        InputError: It has more pixels, is in CMYK (whose colours OpenCV guesses) or holds several images.
+        InputError: It has more pixels, is of a kind that libraries read differently, or holds several images.
     """
     if not Path(path).is_file():
         raise UnreadableError(f"The image {path} is no file or doesn't exist: remove it from the images.")
@@ -79,10 +119,111 @@ def check_image(path: str | Path, max_pixels: int = MAX_PIXELS, decode: bool = F
             several = getattr(image, 'is_animated', False) and image.format != 'MPO'  # phones add a second view
             if several or image.mode == 'CMYK':
                 raise InputError(f'The image {path} holds several images or is in CMYK: save one image in RGB.')
+            if image.mode in ('F', 'HSV', 'LAB') or (image.mode == 'I' and image.format != 'PPM'):
+                raise InputError(
+                    f'The image {path} holds floats, signed or 32-bit numbers, or no RGB: save it with 8 or 16 bits a '
+                    'channel, scaled to their whole range.'
+                )
+            orientation = _orientation(image)
             if decode:
                 image.draft('RGB', (1, 1))  # decodes a JPEG at an eighth of its size
-                image.load()
+                image.load()  # which turns a TIFF, and finds EXIF at the end of a PNG
+                orientation = max(orientation, _orientation(image))
+            if orientation != 1 and image.format in TURNED_BY_SOME:
+                raise InputError(
+                    f'The image {path} is turned by its EXIF orientation {orientation}, which not every library obeys '
+                    f'in {image.format}: save it turned, without the tag.'
+                )
+            if orientation > 4 and image.format != 'TIFF':  # PIL has exchanged them in TIFF
+                width, height = height, width
+            return ImageFacts((width, height), orientation)
     except InputError:
         raise
     except Exception as error:  # a damaged file may raise anything
         raise UnreadableError(unreadable(path)) from error
+
+
+def _orientation(image: Image.Image) -> int:
+    """Return EXIF's orientation, without XMP's, which OpenCV doesn't obey."""
+    if image.format == 'TIFF':
+        orientation = image.tag_v2.get(ORIENTATION)  # type: ignore[attr-defined]
+    else:
+        exif = Image.Exif()
+        with suppress(Exception):  # OpenCV too takes damaged EXIF for none
+            exif.load(image.info.get('exif', b''))
+        orientation = exif.get(ORIENTATION)
+    return orientation if orientation in range(1, 9) else 1
+
+
+def inspect_image(path: str | Path, max_pixels: int = MAX_PIXELS) -> ImageFacts:
+    """Read a file to its end, also as training does, and return all its facts.
+
+    Raises:
+        InputError: As :func:`check_image` does, and where OpenCV can't read it.
+    """
+    facts = check_image(path, max_pixels, decode=True)
+    content = np.fromfile(path, np.uint8)  # OpenCV 5 reads turned TIFF from memory only, as MMDetection does
+    try:
+        read, stored = (cv2.imdecode(content, flag) for flag in (cv2.IMREAD_COLOR, cv2.IMREAD_UNCHANGED))
+    except cv2.error:
+        read = None
+    if read is None or read.ndim != 3:
+        raise UnreadableError(unreadable(path))
+    # OpenCV reads gray JPEG 2000 with alpha, of 8 bits, as colours alone.
+    bits = 16 if stored is not None and stored.dtype != np.uint8 else 8
+    return facts._replace(bits=bits, brightest=int(read.max()))
+
+
+def describe_size(facts: ImageFacts, stated: tuple[float, float]) -> str:
+    """Return, for a width and height that aren't the image's, what its size is and what EXIF has to do with it."""
+    size = f'is {facts.size[0]}x{facts.size[1]} pixels'
+    if facts.orientation > 4 and tuple(stated) == facts.size[::-1]:
+        size += (
+            f' once turned by its EXIF orientation {facts.orientation} (remove that tag, as by exiftool -Orientation=, '
+            'if the outlines were drawn on the unturned image)'
+        )
+    return size
+
+
+def describe_range(images: Iterable[ImageFacts]) -> str:
+    """Return a sentence on images that are read almost black, '' where there are none."""
+    tops: dict[int, list[int]] = {}
+    for facts in images:
+        tops.setdefault(facts.bits, []).append(facts.brightest)
+    for bits, found in tops.items():
+        # 8-bit images that are black may be meant to be; 16-bit ones hold values under 256.
+        if bits and max(found) < LEAST_BRIGHTEST and (max(found) or bits == 16):
+            return (
+                f'images of {bits} bits a channel are read almost black, the brightest value of {len(found)} as '
+                f'{max(found)} of 255: scale their values to fill the range up to {2**bits - 1}'
+                + (' (times 16 where a camera has 12 bits).' if bits == 16 else '.')
+            )
+    return ''
+
+
+def check_sample(stated: Mapping[str, tuple[float, float]], ann_file: str, max_pixels: int = MAX_PIXELS) -> str:
+    """Look at images spread over a data set before a run.
+
+    Args:
+        stated: Width and height that the annotation file states, by the paths of the images.
+        ann_file: Path of that file, for messages.
+        max_pixels: The most pixels of an image to decode.
+
+    Returns:
+        The sentence of :func:`describe_range`.
+
+    Raises:
+        InputError: An image can't be used, or isn't of the size stated.
+    """
+    paths = [*stated]
+    for path in paths[:: math.ceil(len(paths) / HEADERS)]:
+        facts = check_image(path, max_pixels)
+        if facts.size != tuple(stated[path]):
+            width, height = stated[path]
+            raise InputError(
+                f'The image {path} {describe_size(facts, stated[path])} but {ann_file} states {width}x{height}: '
+                'correct one of them; tools/check_dataset.py lists all.'
+            )
+    # A JPEG has 8 bits and its whole range.
+    others = [path for path in paths if not path.lower().endswith(('.jpg', '.jpeg'))]
+    return describe_range(inspect_image(path, max_pixels) for path in others[:: math.ceil(len(others) / DECODED) or 1])

@@ -6,42 +6,81 @@ In the paper recipe a box over columns 3 to 5 ends at 5, not at 6. The CenterMas
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from typing import Literal
 
 import mmcv
+import mmdet.datasets.transforms
+import numpy as np
 import torch
 from mmcv.transforms import BaseTransform
-from mmdet.datasets.transforms import RandomFlip, Resize
+from mmdet.datasets.transforms import RandomFlip
 from mmdet.registry import TRANSFORMS
-from mmdet.structures.mask import PolygonMasks
+from mmdet.structures.mask import BitmapMasks, PolygonMasks
+
+from centermask.registry import TRANSFORMS as OWN_TRANSFORMS
 
 
-class ShorterSideResize(Resize):
-    """Resize to a shorter side, with a limit on the longer one; subclasses define the rounding.
+def round_size(width: int, height: int, scale: tuple[int, int]) -> tuple[int, int]:
+    """Return width and height, in pixels, by the CenterMask* recipe: both sides rounded to nearest.
+
+    MMDetection's ``Resize`` computes one factor from the original lengths. Detectron2 multiplies a second time where
+    the longer side exceeds its limit, which rounds differently: 640 x 360 becomes 1000 x 562 in Lite, not 563.
+    """
+    factor = min(scale) / min(width, height)
+    lengths = [min(scale) if side == min(width, height) else side * factor for side in (width, height)]
+    if max(lengths) > max(scale):
+        factor = max(scale) / max(lengths)
+        lengths = [length * factor for length in lengths]
+    return max(2, int(lengths[0] + 0.5)), max(2, int(lengths[1] + 0.5))
+
+
+def floor_size(width: int, height: int, scale: tuple[int, int]) -> tuple[int, int]:
+    """Return width and height, in pixels, by the paper recipe: the shorter side exact, the longer one rounded down.
+
+    Where the longer side would exceed its limit, the shorter one is reduced first, rounded to nearest.
+    """
+    shorter, longer = min(width, height), max(width, height)
+    new_shorter = min(scale)
+    if longer / shorter * new_shorter > max(scale):
+        new_shorter = round(max(scale) * shorter / longer)
+    # The longer side may exceed its limit by a pixel, as in the release, but not because the shorter one grew.
+    new_longer = int(new_shorter * longer / shorter) if new_shorter >= 2 else max(scale)
+    new_shorter = max(2, new_shorter)
+    return (new_shorter, new_longer) if width < height else (new_longer, new_shorter)
+
+
+@OWN_TRANSFORMS.register_module()
+@TRANSFORMS.register_module(name='RoundResize')  # its name until version 0.2
+class Resize(mmdet.datasets.transforms.Resize):
+    """Resize to a shorter side, with a limit on the longer one, by the rule of one of the recipes.
 
     No side gets shorter than two pixels: torch refuses the flipped array of a single line.
 
-    Usable wherever a ``Resize`` is, also as the ``resize_type`` of ``RandomResize`` and ``RandomChoiceResize``.
+    Programs that set the size of MMDetection's ``Resize`` find it in a config by its type. ``RandomResize`` and
+    ``RandomChoiceResize`` take it as ``resize_type='centermask.Resize'``.
 
     Args:
         scale: Two lengths in pixels: the greatest longer side and the shorter side, in any order. ``RandomResize`` and
             ``RandomChoiceResize`` pass 0 and set each image's scale later.
+        rounding: ``'nearest'`` for :func:`round_size`, ``'down'`` for :func:`floor_size`.
+        keep_ratio: MMDetection's argument, for programs that read it.
         backend: ``'pillow'`` for PIL's antialiased bilinear filter, which both recipes use, or ``'cv2'``.
 
     Raises:
         ValueError: A length is under two pixels.
     """
 
-    def __init__(self, scale: tuple[int, int] | Literal[0], backend: Literal['pillow', 'cv2'] = 'pillow') -> None:
+    def __init__(
+        self,
+        scale: tuple[int, int] | Literal[0],
+        rounding: Literal['nearest', 'down'] = 'nearest',
+        keep_ratio: Literal[True] = True,
+        backend: Literal['pillow', 'cv2'] = 'pillow',
+    ) -> None:
         if scale and min(scale) < 2:
             raise ValueError(f"{type(self).__name__}'s scale is two lengths from 2 pixels up, not {scale}")
-        super().__init__(scale, keep_ratio=True, backend=backend)
-
-    @staticmethod
-    @abstractmethod
-    def size(width: int, height: int, scale: tuple[int, int]) -> tuple[int, int]:
-        """Return width and height after resizing, in pixels."""
+        super().__init__(scale, keep_ratio=keep_ratio, backend=backend)
+        self.size = {'nearest': round_size, 'down': floor_size}[rounding]
 
     def _resize_img(self, results: dict) -> None:
         height, width = results['img'].shape[:2]
@@ -56,40 +95,11 @@ class ShorterSideResize(Resize):
 
 
 @TRANSFORMS.register_module()
-class FloorResize(ShorterSideResize):
-    """Resize by the paper recipe's rule: the shorter side is exact and the longer one rounded down.
+class FloorResize(Resize):
+    """The paper recipe's ``Resize``, as it was named until version 0.2."""
 
-    Where the longer side would exceed its limit, the shorter one is reduced first, rounded to nearest.
-    """
-
-    @staticmethod
-    def size(width: int, height: int, scale: tuple[int, int]) -> tuple[int, int]:
-        shorter, longer = min(width, height), max(width, height)
-        new_shorter = min(scale)
-        if longer / shorter * new_shorter > max(scale):
-            new_shorter = round(max(scale) * shorter / longer)
-        # The longer side may exceed its limit by a pixel, as in the release, but not because the shorter one grew.
-        new_longer = int(new_shorter * longer / shorter) if new_shorter >= 2 else max(scale)
-        new_shorter = max(2, new_shorter)
-        return (new_shorter, new_longer) if width < height else (new_longer, new_shorter)
-
-
-@TRANSFORMS.register_module()
-class RoundResize(ShorterSideResize):
-    """Resize by the rule of the CenterMask* recipe: both sides rounded to nearest.
-
-    MMDetection's ``Resize`` computes one factor from the original lengths. Detectron2 multiplies a second time where
-    the longer side exceeds its limit, which rounds differently: 640 x 360 becomes 1000 x 562 in Lite, not 563.
-    """
-
-    @staticmethod
-    def size(width: int, height: int, scale: tuple[int, int]) -> tuple[int, int]:
-        factor = min(scale) / min(width, height)
-        lengths = [min(scale) if side == min(width, height) else side * factor for side in (width, height)]
-        if max(lengths) > max(scale):
-            factor = max(scale) / max(lengths)
-            lengths = [length * factor for length in lengths]
-        return max(2, int(lengths[0] + 0.5)), max(2, int(lengths[1] + 0.5))
+    def __init__(self, scale: tuple[int, int] | Literal[0], backend: Literal['pillow', 'cv2'] = 'pillow') -> None:
+        super().__init__(scale, 'down', backend=backend)
 
 
 @TRANSFORMS.register_module()
@@ -115,9 +125,10 @@ class LegacyBoxes(BaseTransform):
 
 @TRANSFORMS.register_module()
 class LegacyFlip(RandomFlip):
-    """Flip horizontally with columns counted as pixels: x goes to W - x - 1, for boxes and polygons alike.
+    """Flip horizontally with columns counted as pixels: x goes to W - x - 1, for boxes and masks alike.
 
-    The key ``flip_offset`` (1) is for test-time augmentation, which undoes the flip by the same rule.
+    A bitmap moves with its object's polygon, a column to the left of the flipped image. The key ``flip_offset`` (1) is
+    for test-time augmentation, which undoes the flip by the same rule.
 
     Args:
         prob: Probability of a flip.
@@ -135,7 +146,10 @@ class LegacyFlip(RandomFlip):
         if results.get('gt_bboxes') is not None:
             results['gt_bboxes'].translate_((-1, 0))
         if results.get('gt_masks') is not None:
-            masks: PolygonMasks = results['gt_masks']
-            for polygons in masks:
-                for polygon in polygons:
-                    polygon[0::2] -= 1
+            masks: BitmapMasks | PolygonMasks = results['gt_masks']
+            if isinstance(masks, BitmapMasks):
+                masks.masks = np.pad(masks.masks[:, :, 1:], ((0, 0), (0, 0), (0, 1)))
+            else:
+                for polygons in masks:
+                    for polygon in polygons:
+                        polygon[0::2] -= 1

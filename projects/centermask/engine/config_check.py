@@ -24,6 +24,7 @@ from torch.nn.utils import clip_grad_norm_
 from torch.utils.data import DataLoader
 from typeguard import CollectionCheckStrategy, ForwardRefPolicy, TypeCheckError, check_type
 
+from centermask.registry import TRANSFORMS
 from centermask.utils.errors import InputError
 
 REGISTRIES = [r for r in vars(mmdet.registry).values() if isinstance(r, Registry) and r.scope == 'mmdet'] + [FUNCTIONS]
@@ -145,7 +146,7 @@ def _entries(node: Any, place: str = '') -> Iterator[tuple[str, Any]]:
 def _faults(place: str, node: dict) -> Iterator[str]:
     """Yield a sentence for each entry of a dict that what is built of it can't take."""
     kind = node.get('type')
-    owner = _UNTYPED.get(place) if kind is None else _find(kind) if isinstance(kind, str) else kind
+    owner = _UNTYPED.get(place) if kind is None else _find(kind, node.get('_scope_')) if isinstance(kind, str) else kind
     if owner is None and isinstance(kind, str) and (hint := _nearest(kind, _registered(), 0.82)):
         yield f'{place}.type is {kind}, which is in no registry; {hint}'
     if not isinstance(owner, type | FunctionType):
@@ -173,9 +174,9 @@ def _nearest(name: str, known: Collection[str], cutoff: float) -> str:
     return f'did you mean {near[0]}?' if near else ''
 
 
-def _find(kind: str) -> Callable | None:
-    """Return what is registered under a name, or one of MMCV's operators."""
-    found = (registry.get(kind) for registry in REGISTRIES)
+def _find(kind: str, scope: str | None) -> Callable | None:
+    """Return what is registered under a name, in our own scope or MMDetection's, or one of MMCV's operators."""
+    found = (registry.get(kind) for registry in ([TRANSFORMS] if scope == TRANSFORMS.scope else REGISTRIES))
     return next((f for f in found if f is not None), getattr(mmcv.ops, kind, None))
 
 

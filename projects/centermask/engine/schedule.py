@@ -12,6 +12,7 @@ from mmengine.config import Config
 from centermask.datasets.coco import innermost
 from centermask.datasets.coco_folder import CocoFolder, find_data
 from centermask.engine.distributed import count_processes, is_first_process
+from centermask.engine.fit_to_objects import fit_image_size, fit_limits
 from centermask.utils.errors import InputError
 
 COCO_IMAGES = 117_266  # of train2017 with objects, which the recipes' iterations are for
@@ -38,6 +39,8 @@ def fit_config(cfg: Config, folder: Path, work_dir: Path, options: Mapping[str, 
     _set_num_classes(cfg.model, len(data.classes))
     if options.get('load_from') and cfg.model.get('backbone', {}).get('init_cfg'):
         cfg.model.backbone.init_cfg = None
+    lines += fit_limits(cfg, [split for split in (data.train, data.val) if split], options)
+    lines += fit_image_size(cfg, data.train or data.val, options)  # in testing too
     if training and data.train:
         if not data.train.image_ids:
             raise InputError(
@@ -111,7 +114,9 @@ def _scale_schedule(cfg: Config, images: int, options: Mapping[str, Any]) -> str
         hooks.checkpoint.interval = interval
     if 'logger' in hooks:
         hooks.logger.interval = max(1, min(hooks.logger.get('interval', 10), new // 20))
-    rate = cfg.optim_wrapper.optimizer.lr * (batch / base if base else 1)
+    rate = options.get('optim_wrapper.optimizer.lr', cfg.optim_wrapper.optimizer.lr)
+    if options.get('auto_scale_lr.enable', base):
+        rate *= batch / options.get('auto_scale_lr.base_batch_size', base)
     return (
         f'Schedule: {new} iterations of {batch} images ({why}), warm-up {warm_up}, '
         f'learning rate {rate:.3g}, validation and checkpoint every {interval}.'
@@ -121,7 +126,8 @@ def _scale_schedule(cfg: Config, images: int, options: Mapping[str, Any]) -> str
 def _scale_schedulers(schedulers: list[dict], factor: float, total: int, batch_ratio: float) -> int:
     """Scale milestones, begins and ends in place; return the iterations of the warm-up, 0 if there is none.
 
-    A warm-up keeps its number of images, but is at most a tenth of the training.
+    A warm-up keeps its number of images, but is at most a tenth of the training. One of a single iteration changes
+    nothing: MMEngine's reach the full rate in their last iteration, so such a one would never.
     """
     warm_ups = [s for s in schedulers if s['type'] in ('LinearLR', 'ConstantLR') and s.get('begin', 0) == 0]
     ends = {s['end']: max(1, round(min(s['end'] * batch_ratio, MAX_WARM_UP * total))) for s in warm_ups}
@@ -133,4 +139,9 @@ def _scale_schedulers(schedulers: list[dict], factor: float, total: int, batch_r
                 scheduler[key] = ends.get(scheduler[key]) or max(1, round(scheduler[key] * factor))
         if 'milestones' in scheduler:
             scheduler['milestones'] = [max(1, round(milestone * factor)) for milestone in scheduler['milestones']]
-    return max(ends.values(), default=0)
+        if 'end' in scheduler:  # one without iterations begins after the training
+            scheduler['end'] = max(scheduler['end'], scheduler.get('begin', 0) + 1)
+    for warm_up in warm_ups:
+        if warm_up['end'] == 1:
+            warm_up['start_factor' if warm_up['type'] == 'LinearLR' else 'factor'] = 1.0
+    return max((end for end in ends.values() if end > 1), default=0)

@@ -18,7 +18,7 @@ from mmengine.structures import InstanceData
 from torch import Tensor
 
 from centermask.boxes import clip_to_image, scale_factors
-from centermask.export.metadata import Metadata
+from centermask.export.metadata import Metadata, resize_rule
 from centermask.export.runtime import Detections, ExportedModel
 from centermask.fast.malloc import large_buffers_kept
 from centermask.mask_pasting import encode, paste
@@ -41,7 +41,8 @@ def warn_of_another_config(cfg: Config, metadata: Metadata, file: str) -> None:
     """Warn where an exported file differs from the config; only the config's resizing is used."""
     data = cfg.test_dataloader.dataset
     classes = data.get('metainfo', {}).get('classes') or DATASETS.get(data.type).METAINFO['classes']
-    resizes = [(step.type, sorted(step.scale)) for step in data.get('pipeline', []) if step.get('scale') is not None]
+    steps = [step for step in data.get('pipeline', []) if step.get('scale') is not None]
+    resizes = [(resize_rule(step), sorted(step.scale)) for step in steps]
     pairs = {
         'classes': (list(metadata.classes), list(classes)),
         'recipe': (metadata.recipe, 'paper' if (cfg.model.get('bbox_head') or {}).get('legacy_boxes') else 'star'),

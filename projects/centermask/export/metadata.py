@@ -5,10 +5,19 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
+from typing import Any
 
 from centermask.utils.errors import InputError
 
 OLD_PASTINGS = {'exact': 'sampled', 'rounded': 'resized'}  # names in files of version 0.1
+OLD_RESIZES = {'RoundResize': 'centermask.Resize', 'FloorResize': 'centermask.Resize down'}  # until version 0.2
+
+
+def resize_rule(step: Mapping[str, Any]) -> str:
+    """Name the transform of a test pipeline that resizes, with its rounding where the config sets one."""
+    names = step.get('_scope_'), step['type']
+    rule = ' '.join(filter(None, ['.'.join(filter(None, names)), step.get('rounding')]))
+    return OLD_RESIZES.get(rule, rule)
 
 
 @dataclass
@@ -22,7 +31,7 @@ class Metadata:
         mean, std: of the pixels, for blue, green and red.
         divisor: images are padded at the right and bottom to multiples of it, in pixels.
         scale: longest and shortest side of a test image, in pixels.
-        resize: type of the transform that resizes test images, such as ``'RoundResize'``.
+        resize: type and rounding of the transform that resizes test images, as :func:`resize_rule` names them.
         preprocess: if True, images are given as bytes (N, H, W, 3), else normalised and padded.
         full_masks: if True, masks have the size of the images, else 28×28 cells in their boxes.
         detections: fixed number of detections per image; 0 if it varies.
@@ -63,5 +72,6 @@ class Metadata:
             raise InputError(
                 f'The metadata of {path} are incomplete or damaged ({error}): export the checkpoint by tools/export.py.'
             ) from error
+        values['resize'] = OLD_RESIZES.get(values['resize'], values['resize'])
         values['pasting'] = OLD_PASTINGS.get(values['pasting'], values['pasting'])
         return cls(**values)

@@ -17,7 +17,7 @@ from centermask.detector import CenterMask
 from centermask.export import operators
 from centermask.export.files import set_metadata
 from centermask.export.graph import OUTPUTS, ExportGraph, Preprocessing
-from centermask.export.metadata import Metadata
+from centermask.export.metadata import Metadata, resize_rule
 from centermask.export.runtime import require
 from centermask.utils.errors import InputError
 
@@ -66,7 +66,7 @@ def describe(
         std=[round(value, 4) for value in preprocessor.std.flatten().tolist()],
         divisor=preprocessor.pad_size_divisor,
         scale=list(resizes[0].scale),
-        resize=resizes[0].type,
+        resize=resize_rule(resizes[0]),
         preprocess=preprocess,
         full_masks=full_masks,
         detections=int(model.test_cfg['max_per_img']) if padded else 0,
