@@ -63,8 +63,8 @@ class CenterMaskVisualizer(DetLocalVisualizer):
         **kwargs: Any,
     ) -> None:
         """Draw as MMDetection does, with a gap where ground truth is beside predictions."""
-        is_pair = draw_gt and draw_pred and data_sample is not None and 'gt_instances' in data_sample
-        self._gap = GAP if is_pair and 'pred_instances' in data_sample else 0
+        drawn = data_sample.keys() if data_sample is not None and draw_gt and draw_pred else []
+        self._gap = GAP if {'gt_instances', 'pred_instances'} <= set(drawn) else 0
         super().add_datasample(name, image, data_sample, draw_gt, draw_pred, **kwargs)
 
     def _draw_instances(
@@ -88,7 +88,7 @@ class CenterMaskVisualizer(DetLocalVisualizer):
             texts = zip((names[label] for label in labels), scores or [''] * len(labels), colours, strict=True)
             if _draw_labels(drawn, boxes, [Caption(*text) for text in texts], font_size):
                 return np.hstack([drawn, gap])
-        title = f'{len(labels)} {"detections" if "scores" in instances else "objects"}'
+        title = f'{len(labels)} {"detection" if "scores" in instances else "object"}{"s" * (len(labels) > 1)}'
         rows = [
             (names[label], count, by_class[label] if len(names) > 1 else None)
             for label, count in Counter(labels).most_common()
@@ -158,7 +158,7 @@ def _draw_objects(
         Boxes (N, 4) of what was drawn.
     """
     boxes = instances.get('bboxes')
-    boxes = np.array(getattr(boxes, 'tensor', boxes) if boxes is not None else np.zeros((len(colours), 4)), float)
+    boxes = np.asarray(getattr(boxes, 'tensor', boxes) if boxes is not None else np.zeros((len(colours), 4)), float)
     boxes = np.nan_to_num(boxes * scale).clip(-1, max(drawn.shape))
     crops = list(_crops(instances.get('masks'), len(colours), scale, drawn.shape[:2]))
     shown = boxes.copy()
@@ -199,7 +199,8 @@ def _crops(masks: Any, number: int, scale: float, size: tuple[int, int]) -> Iter
             yield _fill([np.reshape(part, (-1, 2)) * scale - 0.5 for part in parts], size)
     elif isinstance(masks, RLEMasks):
         for rle in masks:
-            yield _resize(*rle.crop(), scale, size)
+            part, x, y = rle.crop()
+            yield _resize(part, x, y, scale, size)
     else:
         for mask in masks.masks if isinstance(masks, BitmapMasks) else np.asarray(masks, bool):
             x, y, width, height = cv2.boundingRect(mask.view(np.uint8))
