@@ -216,7 +216,7 @@ def test_all_objects_of_one_class(tmp_path: Path, recipe: str) -> None:
         metric.process({}, [dict(pred_instances=found, img_id=sample.img_id, ori_shape=(96, 128))])
     scores = metric.evaluate(2)
     assert scores['coco/bbox_mAP'] > 0.99 and scores['coco/segm_mAP'] > 0.9
-    assert np.isnan(scores['coco/class 0_precision']) and scores['coco/class 1_precision'] > 0.9
+    assert np.isnan(scores['coco/segm_class 0_precision']) and scores['coco/bbox_class 1_precision'] > 0.9
 
 
 @RECIPES

@@ -11,7 +11,6 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from centermask.datasets import CenterMaskCocoDataset
-from centermask.datasets.coco import check_images_exist
 from centermask.utils.errors import InputError, RunError, one_line
 
 
@@ -79,16 +78,6 @@ def test_class_that_the_data_lacks(build) -> None:
 def test_class_written_without_a_tuple(build) -> None:
     with pytest.raises(ValueError, match=r"the text 'cat': write a tuple of names, \('cat',\)"):
         build(classes='cat')
-
-
-def test_missing_images_are_counted(tmp_path: Path) -> None:
-    (tmp_path / 'a').mkdir()
-    (tmp_path / 'a' / '1.jpg').touch()
-    here = str(tmp_path / 'a' / '1.jpg')
-    check_images_exist([here], 'x.json')
-    gone = [str(tmp_path / 'a' / '2.jpg'), str(tmp_path / 'b' / '1.jpg')]
-    with pytest.raises(InputError, match=r'2 of the 3 images of x\.json are missing, the first is .*a/2\.jpg'):
-        check_images_exist([here, *gone], 'x.json')
 
 
 def test_more_classes_than_colours(build, content: dict) -> None:

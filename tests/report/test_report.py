@@ -54,8 +54,13 @@ def run(tmp_path: Path, shapes: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (test / '1').mkdir(parents=True)
     (test / 'demo.py').write_text(CONFIG.format(root=str(shapes), classes=CLASSES))
     metrics = {f'coco/{kind}_{item}': 0.61 for kind in ('bbox', 'segm') for item in ('mAP', 'mAP_50', 'mAP_75')}
-    metrics |= {'coco/segm_mAP': 0.543, 'coco/segm_mAP_l': -1.0, 'coco/star_precision': 0.777}
-    (test / '1/1.json').write_text(json.dumps({**metrics, 'coco/cross_precision': float('nan')}))
+    metrics |= {
+        'coco/segm_mAP': 0.543,
+        'coco/segm_mAP_l': -1.0,
+        'coco/segm_star_precision': 0.777,
+        'coco/bbox_star_precision': 0.666,
+    }
+    (test / '1/1.json').write_text(json.dumps({**metrics, 'coco/segm_cross_precision': float('nan')}))
     truth = COCO(str(shapes / 'annotations.json'))
     masks = []
     for i, annotation in enumerate(truth.loadAnns(truth.getAnnIds(iscrowd=0))):
@@ -105,7 +110,7 @@ def test_page(run: Path) -> None:
     report = build_report(run, run / 'test', run / 'report', 'make <demo>')
     assert report.ap == {'mask': 0.543, 'box': 0.61}
     page = Page(report.page)
-    for text in ('0.543', '0.610', '0.777', '–', 'make <demo>', '400 iterations', *CLASSES):  # noqa: RUF001
+    for text in ('0.543', '0.610', '0.777', '0.666', '–', 'make <demo>', '400 iterations', *CLASSES):  # noqa: RUF001
         assert text in page.text
     assert len(page.images) == 4 and all(image['src'].startswith('data:image/') for image in page.images)
     assert not re.search(r'(src|href)="(?!data:)', report.page.read_text()), 'the page needs no other file'

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -13,6 +12,7 @@ from mmdet.registry import DATASETS
 from mmengine.logging import MMLogger
 
 from centermask.datasets.coco_annotations import CocoAnnotations, shorten
+from centermask.datasets.image_folder import find_images
 from centermask.datasets.images import MAX_PIXELS, UnreadableError, check_image, check_sample, describe_size
 from centermask.datasets.rle import rle_to_polygons
 from centermask.utils.errors import InputError, RunError
@@ -26,8 +26,9 @@ NO_OUTLINE = np.zeros(6)
 class CenterMaskCocoDataset(CocoDataset):
     """COCO data for training on polygons.
 
-    Beyond MMDetection's: labels follow the order of the config's classes, objects given as RLE train like polygons, all
-    images must exist before the run starts, and one warning counts what can't be used.
+    Beyond MMDetection's: labels follow the order of the config's classes, objects given as RLE train like polygons,
+    those without an outline train their boxes, all images must exist before the run starts, and one warning counts what
+    can't be used.
 
     Args:
         max_pixels: The most pixels of an image to decode; a small file can claim to be a huge image.
@@ -72,9 +73,19 @@ class CenterMaskCocoDataset(CocoDataset):
                 f'The annotation file {self.ann_file} leaves nothing to work on: none of its {len(self.data_list)} '
                 f'images has a usable object of the classes {shorten(self.metainfo["classes"])}.'
             )
+        instances = [instance for info in data_list for instance in info['instances'] if not instance['ignore_flag']]
+        with_masks = any(getattr(step, 'with_mask', False) for step in self.pipeline.transforms)
+        if with_masks and not self.test_mode and instances and not any('mask' in instance for instance in instances):
+            raise InputError(
+                f'The annotation file {self.ann_file} has no object with a usable outline ("segmentation"), so no '
+                'masks can be learned: tools/check_dataset.py lists what is wrong with each.'
+            )
         if self.backend_args is None:
+            folder = self.data_prefix['img']
+            names = [os.path.relpath(info['img_path'], folder or '.') for info in data_list]
+            for info, path in zip(data_list, find_images(folder, names, self.ann_file), strict=True):
+                info['img_path'] = path
             stated = {info['img_path']: (info['width'], info['height']) for info in data_list}
-            check_images_exist([*stated], self.ann_file)
             if remark := check_sample(stated, self.ann_file, self.max_pixels):
                 MMLogger.get_current_instance().warning(f'{self.ann_file}: {remark}')
         return data_list
@@ -116,24 +127,3 @@ def innermost(dataset: dict) -> dict:
     while 'dataset' in dataset:
         dataset = dataset['dataset']
     return dataset
-
-
-def check_images_exist(paths: Sequence[str], ann_file: str) -> None:
-    """Look for images by listing each folder once: a second for 118,000 files, where asking for each takes minutes.
-
-    Raises:
-        InputError: Names the first missing file and how many are missing.
-    """
-    listed: dict[str, set[str]] = {}
-    missing = []
-    for path in paths:
-        folder, name = os.path.split(path)
-        if folder not in listed:
-            listed[folder] = set(os.listdir(folder or '.')) if os.path.isdir(folder or '.') else set()
-        if name not in listed[folder]:
-            missing.append(path)
-    if missing:
-        raise InputError(
-            f'{len(missing)} of the {len(paths)} images of {ann_file} are missing, the first is {missing[0]}: '
-            'put them there or correct data_root and data_prefix.'
-        )

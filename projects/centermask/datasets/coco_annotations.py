@@ -10,7 +10,7 @@ import json
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from enum import Enum, IntEnum
-from pathlib import Path, PurePath
+from pathlib import Path, PureWindowsPath
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,8 +21,8 @@ from mmengine.logging import MMLogger
 from centermask.datasets.rle import run_lengths
 from centermask.utils.errors import InputError
 
-# Upper bounds for image sides, in pixels, and for all other numbers.
-LONGEST_SIDE, LARGEST = 100_000, 2**53
+# Upper bounds for image sides, in pixels, for areas (those that COCO's evaluation counts), and for all other numbers.
+LONGEST_SIDE, LARGEST_AREA, LARGEST = 100_000, 1e10, 2**53
 # IoU of a box with that of its outline, below which one of them is wrong.
 MIN_BOX_IOU = 0.8
 
@@ -46,7 +46,8 @@ class Kind(Enum):
     ROTATED = Severity.NOTE, 'images rotated by their EXIF orientation'
     DEEP = Severity.NOTE, 'images of more than 8 bits a channel (read as 8)'
     UNKNOWN = Severity.LOSES, 'objects of an image or category that the file does not list'
-    NO_OUTLINE = Severity.LOSES, 'objects without segmentation'
+    NOWHERE = Severity.LOSES, 'objects with neither a box nor an outline (segmentation)'
+    NO_OUTLINE = Severity.LOSES, 'objects with a box but no outline (only their boxes are learned and evaluated)'
     RLE = Severity.LOSES, 'objects whose RLE can not be used'
     POLYGON = Severity.LOSES, 'objects with a polygon that can not be used'
     BOX_UNUSABLE = Severity.LOSES, 'objects whose box is under a pixel or outside the image'
@@ -55,6 +56,8 @@ class Kind(Enum):
         'objects that no FCOS location learns (too small, too thin, or covered by smaller ones)',
     )
     BOX = Severity.NOTE, 'objects whose box is not that of their outline'
+    AREA = Severity.NOTE, 'objects whose area is impossible (it is computed anew)'
+    IGNORED = Severity.NOTE, 'objects with "ignore", which are regions to ignore like crowds'
 
     def __init__(self, severity: Severity, words: str) -> None:
         self.severity = severity
@@ -78,7 +81,12 @@ def is_number(value: Any, largest: float = LARGEST) -> bool:
 
 
 def _is_id(value: Any) -> bool:
-    return isinstance(value, str) or is_number(value)
+    return (isinstance(value, str | int) and not isinstance(value, bool)) or is_number(value)
+
+
+def _as_text(value: Any) -> str:
+    """Return an id as text: files mix 1, 1.0 and "1", and an id of 19 digits is no float."""
+    return str(int(value) if isinstance(value, float) and value.is_integer() else value)
 
 
 def _is_length(value: Any) -> bool:
@@ -87,12 +95,16 @@ def _is_length(value: Any) -> bool:
 
 def _is_relative_path(value: Any) -> bool:
     """Return whether this is a path within a folder: an untrusted file may name any other file of the user's."""
-    path = PurePath(value if isinstance(value, str) else '')
-    return bool(path.name) and not path.is_absolute() and '..' not in path.parts
+    path = PureWindowsPath(value if isinstance(value, str) else '')  # which takes both kinds of slashes
+    return bool(path.name) and not path.anchor and '..' not in path.parts
 
 
 def _is_box(value: Any) -> bool:
     return not value or (isinstance(value, list) and len(value) == 4 and all(map(is_number, value)))
+
+
+def _is_flag(value: Any) -> bool:
+    return value is None or (isinstance(value, int | float) and value in (0, 1))
 
 
 # For each list, its fields and what their values must be.
@@ -104,7 +116,8 @@ FIELDS: dict[str, dict[str, Callable[[Any], bool]]] = {
         'category_id': _is_id,
         'bbox': _is_box,
         'area': lambda value: value is None or isinstance(value, float) or is_number(value),
-        'iscrowd': lambda value: value is None or (isinstance(value, int | float) and value in (0, 1)),
+        'iscrowd': _is_flag,
+        'ignore': _is_flag,
     },
 }
 UNIQUE = {'categories': ('id', 'name'), 'images': ('id',), 'annotations': ()}
@@ -114,12 +127,13 @@ class CocoReader:
     """Normalises the content of a file in COCO format.
 
     A missing ``bbox`` (that of the outline), ``area`` (of the outline, in pixels) or ``iscrowd`` (0) is filled in,
-    polygons become float64 arrays, RLE is compressed, and entries that can't be used are left out.
+    polygons become float64 arrays, RLE is compressed, ``ignore`` becomes ``iscrowd``, and ids are those of the lists of
+    images and categories. An object with a box stays without an outline, its ``segmentation`` is then empty. Entries
+    that can't be used are left out.
 
     Args:
         content: The object in the file; it isn't changed.
         path: Path of the file, for messages.
-        with_masks: False keeps objects whose outline can't be used.
         compare_boxes: Whether to look for boxes that aren't those of their outlines too, which takes longer.
 
     Attributes:
@@ -127,25 +141,28 @@ class CocoReader:
         content: The normalised content.
 
     Raises:
-        InputError: One of the three lists is missing, or its ids are partly numbers and partly text.
+        InputError: One of the three lists is missing.
     """
 
-    def __init__(self, content: dict, path: str | Path, with_masks: bool = True, compare_boxes: bool = False) -> None:
+    def __init__(self, content: dict, path: str | Path, compare_boxes: bool = False) -> None:
         self.path = path
         self.findings: list[Finding] = []
-        self._with_masks, self._compare_boxes = with_masks, compare_boxes
-        categories = {entry['id']: entry for _, entry in self._entries(content, 'categories')}
+        self._compare_boxes = compare_boxes
+        categories = {_as_text(entry['id']): entry for _, entry in self._entries(content, 'categories')}
         if not categories:
             self._add(Kind.NOTHING, 'the file', 'lists no categories')
-        images = {entry['id']: entry for _, entry in self._entries(content, 'images')}
+        images = {_as_text(entry['id']): {**entry} for _, entry in self._entries(content, 'images')}
         annotations = []
         for where, entry in self._entries(content, 'annotations'):
             if 'id' in entry:
                 where = f'object {entry["id"]}'
-            image = images.get(entry['image_id'])
-            if image is None or entry['category_id'] not in categories:
+            image = images.get(_as_text(entry['image_id']))
+            category = categories.get(_as_text(entry['category_id']))
+            if image is None or category is None:
                 self._add(Kind.UNKNOWN, where)
-            elif normalised := self._normalise(entry, image, f'{where} on {image["file_name"]}'):
+                continue
+            entry = {**entry, 'image_id': image['id'], 'category_id': category['id']}
+            if normalised := self._normalise(entry, image, f'{where} on {image["file_name"]}'):
                 annotations.append(normalised)
         self.content = {
             **content,
@@ -173,7 +190,7 @@ class CocoReader:
             where = f'entry {i} of "{key}"'
             given = entry if isinstance(entry, dict) else {}
             wrong = next((field for field, valid in FIELDS[key].items() if not valid(given.get(field))), None)
-            twice = None if wrong else next((field for field in seen if entry[field] in seen[field]), None)
+            twice = None if wrong else next((f for f in seen if _as_text(entry[f]) in seen[f]), None)
             if wrong:
                 hint = ', a path within the folder of images' if wrong == 'file_name' else ''
                 self._add(Kind.FIELD, where, f'has no valid "{wrong}"{hint}')
@@ -181,35 +198,38 @@ class CocoReader:
                 self._add(Kind.ID, where, f'has the {twice} {entry[twice]}, which another entry has too')
             else:
                 for field in seen:
-                    seen[field].add(entry[field])
+                    seen[field].add(_as_text(entry[field]))
                 yield where, entry
-        if len({isinstance(each, str) for each in seen.get('id', ())}) > 1:  # COCO's evaluation sorts them
-            raise InputError(
-                f'The annotation file {self.path} has ids of "{key}" that are numbers and others that are text: '
-                'use numbers for all of them.'
-            )
 
     def _normalise(self, entry: dict, image: dict, where: str) -> dict | None:
-        """Return an object with everything filled in, None if it can't be used."""
+        """Fill in a copy of an object and return it, None if it can't be used."""
         height, width = int(image['height']), int(image['width'])
-        segmentation, kind, what = read_segmentation(entry.get('segmentation'), height, width)
-        entry = {**entry, 'iscrowd': int(entry.get('iscrowd') or 0)}
-        has_box = any(entry.get('bbox') or ())
-        if entry['iscrowd'] and not segmentation and has_box:  # a region to ignore, as its box is
-            x, y, w, h = entry['bbox']
-            segmentation, kind = [np.array([x, y, x + w, y, x + w, y + h, x, y + h], dtype=np.float64)], None
-        if kind and (self._with_masks or not has_box):
+        entry['iscrowd'] = int(entry.get('iscrowd') or 0)
+        if entry.pop('ignore', None) and not entry['iscrowd']:
+            entry['iscrowd'] = 1
+            self._add(Kind.IGNORED, where)
+        outline, kind, what = read_segmentation(entry.get('segmentation'), height, width)
+        has_box = bool(entry.get('bbox')) and min(entry['bbox'][2:]) > 0
+        if entry['iscrowd'] and not outline and has_box:
+            outline, kind = box_outline(entry['bbox'], height, width), None
+        if not outline and not has_box:
+            self._add(Kind.NOWHERE if kind is Kind.NO_OUTLINE else kind or Kind.NOWHERE, where, what)
+            return None
+        if kind:
             self._add(kind, where, what)
-            if not segmentation:
-                return None
-        entry['segmentation'] = segmentation
+        entry['segmentation'] = outline
         if not has_box:
-            entry['bbox'] = outline_box(segmentation).tolist()
-        elif self._compare_boxes and not entry['iscrowd']:
-            boxes = np.array([entry['bbox'], outline_box(segmentation)], dtype=np.float64)
+            if any(entry.get('bbox') or ()):
+                self._add(Kind.BOX, where)
+            entry['bbox'] = outline_box(outline).tolist()
+        elif outline and self._compare_boxes and not entry['iscrowd']:
+            boxes = np.array([entry['bbox'], outline_box(outline)], dtype=np.float64)
             if mask_utils.iou(boxes[:1], boxes[1:], [0]).item() < MIN_BOX_IOU:
                 self._add(Kind.BOX, where)
-        if not 0 < (entry.get('area') or 0) <= LARGEST:
+        area = entry.get('area') or 0
+        if not 0 < area <= LARGEST_AREA:
+            if area:
+                self._add(Kind.AREA, where)
             entry['area'] = mask_area(entry, height, width)
         if not box_has_area(entry, image):  # MMDetection leaves it out of training, but not of the evaluation
             self._add(Kind.BOX_UNUSABLE, where)
@@ -225,26 +245,24 @@ class CocoAnnotations(COCO):
     Args:
         annotation_file: Path of the JSON file.
         annotated: False accepts a file without ``annotations``, as COCO's test-dev has.
-        with_masks: False keeps objects whose outline can't be used.
-        warn: Whether to log one line that counts the objects left out.
+        warn: Whether to log one line that counts the findings.
 
     Raises:
         InputError: The file is missing, isn't JSON or isn't in COCO format.
     """
 
-    def __init__(
-        self, annotation_file: str, annotated: bool = True, with_masks: bool = True, warn: bool = False
-    ) -> None:
+    def __init__(self, annotation_file: str, annotated: bool = True, warn: bool = False) -> None:
         super().__init__()
         self.path = annotation_file
         content = read_json(annotation_file)
         if not annotated:
             content.setdefault('annotations', [])
-        reader = CocoReader(content, annotation_file, with_masks)
+        reader = CocoReader(content, annotation_file)
         reader.raise_failure()
         if warn and reader.findings:
-            found = '; '.join(summarise(reader.findings))
-            MMLogger.get_current_instance().warning(f'{annotation_file}: can not use {found}.')
+            # Losses first; the stable sort keeps the order of the file.
+            found = sorted(reader.findings, key=lambda finding: -finding.kind.severity)
+            MMLogger.get_current_instance().warning(f'{annotation_file} has {"; ".join(summarise(found))}.')
         self.dataset = reader.content
         for number, annotation in enumerate(self.dataset['annotations'], start=1):
             annotation['id'] = number
@@ -290,7 +308,16 @@ def read_classes(ann_file: str) -> tuple[str, ...]:
 
 def classes_of(content: dict) -> tuple[str, ...]:
     """Return the names of the categories of a file's content in the order of their ids."""
-    return tuple(category['name'] for category in sorted(content['categories'], key=lambda category: category['id']))
+    return tuple(category['name'] for category in sorted(content['categories'], key=_rank))
+
+
+def _rank(category: dict) -> tuple[bool, float, str]:
+    """Return what categories are sorted by: numbers, also in text, come first and by their value."""
+    text = _as_text(category['id'])
+    try:
+        return False, int(text) if text.isdecimal() else float(text), text
+    except (OverflowError, ValueError):
+        return True, 0, text
 
 
 def read_json(path: str | Path) -> dict:
@@ -300,7 +327,7 @@ def read_json(path: str | Path) -> dict:
         InputError: The file is missing, can't be read, or isn't JSON with an object.
     """
     try:
-        content = json.loads(Path(path).read_text(encoding='utf-8-sig'))
+        content = json.loads(Path(path).read_bytes())  # which finds out UTF-8 or 16, with or without a mark
     except FileNotFoundError:
         raise InputError(f'The annotation file {path} does not exist: correct ann_file and data_root.') from None
     except OSError as error:
@@ -328,17 +355,38 @@ def read_segmentation(segmentation: Any, height: int, width: int) -> tuple[list[
         if list(segmentation['size']) != [height, width]:
             return [], Kind.RLE, '(it is not of the size of the image)'
         return mask_utils.frPyObjects({'size': [height, width], 'counts': lengths}, height, width), None, ''
-    try:
-        polygons = [np.asarray(polygon, dtype=np.float64) for polygon in segmentation]
-    except (OverflowError, TypeError, ValueError):
+    if not isinstance(segmentation, list):
         return [], Kind.POLYGON, '(not a list of lists of numbers)'
+    if all(isinstance(value, int | float | None) for value in segmentation):  # x1, y1, x2, y2, ...
+        segmentation = [segmentation]
+    elif all(isinstance(value, list) and len(value) == 2 and not isinstance(value[0], list) for value in segmentation):
+        segmentation = [segmentation]  # [x1, y1], [x2, y2], ...
+    if not any(segmentation):
+        return [], Kind.NO_OUTLINE, ''
+    read = [_read_polygon(part, limit=10 * max(height, width) + 1000) for part in segmentation]
+    usable = [polygon for polygon in read if isinstance(polygon, np.ndarray)]
+    faults = dict.fromkeys(fault for fault in read if isinstance(fault, str))
+    return usable, Kind.POLYGON if faults else None, f'({", ".join(faults)})' if faults else ''
+
+
+def _read_polygon(value: Any, limit: float) -> np.ndarray | str:
+    """Return x1, y1, x2, y2, ... of a polygon given so or as pairs, or what is wrong with it."""
+    try:
+        polygon = np.asarray(value, dtype=np.float64)
+    except (OverflowError, TypeError, ValueError):
+        return 'not a list of lists of numbers'
+    if polygon.ndim == 2 and polygon.shape[1] == 2:
+        polygon = polygon.reshape(-1)
+    if polygon.ndim != 1:
+        return 'not a list of lists of numbers'
+    if not np.isfinite(polygon).all():
+        return 'a number is NaN, infinite or missing'
+    if len(polygon) % 2:
+        return f'x without y: {len(polygon)} numbers, an odd count'
+    if len(polygon) < 6:
+        return 'under three points'
     # pycocotools allocates memory for every pixel that an outline passes, inside the image or not.
-    if any(p.size and np.abs(p).max() > 10 * max(height, width) + 1000 for p in polygons):
-        return [], Kind.POLYGON, '(far outside its image)'
-    usable = [p for p in polygons if p.ndim == 1 and len(p) >= 6 and len(p) % 2 == 0 and np.isfinite(p).all()]
-    if len(usable) < len(polygons):
-        return usable, Kind.POLYGON, '(under three points, x without y, or not a number)'
-    return usable, None, ''
+    return polygon if np.abs(polygon).max() <= limit else 'far outside its image'
 
 
 def mask_area(entry: dict, height: int, width: int) -> float:
@@ -349,6 +397,14 @@ def mask_area(entry: dict, height: int, width: int) -> float:
     if segmentation:
         return float(mask_utils.area(mask_utils.merge(mask_utils.frPyObjects(segmentation, height, width))))
     return entry['bbox'][2] * entry['bbox'][3]
+
+
+def box_outline(box: Sequence[float], height: int, width: int) -> list[np.ndarray]:
+    """Return the part of a box inside its image as a polygon."""
+    x, y, w, h = box
+    left, right = np.clip([x, x + w], 0, width)
+    top, bottom = np.clip([y, y + h], 0, height)
+    return [np.array([left, top, right, top, right, bottom, left, bottom], dtype=np.float64)]
 
 
 def outline_box(segmentation: list[np.ndarray] | dict) -> np.ndarray:

@@ -29,7 +29,8 @@ class Split:
     Attributes:
         ann_file, images: The paths.
         content: Content of the file.
-        image_ids: Ids of the images with an object that isn't a crowd, which are those trained on.
+        image_ids: Ids of the images with an object that isn't a crowd, which are those trained on; none where no object
+            has an outline.
         objects: Number of objects by class, crowds not counted; classes without objects are absent.
         boxes: Of the objects of each of these images: x1, y1, x2, y2 in pixels, shape (G, 4), and the width and height
             of the image.
@@ -131,7 +132,8 @@ def _as_split(ann_file: Path, images: Path, content: dict) -> Split:
     boxes = defaultdict(list)
     for entry in objects:
         boxes[entry['image_id']].append(entry['bbox'])
-    used = [image for image in content['images'] if image['id'] in boxes]
+    learnable = any(entry['segmentation'] for entry in objects)  # without an outline there is no mask to learn
+    used = [image for image in content['images'] if learnable and image['id'] in boxes]
     return Split(
         ann_file,
         images,

@@ -1,21 +1,32 @@
-"""COCO's AP for data sets that list their classes in any order."""
+"""COCO's AP for any ids and any order of classes, all figures of as many detections."""
 
 from __future__ import annotations
 
+import contextlib
+import io
+import math
 from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
+import pycocotools.mask as mask_utils
+from mmdet.datasets.api_wrappers import COCO, COCOeval, COCOevalMP
 from mmdet.evaluation import CocoMetric
 from mmdet.registry import METRICS
+from mmengine.logging import MMLogger
+from terminaltables import AsciiTable
 
-from centermask.datasets.coco_annotations import CocoAnnotations
+from centermask.datasets.coco_annotations import CocoAnnotations, box_outline
 from centermask.utils.errors import InputError
 
+COCO_MAX_DETS = 100
 AP_ITEMS = ('mAP', 'mAP_50', 'mAP_75', 'mAP_s', 'mAP_m', 'mAP_l')
+AREAS = {'': 'all', 's': 'small', 'm': 'medium', 'l': 'large'}
+MetricKind = Literal['bbox', 'segm']
 Item = Literal[
     'mAP', 'mAP_50', 'mAP_75', 'mAP_s', 'mAP_m', 'mAP_l',
-    'AR@100', 'AR@300', 'AR@1000', 'AR_s@1000', 'AR_m@1000', 'AR_l@1000',
+    'AR@1', 'AR@10', 'AR@100', 'AR@300', 'AR@1000', 'AR_s@100', 'AR_m@100', 'AR_l@100', 'AR_s@1000', 'AR_m@1000',
+    'AR_l@1000',
 ]  # fmt: skip
 
 
@@ -23,42 +34,166 @@ Item = Literal[
 class CenterMaskCocoMetric(CocoMetric):
     """``CocoMetric`` that reads files and labels as ``CenterMaskCocoDataset`` does.
 
-    MMDetection's takes label i for the i-th category in the order of the *file*. AP is then wrong where the config
-    lists the classes in another order, and AP per class is wrong where the ids in the file don't rise.
+    MMDetection's takes label i for the i-th category in the order of the *file*, hands the file's ids to pycocotools,
+    which loses those of text and those of 19 digits, and computes AP of 100 detections an image and class, but AP50 to
+    AP of large objects of 1000. Here all are of ``max_dets``. An object without an outline counts in box AP; in mask AP
+    its box is a region to ignore.
 
     Args:
         ann_file: Path of the COCO file with the ground truth.
-        metric_items: Figures to report, MMDetection's six of AP by default.
-        **kwargs: As for ``CocoMetric``.
+        metric: What to evaluate.
+        metric_items: Figures to report; MMDetection's six of AP and the recall of 100 detections by default.
+        **kwargs: As for ``CocoMetric``; ``classwise`` gives AP by class as ``bbox_NAME_precision`` and
+            ``segm_NAME_precision``.
+
+    Attributes:
+        max_dets: The most detections an image and class that AP is of: COCO's 100, more if an image has more. The
+            runner raises it to the model's ``max_per_img``.
 
     Raises:
         InputError: The file can't be used, see :class:`CocoAnnotations`, or lacks an image that was tested.
     """
 
-    def __init__(self, ann_file: str, metric_items: Sequence[Item] | None = None, **kwargs: Any) -> None:
-        super().__init__(metric_items=metric_items, **kwargs)
-        self._coco_api = CocoAnnotations(ann_file, annotated=not self.format_only, with_masks='segm' in self.metrics)
+    def __init__(
+        self,
+        ann_file: str,
+        metric: MetricKind | Sequence[MetricKind] = 'bbox',
+        metric_items: Sequence[Item] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        if 'proposal_nums' in kwargs:
+            raise ValueError(
+                "proposal_nums is not of use here: AP is of COCO's 100 detections an image and class, and of more "
+                "where the model's test_cfg.max_per_img is higher"
+            )
+        super().__init__(metric=[metric] if isinstance(metric, str) else list(metric), **kwargs)
+        self.max_dets = COCO_MAX_DETS
+        self.metric_items = metric_items or (*AP_ITEMS, 'AR@100')
+        self._coco_api = CocoAnnotations(ann_file, annotated=not self.format_only)
+        self._truths: dict[str, COCO] = {}
+        if not self.format_only and all(entry['iscrowd'] for entry in self._coco_api.dataset['annotations']):
+            MMLogger.get_current_instance().warning(
+                f'{ann_file} has no objects to evaluate on: AP and recall will be undefined, which is written as -1.'
+            )
 
     def compute_metrics(self, results: list) -> dict[str, float]:
-        """Return AP by MMDetection's names; it is 0, not absent, where nothing at all was detected."""
-        for _, found in results:
+        """Return the figures by MMDetection's names; -1 is one that the ground truth leaves undefined."""
+        predictions = [found for _, found in results]
+        for found in predictions:
             if found['img_id'] not in self._coco_api.imgs:
                 raise InputError(
                     f'The annotation file {self._coco_api.path} has no image with the id {found["img_id"]}, which was '
                     'tested: set ann_file of val_evaluator and test_evaluator to that of their data.'
                 )
-        # COCOeval sorts the ids, and MMDetection's table of AP per class relies on that order.
-        self.cat_ids = sorted(self._coco_api.get_cat_ids(cat_names=self.dataset_meta['classes']))
-        scores = super().compute_metrics(results)
-        if not scores and not self.format_only:
-            items = self.metric_items or AP_ITEMS
-            scores = {f'{metric}_{item}': 0.0 for metric in self.metrics for item in items}
+        self.cat_ids = self._coco_api.get_cat_ids(cat_names=self.dataset_meta['classes'])
+        if self.outfile_prefix is not None:
+            self.results2json(predictions, self.outfile_prefix)
+        scores: dict[str, float] = {}
+        if not self.format_only:
+            for kind in self.metrics:
+                scores.update(self._evaluate(kind, predictions))
         return scores
 
-    def results2json(self, results: Sequence[dict], outfile_prefix: str) -> dict:
-        """Write the results as COCO's JSON, with category ids for labels in the order of the config's classes."""
-        category_of_label = self._coco_api.get_cat_ids(cat_names=self.dataset_meta['classes'])
-        rank = np.array([self.cat_ids.index(category) for category in category_of_label])
-        return super().results2json(
-            [{**result, 'labels': rank[result['labels']]} for result in results], outfile_prefix
-        )
+    def _evaluate(self, kind: str, predictions: list[dict]) -> dict[str, float]:
+        """Return the figures of boxes or masks, and log them."""
+        max_dets = max([self.max_dets, *(len(found['scores']) for found in predictions)])
+        with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its steps
+            if kind not in self._truths:
+                self._truths[kind] = self._ground_truth(kind)
+            truth = self._truths[kind]
+            evaluation = (COCOevalMP if self.use_mp_eval else COCOeval)(truth, self._detected(kind, predictions), kind)
+            evaluation.params.iouThrs = np.asarray(self.iou_thrs).reshape(-1)
+            recalls = {int(item.partition('@')[2]) for item in self.metric_items if '@' in item}
+            evaluation.params.maxDets = sorted({max_dets, *recalls})
+            evaluation.evaluate()
+            evaluation.accumulate()
+        scores = {f'{kind}_{item}': round(_figure(evaluation, item, max_dets), 3) for item in self.metric_items}
+        lines = [f'{name} {value:.3f}' for name, value in scores.items()]
+        logger = MMLogger.get_current_instance()
+        logger.info(f'AP of at most {max_dets} detections an image and class (maxDets): {", ".join(lines)}')
+        if self.classwise:
+            rows = [['category', *AP_ITEMS]]
+            for label, name in enumerate(self.dataset_meta['classes']):
+                figures = [_figure(evaluation, item, max_dets, label) for item in AP_ITEMS]
+                figures = [round(figure, 3) if figure >= 0 else math.nan for figure in figures]
+                scores[f'{kind}_{name}_precision'] = figures[0]
+                rows.append([name, *map(str, figures)])
+            logger.info(f'{kind} by class\n{AsciiTable(rows).table}')
+        return scores
+
+    def _ground_truth(self, kind: str) -> COCO:
+        """Return the objects of the config's classes, with labels for categories and the images numbered."""
+        images = [
+            {'id': number, 'height': int(image['height']), 'width': int(image['width'])}
+            for number, image in enumerate(self._coco_api.imgs.values())
+        ]
+        self._numbers = {image: number for number, image in enumerate(self._coco_api.imgs)}
+        labels = {category: label for label, category in enumerate(self.cat_ids)}
+        objects = []
+        for entry in self._coco_api.dataset['annotations']:
+            if entry['category_id'] not in labels:
+                continue
+            number = self._numbers[entry['image_id']]
+            known = {key: entry[key] for key in ('id', 'bbox', 'area', 'iscrowd')}
+            objects.append({**known, 'image_id': number, 'category_id': labels[entry['category_id']]})
+            if kind == 'segm':
+                height, width = images[number]['height'], images[number]['width']
+                outline = entry['segmentation'] or box_outline(entry['bbox'], height, width)
+                if not entry['segmentation']:
+                    objects[-1]['iscrowd'] = 1
+                if isinstance(outline, list):
+                    outline = mask_utils.merge(mask_utils.frPyObjects(outline, height, width))
+                objects[-1]['segmentation'] = outline
+        return _index(objects, images, len(labels))
+
+    def _detected(self, kind: str, predictions: list[dict]) -> COCO:
+        """Return the detections in the numbering of the ground truth; an area is that of the box or of the mask."""
+        objects: list[dict] = []
+        for found in predictions:
+            number, boxes = self._numbers[found['img_id']], found['bboxes'].astype(np.float64)
+            boxes = np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1)
+            fields = {'bbox': boxes.tolist(), 'score': found['scores'], 'area': boxes[:, 2] * boxes[:, 3]}
+            if kind == 'segm':
+                if 'masks' not in found:
+                    raise InputError(
+                        "metric='segm' of the evaluator needs masks and the model finds none: give 'bbox'."
+                    )
+                masks = [{key: mask[key] for key in ('size', 'counts')} for mask in found['masks']]
+                fields |= {'segmentation': masks, 'area': mask_utils.area(masks)}
+                fields['score'] = found.get('mask_scores', found['scores'])
+            for label, *values in zip(found['labels'].tolist(), *fields.values(), strict=True):
+                known = dict(zip(fields, values, strict=True))
+                objects.append(
+                    {'id': len(objects) + 1, 'image_id': number, 'category_id': label, 'iscrowd': 0, **known}
+                )
+        return _index(objects, self._truths[kind].dataset['images'], len(self.cat_ids))
+
+
+def _index(objects: list[dict], images: list[dict], classes: int) -> COCO:
+    indexed = COCO()
+    indexed.dataset = {'images': images, 'annotations': objects, 'categories': [{'id': i} for i in range(classes)]}
+    indexed.createIndex()
+    return indexed
+
+
+def _figure(evaluation: COCOeval, item: str, max_dets: int, label: int | None = None) -> float:
+    """Return AP or recall as MMDetection names it, -1 where there is no object to find.
+
+    Args:
+        evaluation: Its results: precision by IoU, recall, class, area and limit; recall by IoU, class, area and limit.
+        item: ``mAP`` or ``AR``, then ``_50`` or ``_75`` for one IoU or ``_s``, ``_m``, ``_l`` for one size of objects,
+            then ``@`` and a limit of detections.
+        max_dets: The limit for an item that names none.
+        label: The class; the mean over all by default.
+    """
+    name, _, limit = item.partition('@')
+    name, _, part = name.partition('_')
+    params = evaluation.params
+    values = evaluation.eval['precision' if name == 'mAP' else 'recall']
+    values = values[..., params.areaRngLbl.index(AREAS.get(part, 'all')), params.maxDets.index(int(limit or max_dets))]
+    if part.isdigit():
+        values = values[np.isclose(params.iouThrs, int(part) / 100)]
+    if label is not None:
+        values = values[..., label]
+    values = values[values > -1]
+    return float(values.mean()) if values.size else -1.0

@@ -30,6 +30,7 @@ from centermask.datasets.coco_annotations import (
     read_json,
     summarise,
 )
+from centermask.datasets.image_folder import ImageFolder
 from centermask.datasets.images import check_image, pil_unlimited
 from centermask.utils.atomic_io import atomic_write_text
 from centermask.utils.errors import InputError, RunError
@@ -93,6 +94,10 @@ def check_dataset(ann_file: Path, images: Path, assignment: Assignment) -> Check
         raise InputError(f'The folder of images {images} does not exist: name the one that "file_name" is relative to.')
     reader = CocoReader(content, ann_file, compare_boxes=True)
     usable, findings = reader.content, [*reader.findings]
+    on_disk = ImageFolder(images)
+    for image in usable['images']:
+        if path := on_disk.find(image['file_name']):
+            image['file_name'] = os.path.relpath(path, images)
     names = [image['file_name'] for image in usable['images']]
     inspect = partial(inspect_image, images, max_pixels=assignment.max_pixels)
     with warnings.catch_warnings(), pil_unlimited(), ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -174,6 +179,8 @@ def _count(check: Check, assignment: Assignment | None, sample: int | None = Non
             check.levels.update(assignment.strides[level] for level in assignment.levels(boxes, *size))
     if not any(counts.total() for counts in check.objects.values()):
         check.findings.append(Finding(Kind.NOTHING, 'the file', 'has no usable objects but crowds'))
+    elif not any(entry['segmentation'] for entry in check.content['annotations'] if not entry['iscrowd']):
+        check.findings.append(Finding(Kind.NOTHING, 'the file', 'has no object with an outline to learn masks from'))
 
 
 def describe(check: Check) -> str:

@@ -17,12 +17,14 @@ from torch.utils.data import DataLoader
 
 from centermask.checkpoints.loading import check_match, count_classes, load_pretrained, load_weights, read_checkpoint
 from centermask.checkpoints.training_state import check_same_optimizer, check_training_state, resumption_errors
+from centermask.datasets.coco_metric import CenterMaskCocoMetric
 from centermask.engine.config_check import check_config
 from centermask.engine.distributed import join_processes
 from centermask.engine.nonfinite import NonFiniteHook
 from centermask.engine.preemption import InterruptionHook, find_checkpoint_hook
 from centermask.engine.randomness import IterationSeedHook
 from centermask.engine.resumable_loader import ResumableLoader, end_workers, shield_workers
+from centermask.engine.resumed_schedule import ConfiguredSchedule
 from centermask.engine.resumption import fast_forward, find_resume_checkpoint
 from centermask.roi_head import CenterMaskRoIHead
 from centermask.utils.atomic_io import write_synced
@@ -65,8 +67,23 @@ class CenterMaskRunner(Runner):
 
     build_model = _explained('model')(Runner.build_model)
     build_optim_wrapper = _explained('optim_wrapper')(Runner.build_optim_wrapper)
-    build_param_scheduler = _explained('param_scheduler')(Runner.build_param_scheduler)
     scale_lr = _explained('auto_scale_lr')(Runner.scale_lr)
+
+    @_explained('param_scheduler')
+    def build_param_scheduler(self, scheduler: Any) -> Any:
+        """Build the schedulers.
+
+        Raises:
+            InputError: MMEngine can't, or one is a warm-up that would keep its first rate for ever.
+        """
+        built = super().build_param_scheduler(scheduler)
+        for one in built if isinstance(built, list) else []:
+            if getattr(one, 'total_iters', None) == 0 and getattr(one, 'start_factor', getattr(one, 'factor', 1)) != 1:
+                raise ValueError(
+                    f'{type(one).__name__} reaches the full rate in its last step, and has but one, which keeps the '
+                    f'first: set its end to {one.begin + 2} or more, or leave it out'
+                )
+        return built
 
     def setup_env(self, env_cfg: dict) -> None:
         """Join the other processes before MMEngine does, which needs CUDA."""
@@ -102,18 +119,24 @@ class CenterMaskRunner(Runner):
     @_explained('val_dataloader, val_evaluator or val_cfg')
     def build_val_loop(self, loop: BaseLoop | dict) -> BaseLoop:
         """Build the validation's loop."""
-        return self._use_rle(self._check_classes(super().build_val_loop(loop)))
+        return self._fit_evaluation(self._check_classes(super().build_val_loop(loop)))
 
     @_explained('test_dataloader, test_evaluator or test_cfg')
     def build_test_loop(self, loop: BaseLoop | dict) -> BaseLoop:
         """Build the test's loop."""
-        return self._use_rle(self._check_classes(super().build_test_loop(loop)))
+        return self._fit_evaluation(self._check_classes(super().build_test_loop(loop)))
 
-    def _use_rle(self, loop: BaseLoop) -> BaseLoop:
-        """Have masks run-length encoded, as COCO's evaluation needs them, unless the config says how."""
-        head = getattr(self._detector(), 'roi_head', None)
+    def _fit_evaluation(self, loop: BaseLoop) -> BaseLoop:
+        """Have masks run-length encoded unless the config says how, and AP of all detections that the model gives."""
+        detector = self._detector()
+        head = getattr(detector, 'roi_head', None)
         if isinstance(head, CenterMaskRoIHead):
             head.test_cfg.setdefault('mask_format', 'rle')
+        options = getattr(detector, 'test_cfg', None) or {}
+        limit = options.get('rcnn', options).get('max_per_img', 0)
+        for metric in loop.evaluator.metrics:
+            if isinstance(metric, CenterMaskCocoMetric):
+                metric.max_dets = max(metric.max_dets, limit)
         return loop
 
     def _check_classes(self, loop: BaseLoop) -> BaseLoop:
@@ -175,6 +198,8 @@ class CenterMaskRunner(Runner):
     def resume(self, filename: str, *args: Any, **kwargs: Any) -> None:
         """Resume from a checkpoint; no image that was trained on before it is loaded.
 
+        Where the config has another schedule than the checkpoint, the config's holds.
+
         Args:
             filename: file, URL or short form.
             *args, **kwargs: as MMEngine takes them.
@@ -182,9 +207,11 @@ class CenterMaskRunner(Runner):
         Raises:
             InputError: it can't be read, doesn't fit, or lacks a part of a training's state.
         """
+        schedule = ConfiguredSchedule(self)
         with resumption_errors(filename):
             super().resume(filename, *args, **kwargs)
             check_same_optimizer(self.optim_wrapper, filename)
+            schedule.restore(self)
             fast_forward(self)
 
     def load_checkpoint(

@@ -26,7 +26,10 @@ from centermask.utils.errors import InputError
 
 PAGE_NAME = 'report.html'
 IMAGES = 12
-FIGURES = {'AP': 'mAP', 'AP50': 'mAP_50', 'AP75': 'mAP_75', 'small': 'mAP_s', 'medium': 'mAP_m', 'large': 'mAP_l'}
+FIGURES = {
+    **{'AP': 'mAP', 'AP50': 'mAP_50', 'AP75': 'mAP_75', 'small': 'mAP_s', 'medium': 'mAP_m', 'large': 'mAP_l'},
+    'recall at 100': 'AR@100',
+}
 KINDS = {'segm': 'mask', 'bbox': 'box'}
 
 
@@ -79,7 +82,7 @@ def build_report(work_dir: Path, test_dir: Path, out: Path, command: str) -> Rep
             facts=_table(['', ''], _facts(dataset, curves, command)),
             least_score=LEAST_SCORE,
             pairs=''.join(_figure(path, path.stem) for path in pairs),
-            classes=_table(['class', 'objects', f'{next(iter(ap), "")} AP'], _classes(dataset, metrics)),
+            classes=_table(['class', 'objects', *(f'{kind} AP' for kind in ap)], _classes(dataset, metrics)),
             curves=_figure(folder / 'curves.png', 'Losses and AP over iterations'),
         )
         (folder / PAGE_NAME).write_text(page, encoding='utf-8')
@@ -122,11 +125,16 @@ def _facts(dataset: BaseDetDataset, curves: Curves, command: str) -> list[list[s
 
 
 def _classes(dataset: BaseDetDataset, metrics: dict[str, float]) -> list[list[str]]:
-    """Return a row for each class: its name, its number of objects, its AP."""
+    """Return a row for each class: its name, its number of objects, its AP of masks and of boxes where tested."""
+    tested = [name for name in KINDS if f'coco/{name}_mAP' in metrics]
     instances = (instance for i in range(len(dataset)) for instance in dataset.get_data_info(i)['instances'])
     objects = Counter(instance['bbox_label'] for instance in instances if not instance['ignore_flag'])
     return [
-        [name, str(objects[label]), _number(metrics.get(f'coco/{name}_precision', math.nan))]
+        [
+            name,
+            str(objects[label]),
+            *(_number(metrics.get(f'coco/{kind}_{name}_precision', math.nan)) for kind in tested),
+        ]
         for label, name in enumerate(dataset.metainfo['classes'])
     ]
 
