@@ -160,3 +160,17 @@ def test_ground_truth_beside_predictions(tmp_path: Path) -> None:
     assert (drawn[:, 640:648] == 255).all()
     last = [drawn[480, x].any() for x in (480, 648 + 480)]
     assert last == [True, False], 'the fourth is under the threshold'
+
+
+@pytest.mark.parametrize('key', ['gt_instances', 'pred_instances'])
+def test_images_without_ground_truth_or_predictions(key: str) -> None:
+    """The plain image is beside the drawn one; a pipeline without annotations leaves empty ground truth."""
+    masks, boxes = _circles(4, 100, 10)
+    drawn = InstanceData(bboxes=torch.from_numpy(boxes), labels=torch.zeros(4, dtype=torch.long), masks=masks)
+    if key == 'pred_instances':
+        drawn.scores = torch.ones(4)
+    visualizer = CenterMaskVisualizer()
+    visualizer.dataset_meta = dict(classes=CLASSES)
+    for others in ({}, dict(gt_instances=InstanceData()) if key == 'pred_instances' else {}):
+        visualizer.add_datasample('', np.zeros((100, 100, 3), np.uint8), DetDataSample(**others, **{key: drawn}))
+        assert visualizer.get_image().shape[0] == 640 and visualizer.get_image().shape[1] >= 2 * 640

@@ -51,6 +51,7 @@ class CenterMaskVisualizer(DetLocalVisualizer):
     ) -> None:
         super().__init__(name, image, vis_backends, save_dir, alpha=alpha)
         self.sides = sides
+        self._scale = 1.0
         self._gap = 0
 
     def add_datasample(
@@ -62,18 +63,23 @@ class CenterMaskVisualizer(DetLocalVisualizer):
         draw_pred: bool = True,
         **kwargs: Any,
     ) -> None:
-        """Draw as MMDetection does, with a gap where ground truth is beside predictions."""
-        drawn = data_sample.keys() if data_sample is not None and draw_gt and draw_pred else []
-        self._gap = GAP if {'gt_instances', 'pred_instances'} <= set(drawn) else 0
+        """Draw as MMDetection does, on the resized image, with a gap where ground truth is beside predictions."""
+        longer = max(image.shape[:2])
+        self._scale = float(np.clip(longer, *self.sides)) / longer
+        self._gap = GAP if draw_gt and draw_pred else 0
+        if self._scale != 1:
+            width, height = (max(1, round(pixels * self._scale)) for pixels in image.shape[1::-1])
+            interpolation = cv2.INTER_AREA if self._scale < 1 else cv2.INTER_CUBIC
+            image = cv2.resize(image.clip(0, 255).astype(np.uint8), (width, height), interpolation=interpolation)
         super().add_datasample(name, image, data_sample, draw_gt, draw_pred, **kwargs)
 
     def _draw_instances(
         self, image: np.ndarray, instances: InstanceData, classes: Sequence[str] | None, palette: Any
     ) -> np.ndarray:
-        """Return the RGB image (H, W, 3) with the instances drawn on it, resized, and the legend beside it."""
-        drawn, scale = self._resize_image(image)
+        """Return the resized RGB image (H, W, 3) with the instances drawn on it, and the legend beside it."""
+        drawn = np.ascontiguousarray(image).copy()
         gap = np.full((len(drawn), 0 if 'scores' in instances else self._gap, 3), 255, np.uint8)
-        labels = [int(label) for label in instances.labels]
+        labels = [int(label) for label in instances.get('labels', ())]
         if not labels:
             return np.hstack([drawn, gap])
         known = tuple(classes or ())
@@ -82,7 +88,7 @@ class CenterMaskVisualizer(DetLocalVisualizer):
         colours = distinct_colours(len(labels)) if len(names) == 1 else [by_class[label] for label in labels]
         font_size = max(12, max(drawn.shape) // 100)
         few = len(labels) <= MAX_LABELLED
-        boxes = _draw_objects(drawn, instances, scale, colours, self.alpha, few)
+        boxes = _draw_objects(drawn, instances, self._scale, colours, self.alpha, few)
         if few:
             scores = [f'{100 * score:.0f}' for score in instances.get('scores', np.array([])).tolist()]
             texts = zip((names[label] for label in labels), scores or [''] * len(labels), colours, strict=True)
@@ -94,16 +100,6 @@ class CenterMaskVisualizer(DetLocalVisualizer):
             for label, count in Counter(labels).most_common()
         ]
         return np.hstack([drawn, draw_legend(title, rows, len(drawn), font_size), gap])
-
-    def _resize_image(self, image: np.ndarray) -> tuple[np.ndarray, float]:
-        """Return a copy of an image (H, W, 3) with its longer side within ``sides``, and the factor of its size."""
-        longer = max(image.shape[:2])
-        scale = float(np.clip(longer, *self.sides)) / longer
-        if scale == 1:
-            return image.copy(), scale
-        width, height = (max(1, round(pixels * scale)) for pixels in image.shape[1::-1])
-        interpolation = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
-        return cv2.resize(image, (width, height), interpolation=interpolation), scale
 
 
 @cache
