@@ -8,7 +8,18 @@ import sys
 
 import numpy as np
 import onnxruntime
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageOps
+
+
+def read(path):
+    """Return an image as training reads it: turned as EXIF says, of 16 bits the upper eight, without alpha."""
+    image = Image.open(path)
+    if image.mode in ('CMYK', 'F', 'LAB') or (image.mode == 'I' and image.format != 'PPM'):
+        sys.exit(f'{path} holds {image.mode}: save it in gray or RGB with 8 or 16 bits a channel.')
+    image = ImageOps.exif_transpose(image)
+    if image.mode.startswith('I'):  # gray of 16 bits
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    return image.convert('RGB')
 
 
 def resize(image, shorter, longer):
@@ -32,7 +43,7 @@ def main(model, source, out, min_score='0.3'):
     if strings.get('full_masks') != 'false':
         sys.exit(f'{model} has full masks, or no metadata: export it by tools/export.py without --full-masks.')
     metadata = {key: json.loads(value) for key, value in strings.items()}
-    image = Image.open(source).convert('RGB')
+    image = read(source)
     small = resize(image, min(metadata['scale']), max(metadata['scale']))
     height, width, _ = (pixels := np.asarray(small)[:, :, ::-1]).shape  # BGR
     images = pixels[None]

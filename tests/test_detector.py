@@ -6,6 +6,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import cv2
+import mmcv
 import mmdet
 import numpy as np
 import pytest
@@ -17,6 +19,7 @@ from mmengine.config import Config
 from mmengine.structures import InstanceData
 
 from centermask import CenterMask
+from centermask.utils.errors import InputError
 
 LOSSES = ['loss_cls', 'loss_bbox', 'loss_centerness', 'loss_mask', 'loss_mask_iou']
 OBJECTS = [square(0, 4, 6, 40, 50), square(2, 30, 20, 70, 44)]
@@ -208,8 +211,20 @@ def test_mmdetection_api(tiny_config: Path, tmp_path: Path) -> None:
     by_file, by_array = inference_detector(detector, [str(file), np.zeros((160, 120, 3), np.uint8)][:1] * 2)
     assert len(by_file.pred_instances) > 0
     assert torch.equal(by_file.pred_instances.bboxes, by_array.pred_instances.bboxes)
+    image = mmcv.imread(file)
+    arrays = (image[..., 0], image[..., :1], np.dstack([image, image[..., 0]]), image.astype(np.uint16) * 257)
+    for i, array in enumerate(arrays):
+        cv2.imwrite(str(tmp_path / f'{i}.png'), array)
+    by_file = inference_detector(detector, [str(tmp_path / f'{i}.png') for i in range(len(arrays))])
+    for same, array in zip(by_file, arrays, strict=True):  # MMDetection takes no files any more after an array
+        assert torch.equal(same.pred_instances.scores, inference_detector(detector, array).pred_instances.scores)
     result = inference_detector(detector, np.zeros((100, 120, 3), np.uint8)).pred_instances
     assert result.masks.shape[1:] == (100, 120)
+    for array in (image.astype(np.float32), image[..., :2], image[None]):
+        with pytest.raises(InputError, match=r'The image is an array of .* of the shape'):
+            inference_detector(detector, array)
+    with pytest.warns(UserWarning, match='read almost black'):
+        inference_detector(detector, image.astype(np.uint16) * 16)
 
 
 def test_mmdetection_counts_operations(tiny_config: Path) -> None:

@@ -1,5 +1,8 @@
 """Reading images: the facts of a file are those of what MMDetection reads, and of a data set before a run."""
 
+import functools
+import importlib.util
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -126,3 +129,38 @@ def test_dark_data_are_named_before_the_run(build, tmp_path: Path, warnings: lis
     (warning,) = warnings
     assert 'annotations.json: images of 16 bits a channel are read almost black, the brightest value of 2' in warning
     assert 'as 15 of 255' in warning and 'times 16' in warning
+
+
+@pytest.fixture(scope='module')
+def read() -> Callable[[Path], Image.Image]:
+    """The reader of the example for exported files."""
+    pytest.importorskip('onnxruntime')
+    path = Path(__file__).resolve().parents[2] / 'examples/onnx_detect.py'
+    spec = importlib.util.spec_from_file_location('onnx_detect', path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.read
+
+
+@pytest.mark.parametrize('suffix', ['jpg', 'png', 'tif', 'webp', 'jp2', 'avif', 'ppm'])
+def test_example_reads_the_same(suffix: str, read: Callable, tmp_path: Path) -> None:
+    """Depths, gray, alpha, and turned."""
+    path = tmp_path / f'a.{suffix}'
+    arrays = [PIXELS, PIXELS[..., 0]]
+    if suffix in ('png', 'tif', 'jp2', 'ppm'):
+        arrays += [DEEP // 16] if suffix == 'jp2' else [DEEP // 16, DEEP[..., 0]]
+    if suffix in ('png', 'webp'):
+        arrays.append(np.dstack([PIXELS, PIXELS[..., 0]]))
+    images = [functools.partial(cv2.imwrite, str(path), array) for array in arrays]
+    if suffix in ('jpg', 'png', 'tif'):
+        images.append(functools.partial(_write, path, exif=_exif(6)))
+    for write in images:
+        write()
+        expected = mmcv.imread(path, backend='cv2').astype(int)  # of 16-bit colours in TIFF OpenCV rounds up
+        np.testing.assert_allclose(np.asarray(read(path))[..., ::-1], expected, atol=1)
+
+
+def test_example_refuses_floats(read: Callable, tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / 'a.tif'), PIXELS[..., 0].astype(np.float32))
+    with pytest.raises(SystemExit, match='holds F: save it in gray or RGB with 8 or 16 bits a channel'):
+        read(tmp_path / 'a.tif')

@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -47,6 +48,20 @@ def test_writes_predictions_and_drawings(test: Callable, tmp_path: Path) -> None
     assert [path.name for path in (tmp_path / 'out').iterdir()] == ['all.pkl']
     assert len(list((tmp_path / 'run').glob('*/pictures/*.jpg'))) == 3
     assert {'coco/bbox_mAP', 'coco/segm_mAP'} <= _figures(tmp_path / 'run').keys()
+
+
+def test_drawings_of_images_of_one_name(test: Callable, tiny_config: Path, tmp_path: Path) -> None:
+    """They lie in folders as the images do."""
+    content = json.loads((tiny_config.parent / 'shapes/val/annotations.json').read_text())
+    names = [f'cam{i}/left/a.jpg' for i in range(3)]
+    for image, name in zip(content['images'], names, strict=True):
+        (tmp_path / 'data/images' / name).parent.mkdir(parents=True)
+        shutil.copy(tiny_config.parent / 'shapes/val/images' / image['file_name'], tmp_path / 'data/images' / name)
+        image['file_name'] = name
+    (tmp_path / 'data/val.json').write_text(json.dumps(content))
+    assert test('--data', str(tmp_path / 'data'), '--show-dir', 'drawn')[0] == 0
+    (out,) = (tmp_path / 'run').glob('*/drawn')
+    assert sorted(path.relative_to(out).as_posix() for path in out.rglob('*.jpg')) == names
 
 
 def test_augmented(test: Callable, tmp_path: Path) -> None:

@@ -84,7 +84,7 @@ def _is_id(value: Any) -> bool:
     return (isinstance(value, str | int) and not isinstance(value, bool)) or is_number(value)
 
 
-def _as_text(value: Any) -> str:
+def as_text(value: Any) -> str:
     """Return an id as text: files mix 1, 1.0 and "1", and an id of 19 digits is no float."""
     return str(int(value) if isinstance(value, float) and value.is_integer() else value)
 
@@ -148,16 +148,16 @@ class CocoReader:
         self.path = path
         self.findings: list[Finding] = []
         self._compare_boxes = compare_boxes
-        categories = {_as_text(entry['id']): entry for _, entry in self._entries(content, 'categories')}
+        categories = {as_text(entry['id']): entry for _, entry in self._entries(content, 'categories')}
         if not categories:
             self._add(Kind.NOTHING, 'the file', 'lists no categories')
-        images = {_as_text(entry['id']): {**entry} for _, entry in self._entries(content, 'images')}
+        images = {as_text(entry['id']): {**entry} for _, entry in self._entries(content, 'images')}
         annotations = []
         for where, entry in self._entries(content, 'annotations'):
             if 'id' in entry:
                 where = f'object {entry["id"]}'
-            image = images.get(_as_text(entry['image_id']))
-            category = categories.get(_as_text(entry['category_id']))
+            image = images.get(as_text(entry['image_id']))
+            category = categories.get(as_text(entry['category_id']))
             if image is None or category is None:
                 self._add(Kind.UNKNOWN, where)
                 continue
@@ -190,7 +190,7 @@ class CocoReader:
             where = f'entry {i} of "{key}"'
             given = entry if isinstance(entry, dict) else {}
             wrong = next((field for field, valid in FIELDS[key].items() if not valid(given.get(field))), None)
-            twice = None if wrong else next((f for f in seen if _as_text(entry[f]) in seen[f]), None)
+            twice = None if wrong else next((f for f in seen if as_text(entry[f]) in seen[f]), None)
             if wrong:
                 hint = ', a path within the folder of images' if wrong == 'file_name' else ''
                 self._add(Kind.FIELD, where, f'has no valid "{wrong}"{hint}')
@@ -198,7 +198,7 @@ class CocoReader:
                 self._add(Kind.ID, where, f'has the {twice} {entry[twice]}, which another entry has too')
             else:
                 for field in seen:
-                    seen[field].add(_as_text(entry[field]))
+                    seen[field].add(as_text(entry[field]))
                 yield where, entry
 
     def _normalise(self, entry: dict, image: dict, where: str) -> dict | None:
@@ -303,17 +303,28 @@ def read_classes(ann_file: str) -> tuple[str, ...]:
     content = read_json(ann_file)
     reader = CocoReader({'images': [], 'annotations': [], 'categories': content.get('categories')}, ann_file)
     reader.raise_failure()
-    return classes_of(reader.content)
+    return classes_of({**reader.content, 'annotations': content.get('annotations')})
 
 
 def classes_of(content: dict) -> tuple[str, ...]:
-    """Return the names of the categories of a file's content in the order of their ids."""
-    return tuple(category['name'] for category in sorted(content['categories'], key=_rank))
+    """Return the names of the categories of a file's content in the order of their ids, without :func:`groups_of`."""
+    groups = groups_of(content)
+    return tuple(each['name'] for each in sorted(content['categories'], key=_rank) if each['name'] not in groups)
+
+
+def groups_of(content: dict) -> list[str]:
+    """Return the names of categories that others have as "supercategory" and no object has.
+
+    Roboflow's files begin with one, which is no class of the data.
+    """
+    above = {each.get('supercategory') for each in content['categories'] if each.get('supercategory') != each['name']}
+    used = {as_text(entry.get('category_id')) for entry in content['annotations'] or () if isinstance(entry, dict)}
+    return [each['name'] for each in content['categories'] if each['name'] in above and as_text(each['id']) not in used]
 
 
 def _rank(category: dict) -> tuple[bool, float, str]:
     """Return what categories are sorted by: numbers, also in text, come first and by their value."""
-    text = _as_text(category['id'])
+    text = as_text(category['id'])
     try:
         return False, int(text) if text.isdecimal() else float(text), text
     except (OverflowError, ValueError):

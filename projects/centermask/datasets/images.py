@@ -7,6 +7,7 @@ as EXIF says; of 16 bits the upper 8, gray three times, without alpha. What libr
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -172,6 +173,29 @@ def inspect_image(path: str | Path, max_pixels: int = MAX_PIXELS) -> ImageFacts:
     # OpenCV reads gray JPEG 2000 with alpha, of 8 bits, as colours alone.
     bits = 16 if stored is not None and stored.dtype != np.uint8 else 8
     return facts._replace(bits=bits, brightest=int(read.max()))
+
+
+def as_read(image: np.ndarray) -> np.ndarray:
+    """Return an array (H, W, 3) of bytes, as the file of this array would be read.
+
+    Args:
+        image: (H, W) or (H, W, 1) in gray, (H, W, 3) in BGR or (H, W, 4) with alpha, of uint8 or uint16.
+
+    Raises:
+        InputError: The array is another one, such as one of floats, whose range isn't known.
+    """
+    channels = image.shape[2:] or (1,)
+    if image.ndim not in (2, 3) or channels[0] not in (1, 3, 4) or image.dtype not in (np.uint8, np.uint16):
+        raise InputError(
+            f'The image is an array of {image.dtype} of the shape {image.shape}: give uint8, or uint16 that fills its '
+            'range, of the shape (H, W), (H, W, 1), (H, W, 3) or (H, W, 4).'
+        )
+    if image.dtype == np.uint16:
+        image = (image >> 8).astype(np.uint8)
+        if remark := describe_range([ImageFacts(image.shape[1::-1], 1, 16, int(image.max()))]):
+            warnings.warn(remark, stacklevel=2)
+    image = image.reshape(*image.shape[:2], *channels)
+    return np.ascontiguousarray(np.broadcast_to(image[..., :3], (*image.shape[:2], 3)))
 
 
 def describe_size(facts: ImageFacts, stated: tuple[float, float]) -> str:

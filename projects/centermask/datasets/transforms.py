@@ -17,6 +17,7 @@ from mmdet.datasets.transforms import RandomFlip
 from mmdet.registry import TRANSFORMS
 from mmdet.structures.mask import BitmapMasks, PolygonMasks
 
+from centermask.datasets.images import as_read
 from centermask.registry import TRANSFORMS as OWN_TRANSFORMS
 
 
@@ -83,9 +84,12 @@ class Resize(mmdet.datasets.transforms.Resize):
         self.size = {'nearest': round_size, 'down': floor_size}[rounding]
 
     def _resize_img(self, results: dict) -> None:
-        height, width = results['img'].shape[:2]
+        image = results['img']
+        if results.get('img_path', '') is None:  # an array, not a file
+            image = as_read(image)
+        height, width = image.shape[:2]
         img, w_scale, h_scale = mmcv.imresize(
-            results['img'], self.size(width, height, results['scale']), return_scale=True, backend=self.backend
+            image, self.size(width, height, results['scale']), return_scale=True, backend=self.backend
         )
         results.update(img=img, img_shape=img.shape[:2], scale_factor=(w_scale, h_scale), keep_ratio=True)
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import mmcv
 import torch
 from mmdet.apis import DetInferencer
-from mmdet.datasets import CocoDataset
+from mmdet.apis.det_inferencer import IMG_EXTENSIONS
 from mmdet.registry import DATASETS, MODELS
 from mmdet.structures import DetDataSample
 from mmengine.config import Config
@@ -18,15 +18,12 @@ from mmengine.visualization import Visualizer
 from torch import nn
 
 from centermask.checkpoints.loading import check_match, count_classes, load_weights, read_checkpoint
+from centermask.engine.coco_results import CocoResults
 from centermask.export.exported_detector import ExportedCenterMask, warn_of_another_config
 from centermask.export.runtime import is_exported
 from centermask.roi_head import CenterMaskRoIHead
 from centermask.structures.rle_masks import RLEMasks
-from centermask.utils.atomic_io import atomic_write_text
 from centermask.utils.errors import InputError, config_errors
-
-# COCO's ids of its 80 categories run from 1 to 90 with these left out.
-COCO_UNUSED_IDS = (12, 26, 29, 30, 45, 66, 68, 69, 71, 83)
 
 
 class CenterMaskInferencer(DetInferencer):
@@ -107,53 +104,54 @@ def require_device(name: str) -> None:
         raise InputError(f'--device {name} is not on this machine: give cpu, or cuda where there is a GPU.') from error
 
 
+def drawing_name(image: Path, root: Path) -> Path:
+    """Return the name of an image's drawing within their folder: its path from ``root``, as JPEG if not writable."""
+    name = image.relative_to(root)
+    return name if name.suffix.lower() in IMG_EXTENSIONS else name.with_name(f'{name.name}.jpg')
+
+
 def require_apart(images: Sequence[Path], out_dir: Path) -> None:
     """Raise an :class:`InputError` where drawn images would replace those that they are drawn on."""
+    vis = (out_dir / 'vis').resolve()
     for image in images:
-        if (out_dir / 'vis').resolve() in (image.parent.resolve(), image.resolve().parent):
+        if vis in (*image.parent.absolute().resolve().parents, image.parent.resolve(), *image.resolve().parents):
             raise InputError(
                 f'--out-dir {out_dir}: drawn images go to its folder vis, where {image} is: name another one.'
             )
 
 
-def predict(images: Sequence[Path], inferencer: CenterMaskInferencer, out_dir: Path, score_thr: float) -> list[Path]:
+def predict(
+    images: Sequence[Path], root: Path, inferencer: CenterMaskInferencer, out_dir: Path, score_thr: float
+) -> None:
     """Write each image with its detections drawn, and all detections as COCO results.
 
-    Boxes are scored by the detector and masks by its mask scoring head. The JSON files hold every detection; entries
-    name the file and the class beside the ids. Images whose names are numbers, as COCO's are, have these as ids, others
-    count from 1; so do classes, unless they are COCO's own.
+    Boxes are scored by the detector and masks by its mask scoring head. The JSON files hold every detection, and are
+    written also when an error or Ctrl-C ends the loop, with the detections until then.
 
     Args:
         images: paths.
+        root: folder that the names in the files are relative to.
         inferencer: the detector.
         out_dir: folder of ``vis/*``, ``predictions.bbox.json`` and ``predictions.segm.json``.
         score_thr: the least score of a detection that is drawn.
-
-    Returns:
-        The paths of the two JSON files.
     """
-    classes = inferencer.model.dataset_meta['classes']
-    category_ids = list(range(1, len(classes) + 1))
-    if tuple(classes) == CocoDataset.METAINFO['classes']:
-        category_ids = [i for i in range(1, 91) if i not in COCO_UNUSED_IDS]
-    named_by_id = all(path.stem.isdecimal() for path in images) and len({int(p.stem) for p in images}) == len(images)
-
-    results: dict[str, list[dict]] = {'bbox': [], 'segm': []}
-    for number, path in enumerate(track_iter_progress(images), start=1):
-        found = inferencer(str(path), pred_score_thr=score_thr, out_dir=str(out_dir))['predictions'][0]
-        for i, label in enumerate(found['labels']):
-            x1, y1, x2, y2 = found['bboxes'][i]
-            entry = {
-                'image_id': int(path.stem) if named_by_id else number,
-                'file_name': path.name,
-                'category_id': category_ids[label],
-                'category_name': classes[label],
-            }
-            results['bbox'].append({**entry, 'bbox': [x1, y1, x2 - x1, y2 - y1], 'score': found['scores'][i]})
-            if 'masks' in found:  # FCOS alone has none
-                score = found.get('mask_scores', found['scores'])[i]
-                results['segm'].append({**entry, 'segmentation': found['masks'][i], 'score': score})
-    paths = [out_dir / f'predictions.{kind}.json' for kind in results]
-    for path, entries in zip(paths, results.values(), strict=True):
-        atomic_write_text(path, json.dumps(entries))
-    return paths
+    results = CocoResults(images, root, inferencer.model.dataset_meta['classes'], inferencer.cfg)
+    done = 0
+    try:
+        for path in track_iter_progress(images):
+            sample = inferencer(str(path), return_datasamples=True)['predictions'][0]
+            inferencer.visualizer.add_datasample(
+                path.name,
+                mmcv.imread(path, channel_order='rgb', backend='cv2'),
+                sample,
+                draw_gt=False,
+                pred_score_thr=score_thr,
+                out_file=str(out_dir / 'vis' / drawing_name(path, root)),
+            )
+            results.add(path, sample.ori_shape, inferencer.pred2dict(sample))
+            done += 1
+    finally:
+        if done < len(images):
+            print(f'\nstopped at {images[done]}: only the results of the {done} images before it are written')
+        boxes, masks = results.write(out_dir)
+        print(f'boxes with detection scores are in {boxes}, masks with mask scores in {masks}; {results.origin}')

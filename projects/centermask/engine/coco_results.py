@@ -1,0 +1,117 @@
+"""Detections as COCO results: with the ids of the config's annotation file, or with a list of the images."""
+
+from __future__ import annotations
+
+import json
+import os
+import unicodedata
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from mmdet.datasets import CocoDataset
+from mmengine.config import Config
+
+from centermask.datasets.coco import innermost
+from centermask.datasets.coco_annotations import read_json
+from centermask.utils.atomic_io import atomic_write_text
+from centermask.utils.errors import InputError
+
+# COCO's ids of its 80 categories run from 1 to 90 with these left out.
+COCO_UNUSED_IDS = (12, 26, 29, 30, 45, 66, 68, 69, 71, 83)
+
+
+class CocoResults:
+    """The detections on some images, as ``predictions.bbox.json`` and ``predictions.segm.json``.
+
+    Where the config's test or validation data list every image and class, ids are theirs and the files are lists of
+    results, which ``COCO(ann_file).loadRes`` takes. Elsewhere a file is an object with ``images``, ``categories`` and
+    ``annotations``, the results; ids of images are the numbers in their names, as COCO's are, or count from 1, and
+    those of classes COCO's own, or count from 1. Every result names its file and its class.
+
+    Args:
+        images: paths.
+        root: folder that file names are relative to.
+        classes: names, by label.
+        cfg: the config.
+
+    Attributes:
+        origin: a clause that says what the ids are.
+    """
+
+    def __init__(self, images: Sequence[Path], root: Path, classes: Sequence[str], cfg: Config) -> None:
+        self._root, self._classes = root, classes
+        self._header: dict[str, list[dict]] | None = None
+        self._results: dict[str, list[dict]] = {'bbox': [], 'segm': []}
+        for mode in ('test', 'val'):
+            if found := _ids_of_file(cfg.get(f'{mode}_dataloader') or {}, images, classes):
+                ann_file, self._image_ids, self._category_ids = found
+                self.origin = f'ids are those of {ann_file}'
+                return
+        numbers = [int(path.stem) for path in images if path.stem.isdecimal()]
+        are_numbers = len(set(numbers)) == len(images)
+        self._image_ids = {path: numbers[i] if are_numbers else i + 1 for i, path in enumerate(images)}
+        self._category_ids = list(range(1, len(classes) + 1))
+        if tuple(classes) == CocoDataset.METAINFO['classes']:
+            self._category_ids = [i for i in range(1, 91) if i not in COCO_UNUSED_IDS]
+        categories = [{'id': i, 'name': name} for i, name in zip(self._category_ids, classes, strict=True)]
+        self._header = {'images': [], 'categories': categories}
+        self.origin = (
+            "the images are not in the config's annotation file: "
+            f'their ids {"are the numbers in their names" if are_numbers else "count from 1"}, listed under "images"'
+        )
+
+    def add(self, path: Path, size: tuple[int, int], found: dict[str, Any]) -> None:
+        """Add the detections on an image.
+
+        Args:
+            path: of the image.
+            size: its height and width in pixels.
+            found: ``labels``, ``scores``, ``bboxes`` (x1, y1, x2, y2 in pixels), and with a mask branch ``masks`` (RLE)
+                and ``mask_scores``.
+        """
+        image_id, name = self._image_ids[path], path.relative_to(self._root).as_posix()
+        if self._header:
+            self._header['images'].append({'id': image_id, 'file_name': name, 'height': size[0], 'width': size[1]})
+        for i, label in enumerate(found['labels']):
+            x1, y1, x2, y2 = found['bboxes'][i]
+            entry = {
+                'id': len(self._results['bbox']) + 1,
+                'image_id': image_id,
+                'file_name': name,
+                'category_id': self._category_ids[label],
+                'category_name': self._classes[label],
+            }
+            self._results['bbox'].append({**entry, 'bbox': [x1, y1, x2 - x1, y2 - y1], 'score': found['scores'][i]})
+            if 'masks' in found:  # FCOS alone has none
+                score = found.get('mask_scores', found['scores'])[i]
+                self._results['segm'].append({**entry, 'segmentation': found['masks'][i], 'score': score})
+
+    def write(self, folder: Path) -> list[Path]:
+        """Write both files and return their paths."""
+        paths = [folder / f'predictions.{kind}.json' for kind in self._results]
+        for path, results in zip(paths, self._results.values(), strict=True):
+            content = {**self._header, 'annotations': results} if self._header else results
+            atomic_write_text(path, json.dumps(content, ensure_ascii=False))
+        return paths
+
+
+def _ids_of_file(
+    loader: dict, images: Sequence[Path], classes: Sequence[str]
+) -> tuple[Path, dict[Path, Any], list[Any]] | None:
+    """Return a loader's annotation file and the ids in it of images and classes; None unless it lists all of them."""
+    dataset = innermost(loader)
+    root = Path(dataset.get('data_root') or '')
+    folder, ann_file = root / (dataset.get('data_prefix') or {}).get('img', ''), root / dataset.get('ann_file', '')
+    try:
+        content = read_json(ann_file)
+        image_ids = {_real(folder / entry['file_name'].replace('\\', '/')): entry['id'] for entry in content['images']}
+        category_ids = {entry['name']: entry['id'] for entry in content['categories']}
+        return ann_file, {path: image_ids[_real(path)] for path in images}, [category_ids[name] for name in classes]
+    except (InputError, AttributeError, KeyError, TypeError):  # another data set, or one that training refuses
+        return None
+
+
+def _real(path: Path) -> str:
+    """Return a path without links, in the same Unicode form whoever wrote it."""
+    return unicodedata.normalize('NFC', os.path.realpath(path))
