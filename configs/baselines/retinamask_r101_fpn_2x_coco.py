@@ -1,11 +1,9 @@
 # RetinaMask: RetinaNet's boxes in the place of FCOS's, and a mask branch by Eq. 1 without attention or mask scoring.
-# Not checked, since its paper wasn't at hand: that its Eq. 1 has FPN's constants (4 and 224), and what follows the
-# RetinaNet of maskrcnn-benchmark: P6 from C5, the scale of the deltas (target_stds), NMS at 0.4. MMDetection's parts
-# differ from that code: deltas count w, not w + 1; boxes are clipped to [0, W]; anchors of ratios 1/2 and 2 aren't
-# rounded before they are scaled; an anchor that is some object's best learns that object.
+# Its release's P6 comes from P5, as the recipe's. MMDetection's parts differ from that code: deltas count w, not w + 1;
+# boxes are clipped to [0, W]; anchors of ratios 1/2 and 2 aren't rounded before they are scaled; an anchor that is some
+# object's best learns that object.
 _base_ = '../centermask_r101_fpn_2x_coco.py'
 model = dict(
-    neck=dict(add_extra_convs='on_input'),
     bbox_head=dict(
         _delete_=True,
         type='RetinaMaskBoxHead',
@@ -57,3 +55,6 @@ train_pipeline = [
     dict(type='PackDetInputs'),
 ]
 train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
+
+warm_up = dict(type='LinearLR', by_epoch=False, start_factor=1 / 3, begin=0, end=501)  # full rate at iteration 500
+param_scheduler = [warm_up, dict(type='MultiStepLR', by_epoch=False, milestones=[120000, 160000], gamma=0.1)]

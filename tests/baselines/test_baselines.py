@@ -106,9 +106,11 @@ def test_parses_and_reloads(name: str, tmp_path: Path) -> None:
     ],
 )
 def test_has_the_parameters_of_mmdetections(name: str, like: str) -> None:
-    """RetinaMask has the parameters of RetinaNet and of a mask head with a background channel."""
+    """RetinaMask has those of RetinaNet with P6 from P5, and of a mask head with a background channel."""
     reference = Config.fromfile(Path(mmdet.__file__).parent / '.mim/configs' / like)
     reference.model.backbone.init_cfg = None
+    if name == RETINAMASK:
+        reference.model.neck.add_extra_convs = 'on_output'
     expected = [*_on_meta(reference).parameters()]
     if name == RETINAMASK:
         with torch.device('meta'):
@@ -226,6 +228,7 @@ def test_retinamask() -> None:
     config, model = _config(RETINAMASK), _model(RETINAMASK)
     assert isinstance(model, CenterMask) and isinstance(model.bbox_head, RetinaMaskBoxHead)
     assert isinstance(model.bbox_head.loss_bbox, SelfAdjustingSmoothL1Loss)
+    assert model.neck.fpn_convs[3].conv.in_channels == 256 and model.neck.relu_before_extra_convs  # P6 from P5
     roi_head = model.roi_head
     assert roi_head.mask_roi_extractor.assignment == 'fpn'
     assert isinstance(roi_head.mask_head.spatial_attention, nn.Identity)
@@ -234,6 +237,13 @@ def test_retinamask() -> None:
     assert config.model.data_preprocessor == paper.model.data_preprocessor
     assert config.model.backbone == paper.model.backbone
     assert config.test_dataloader == paper.test_dataloader
+
+
+def test_warm_up_of_retinamask() -> None:
+    schedule = Schedule(_config(RETINAMASK), nn.Sequential(nn.Conv2d(1, 1, 1, bias=False)))
+    for iteration, factor in ((0, 1 / 3), (250, 2 / 3), (499, 1 - 2 / 3 / 500), (500, 1)):
+        schedule.go_to(iteration)
+        assert schedule.settings()['0.weight'][0] == pytest.approx(0.01 * factor, rel=1e-6)
 
 
 def test_anchors_of_retinamask() -> None:
