@@ -317,7 +317,8 @@ def groups_of(content: dict) -> list[str]:
 
     Roboflow's files begin with one, which is no class of the data.
     """
-    above = {each.get('supercategory') for each in content['categories'] if each.get('supercategory') != each['name']}
+    pairs = [(each.get('supercategory'), each['name']) for each in content['categories']]
+    above = {group for group, name in pairs if isinstance(group, str) and group != name}
     used = {as_text(entry.get('category_id')) for entry in content['annotations'] or () if isinstance(entry, dict)}
     return [each['name'] for each in content['categories'] if each['name'] in above and as_text(each['id']) not in used]
 

@@ -46,11 +46,16 @@ def describe(
         padded: whether each image gets a fixed number of detections, ``max_per_img`` of the config.
 
     Raises:
-        InputError: the model is no CenterMask, or has no mask branch.
+        InputError: the model is no CenterMask, has no mask branch, or ONNX has no operator for its NMS.
     """
     if not isinstance(model, CenterMask) or model.roi_head is None:
         raise InputError(
             f'The config {cfg.filename} builds no CenterMask with a mask branch: only such a model can be exported.'
+        )
+    if (model.test_cfg['nms'] or {}).get('type') == 'soft_nms':
+        raise InputError(
+            f'model.test_cfg.nms.type of {cfg.filename} is soft_nms, which ONNX lacks: export with '
+            '--cfg-options model.test_cfg.nms.type=nms, which gives other scores, or test the checkpoint itself.'
         )
     resizes = [step for step in cfg.test_dataloader.dataset.pipeline if step.get('scale') is not None]
     if len(resizes) != 1:
