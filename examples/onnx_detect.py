@@ -44,7 +44,9 @@ def main(model, source, out, min_score='0.3'):
         sys.exit(f'{model} has full masks, or no metadata: export it by tools/export.py without --full-masks.')
     metadata = {key: json.loads(value) for key, value in strings.items()}
     image = read(source)
-    small = resize(image, min(metadata['scale']), max(metadata['scale']))
+    small = image
+    for scale in np.reshape(metadata['scale'], (-1, 2)):  # a test pipeline may resize several times, or never
+        small = resize(small, min(scale), max(scale))
     height, width, _ = (pixels := np.asarray(small)[:, :, ::-1]).shape  # BGR
     images = pixels[None]
     if not metadata['preprocess']:
