@@ -108,7 +108,7 @@ def _read_lines(path: Path) -> list[str]:
 def _class_names(names: list | dict | None, path: Path) -> dict[int, str]:
     """Return the names of classes by their numbers."""
     try:
-        items = names.items() if isinstance(names, dict) else enumerate(names)
+        items = names.items() if isinstance(names, dict) else enumerate(names or ())
         classes = {int(number): name for number, name in items if isinstance(names, list | dict)}
     except (TypeError, ValueError):
         classes = {}
