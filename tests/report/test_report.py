@@ -109,6 +109,7 @@ def _build(run: Path) -> Path:
 def test_page(run: Path) -> None:
     report = build_report(run, run / 'test', run / 'report', 'make <demo>')
     assert report.ap == {'mask': 0.543, 'box': 0.61}
+    assert str(report._replace(ap={'mask': -1.0})).startswith('mask AP undefined\n')
     page = Page(report.page)
     for text in ('0.543', '0.610', '0.777', '0.666', '–', 'make <demo>', '400 iterations', *CLASSES):  # noqa: RUF001
         assert text in page.text
