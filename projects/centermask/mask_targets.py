@@ -51,7 +51,7 @@ def rasterise_in_rois(objects: Sequence[Mask], rois: np.ndarray, size: int) -> n
 def _sample(bitmap: np.ndarray, corner: np.ndarray, cell: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Read a bitmap at the centres of a grid of (rows, columns) cells whose top left corner lies at ``corner``.
 
-    This is how pycocotools rasterises a polygon. Beyond the bitmap nothing is set.
+    This is where pycocotools rasterises a polygon. Between pixels the bitmap is interpolated, beyond it nothing is set.
 
     Args:
         bitmap: shape (H, W).
@@ -61,10 +61,15 @@ def _sample(bitmap: np.ndarray, corner: np.ndarray, cell: np.ndarray, size: tupl
     Returns:
         bool, shape ``size``.
     """
-    rows, columns = (np.floor(corner[i] + (np.arange(size[1 - i]) + 0.5) * cell[i]).astype(int) for i in (1, 0))
+    y, x = (corner[i] + (np.arange(size[1 - i]) + 0.5) * cell[i] - 0.5 for i in (1, 0))
     height, width = bitmap.shape
-    inside = ((rows >= 0) & (rows < height))[:, None] & (columns >= 0) & (columns < width)
-    return (bitmap[rows.clip(0, height - 1)[:, None], columns.clip(0, width - 1)] > 0) & inside
+    sampled = np.zeros(size)
+    for rows in (np.floor(y), np.floor(y) + 1):
+        for columns in (np.floor(x), np.floor(x) + 1):
+            inside = ((rows >= 0) & (rows < height))[:, None] & (columns >= 0) & (columns < width)
+            pixels = bitmap[rows.clip(0, height - 1).astype(int)[:, None], columns.clip(0, width - 1).astype(int)]
+            sampled += (inside & (pixels > 0)) * (1 - abs(y - rows))[:, None] * (1 - abs(x - columns))
+    return sampled >= 0.5
 
 
 def _parts(mask: Mask) -> Sequence[np.ndarray]:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from mmdet.registry import TRANSFORMS
 from mmdet.structures.bbox import HorizontalBoxes
-from mmdet.structures.mask import PolygonMasks
+from mmdet.structures.mask import BitmapMasks, PolygonMasks
 
 from centermask.datasets import LegacyBoxes, LegacyFlip, Resize
 
@@ -107,3 +107,17 @@ def test_legacy_flip_moves_bitmaps_with_polygons(width: int) -> None:
     assert flipped[1].dtype == bool
     assert np.array_equal(flipped[1][0], flipped[0][0])
     assert (flipped[1] != flipped[0]).mean() < 0.02
+
+
+@pytest.mark.parametrize('scale', [(400, 61), (400, 233)])
+def test_resized_bitmaps_stay_in_place(scale: tuple[int, int]) -> None:
+    """A disc's bitmap keeps its centre and area to a tenth of a pixel and a hundredth."""
+    rows, columns = np.mgrid[:97, :131]
+    disc = BitmapMasks(((rows - 40) ** 2 + (columns - 60) ** 2 < 900)[None].astype(np.uint8), 97, 131)
+    results = TRANSFORMS.build({'type': 'centermask.Resize', 'scale': scale})({**example(131, 97), 'gt_masks': disc})
+    (mask,) = results['gt_masks'].masks
+    assert mask.shape == results['img_shape'] and set(np.unique(mask)) == {0, 1}
+    factors = np.array(mask.shape) / (97, 131)
+    centre = (np.argwhere(mask) + 0.5).mean(0)
+    np.testing.assert_allclose(centre, ([40.5, 60.5]) * factors, atol=0.1)
+    assert mask.sum() == pytest.approx(disc.masks.sum() * factors.prod(), rel=0.01)

@@ -109,7 +109,8 @@ class Resize(mmdet.datasets.transforms.Resize):
 
     def _resize_masks(self, results: dict) -> None:
         if results.get('gt_masks') is not None:
-            results['gt_masks'] = results['gt_masks'].resize(results['img_shape'])
+            # Bitmaps are rounded to 0 and 1; to nearest they would move by half a pixel.
+            results['gt_masks'] = results['gt_masks'].resize(results['img_shape'], 'bilinear')
 
 
 @TRANSFORMS.register_module()
