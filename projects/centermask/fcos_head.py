@@ -9,12 +9,11 @@ import torch.nn.functional as F
 from mmdet.models.dense_heads import FCOSHead
 from mmdet.models.dense_heads.anchor_free_head import AnchorFreeHead
 from mmdet.registry import MODELS
-from mmdet.structures.bbox import scale_boxes
 from mmdet.utils import reduce_mean
 from mmengine.structures import InstanceData
 from torch import Tensor
 
-from .boxes import check_nms, nms_of_image
+from .boxes import check_nms, nms_of_image, scale_factors
 from .losses import clamp_avg_factor
 
 
@@ -160,7 +159,7 @@ class CenterMaskFCOSHead(FCOSHead):
 
         Args:
             cls_scores, bbox_preds, score_factors: result of :meth:`forward`, a list of levels each.
-            batch_img_metas: ``img_shape`` and, to rescale, ``scale_factor``.
+            batch_img_metas: ``img_shape`` and, to rescale, as :func:`scale_factors` takes it.
             cfg: replaces ``test_cfg``; ``max_per_img`` may be None for no limit here.
             rescale: whether to return boxes in pixels of the original image.
             with_nms: unused; ``nms=None`` in ``cfg`` keeps all boxes.
@@ -230,5 +229,5 @@ class CenterMaskFCOSHead(FCOSHead):
         kept, scores = kept[: cfg['max_per_img']], scores[: cfg['max_per_img']]
         boxes, labels = boxes[kept], labels[kept]
         if rescale:
-            boxes = scale_boxes(boxes, [1 / factor for factor in meta['scale_factor']])
+            boxes = boxes / scale_factors(boxes, meta)
         return InstanceData(bboxes=boxes, scores=scores, labels=labels)

@@ -15,7 +15,7 @@ from .detector import CenterMask
 
 def _flip_boxes(boxes: Tensor, meta: dict) -> Tensor:
     """Map boxes (N, 4) between a view and its image or back; ``flip_offset`` is 1 where x goes to W − x − 1."""
-    if not meta['flip']:
+    if not meta.get('flip'):
         return boxes
     if meta['flip_direction'] != 'horizontal':
         raise ValueError(f'test-time augmentation flips horizontally, not {meta["flip_direction"]}ly')
@@ -92,7 +92,10 @@ class CenterMaskTTA(DetTTAModel):
             ]
             masks = module.roi_head(features, boxes, labels, metas)
             flipped = torch.cat(
-                [image.new_full((len(image),), meta['flip']) for image, meta in zip(labels, metas, strict=True)]
+                [
+                    image.new_full((len(image),), bool(meta.get('flip')))
+                    for image, meta in zip(labels, metas, strict=True)
+                ]
             ).bool()
             probability = masks.logits.sigmoid()
             probabilities.append(torch.where(flipped[:, None, None], probability.flip(2), probability))
