@@ -16,6 +16,7 @@ def read(path):
     image = Image.open(path)
     if image.mode in ('CMYK', 'F', 'LAB') or (image.mode == 'I' and image.format != 'PPM'):
         sys.exit(f'{path} holds {image.mode}: save it in gray or RGB with 8 or 16 bits a channel.')
+    image.info = {key: value for key, value in image.info.items() if 'xmp' not in key}  # its orientation is another
     image = ImageOps.exif_transpose(image)
     if image.mode.startswith('I'):  # gray of 16 bits
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
@@ -44,7 +45,9 @@ def main(model, source, out, min_score='0.3'):
         sys.exit(f'{model} has full masks, or no metadata: export it by tools/export.py without --full-masks.')
     metadata = {key: json.loads(value) for key, value in strings.items()}
     image = read(source)
-    small = resize(image, min(metadata['scale']), max(metadata['scale']))
+    small = image
+    for scale in np.reshape(metadata['scale'], (-1, 2)):  # a test pipeline may resize several times, or never
+        small = resize(small, min(scale), max(scale))
     height, width, _ = (pixels := np.asarray(small)[:, :, ::-1]).shape  # BGR
     images = pixels[None]
     if not metadata['preprocess']:

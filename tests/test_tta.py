@@ -56,6 +56,15 @@ def test_one_view_equals_plain_testing(recipe: str) -> None:
     _assert_close(_augmented(model, _view())[0], _plain(model, _view())[0])
 
 
+@pytest.mark.parametrize('nms', [dict(type='soft_nms', iou_threshold=0.3), dict(class_agnostic=True), None])
+def test_one_view_with_another_nms(nms: dict | None) -> None:
+    """Soft NMS runs once, on the boxes of all views."""
+    model = small_model(changes={'test_cfg.nms': nms})
+    expected = _plain(model, _view())[0]
+    _assert_close(_augmented(model, _view())[0], expected)
+    assert not torch.equal(expected.bboxes, _plain(small_model(), _view())[0].bboxes)
+
+
 def test_one_resized_view_equals_plain_testing() -> None:
     model, meta = small_model(), dict(ori_shape=(2 * HEIGHT, WIDTH // 2), scale_factor=(2.0, 0.5))
     (result,) = _augmented(model, _view(**meta))

@@ -1,11 +1,12 @@
-"""Boxes (x1, y1, x2, y2) in pixels: scale, clip, NMS by class, and the paper recipe's IoU."""
+"""Boxes (x1, y1, x2, y2) in pixels: scale, clip, NMS, and the paper recipe's IoU."""
 
 from __future__ import annotations
 
+import inspect
 import math
 
 import torch
-from mmcv.ops import batched_nms
+from mmcv.ops import batched_nms, nms, soft_nms
 from mmdet.registry import TASK_UTILS
 from mmdet.structures.bbox import bbox_overlaps
 from mmengine.structures import InstanceData
@@ -17,9 +18,16 @@ def scale_factors(boxes: Tensor, meta: dict) -> Tensor:
 
     Args:
         boxes: a tensor of the result's type and device.
-        meta: metainfo with ``scale_factor``.
+        meta: metainfo. ``scale_factor`` is that of the last of MMDetection's resizes, and missing if there was none;
+            ``homography_matrix`` (3, 3) is the product of all.
     """
-    return boxes.new_tensor(meta['scale_factor']).repeat(2)
+    factors = meta.get('scale_factor', (1.0, 1.0))
+    matrix = meta.get('homography_matrix')
+    if matrix is not None:
+        product = abs(float(matrix[0][0])), abs(float(matrix[1][1]))  # below 0 in a flipped image
+        if any(abs(p / f - 1) > 1e-5 for p, f in zip(product, factors, strict=True)):
+            factors = product  # else scale_factor is more precise
+    return boxes.new_tensor(factors).repeat(2)
 
 
 def clip_boxes(boxes: Tensor, image_size: tuple[int, int]) -> Tensor:
@@ -60,20 +68,51 @@ def offset_by_class(boxes: Tensor, labels: Tensor, num_classes: int) -> Tensor:
     return boxes + torch.cat([offset, offset], dim=-1)
 
 
-def nms_by_class(boxes: Tensor, scores: Tensor, labels: Tensor, num_classes: int, cfg: dict) -> Tensor:
-    """Return the indices of the boxes of one image that NMS keeps, by descending score.
+def check_nms(cfg: dict | None) -> None:
+    """Check ``test_cfg.nms``, a config of MMCV's ``batched_nms``; None keeps all boxes.
+
+    Raises:
+        ValueError: MMCV has no such NMS for boxes, or an entry of it can't be used.
+    """
+    if cfg is None:
+        return
+    kind = cfg.get('type', 'nms')
+    if kind not in ('nms', 'soft_nms'):
+        raise ValueError(f"test_cfg.nms.type is 'nms' or 'soft_nms', not {kind!r}")
+    parameters = inspect.signature(nms if kind == 'nms' else soft_nms).parameters
+    known = {'type', 'class_agnostic', 'split_thr', *parameters} - {'boxes', 'scores'}
+    if unknown := sorted(cfg.keys() - known):
+        raise ValueError(f'test_cfg.nms.{unknown[0]} is no setting of {kind}, which takes {", ".join(sorted(known))}')
+    allowed = {'offset': (0, 1), 'class_agnostic': (False, True), 'method': ('naive', 'linear', 'gaussian')}
+    for key, values in allowed.items():
+        if key in cfg and cfg[key] not in values:
+            raise ValueError(f'test_cfg.nms.{key} is one of {values}, not {cfg[key]!r}')
+    threshold = cfg.get('iou_threshold', parameters['iou_threshold'].default)
+    if not isinstance(threshold, int | float) or not 0 <= threshold <= 1:
+        raise ValueError(f'test_cfg.nms.iou_threshold is a number from 0 to 1, not {cfg.get("iou_threshold")!r}')
+
+
+def nms_of_image(
+    boxes: Tensor, scores: Tensor, labels: Tensor, num_classes: int, cfg: dict | None
+) -> tuple[Tensor, Tensor]:
+    """Return the indices of the boxes of one image that NMS keeps and their scores, by descending score.
 
     Args:
         boxes: shape (K, 4), K may be 0.
-        scores, labels: shape (K,).
+        scores, labels: shape (K,). Soft NMS lowers scores.
         num_classes: upper bound of the labels.
-        cfg: MMCV's NMS config.
+        cfg: as :func:`check_nms` takes it. Boxes of different classes don't suppress each other, unless
+            ``class_agnostic``.
     """
     if not len(boxes):
-        return labels
-    # Without this split_thr, MMCV loops over the classes where there are many boxes.
-    cfg = {**cfg, 'class_agnostic': True, 'split_thr': len(boxes) + 1}
-    return batched_nms(offset_by_class(boxes, labels, num_classes), scores, labels, cfg)[1]
+        return labels, scores
+    if cfg is not None:
+        if not cfg.get('class_agnostic'):
+            boxes = offset_by_class(boxes, labels, num_classes)
+        # Without this split_thr, MMCV loops over the classes where there are many boxes.
+        cfg = {**cfg, 'class_agnostic': True, 'split_thr': len(boxes) + 1}
+    found, kept = batched_nms(boxes, scores, labels, cfg)
+    return kept, found[:, -1]
 
 
 @TASK_UTILS.register_module()

@@ -9,12 +9,11 @@ import torch.nn.functional as F
 from mmdet.models.dense_heads import FCOSHead
 from mmdet.models.dense_heads.anchor_free_head import AnchorFreeHead
 from mmdet.registry import MODELS
-from mmdet.structures.bbox import scale_boxes
 from mmdet.utils import reduce_mean
 from mmengine.structures import InstanceData
 from torch import Tensor
 
-from .boxes import nms_by_class
+from .boxes import check_nms, nms_of_image, scale_factors
 from .losses import clamp_avg_factor
 
 
@@ -41,7 +40,8 @@ class CenterMaskFCOSHead(FCOSHead):
             own, the class loss by positives + images (paper).
 
     Raises:
-        ValueError: for another number of ``regress_ranges`` than of ``strides``.
+        ValueError: for another number of ``regress_ranges`` than of ``strides``, and a ``test_cfg.nms`` that MMCV
+            can't run.
     """
 
     def __init__(
@@ -56,6 +56,7 @@ class CenterMaskFCOSHead(FCOSHead):
         super().__init__(num_classes, in_channels, **kwargs)
         if len(self.regress_ranges) != len(self.strides):
             raise ValueError(f'{len(self.strides)} strides need as many regress_ranges, not {self.regress_ranges}')
+        check_nms((self.test_cfg or {}).get('nms'))
         self.sqrt_score = sqrt_score
         self.legacy_boxes = legacy_boxes
         self.sync_avg_factor = sync_avg_factor
@@ -158,10 +159,10 @@ class CenterMaskFCOSHead(FCOSHead):
 
         Args:
             cls_scores, bbox_preds, score_factors: result of :meth:`forward`, a list of levels each.
-            batch_img_metas: ``img_shape`` and, to rescale, ``scale_factor``.
-            cfg: replaces ``test_cfg``.
+            batch_img_metas: ``img_shape`` and, to rescale, as :func:`scale_factors` takes it.
+            cfg: replaces ``test_cfg``; ``max_per_img`` may be None for no limit here.
             rescale: whether to return boxes in pixels of the original image.
-            with_nms: unused; NMS always runs.
+            with_nms: unused; ``nms=None`` in ``cfg`` keeps all boxes.
         """
         cfg = cfg or self.test_cfg
         sizes = torch.tensor([meta['img_shape'][:2] for meta in batch_img_metas], device=cls_scores[0].device)
@@ -221,11 +222,12 @@ class CenterMaskFCOSHead(FCOSHead):
     def _select(
         self, boxes: Tensor, scores: Tensor, labels: Tensor, meta: dict, cfg: dict, rescale: bool
     ) -> InstanceData:
-        """Return one image's detections: class-wise NMS of its candidates, then the best ``max_per_img``."""
+        """Return one image's detections: NMS of its candidates, then the best ``max_per_img``."""
         valid = (scores > 0).nonzero().squeeze(1)
         boxes, scores, labels = boxes[valid], scores[valid], labels[valid]
-        kept = nms_by_class(boxes, scores, labels, self.num_classes, cfg['nms'])[: cfg['max_per_img']]
-        boxes, scores, labels = boxes[kept], scores[kept], labels[kept]
+        kept, scores = nms_of_image(boxes, scores, labels, self.num_classes, cfg['nms'])
+        kept, scores = kept[: cfg['max_per_img']], scores[: cfg['max_per_img']]
+        boxes, labels = boxes[kept], labels[kept]
         if rescale:
-            boxes = scale_boxes(boxes, [1 / factor for factor in meta['scale_factor']])
+            boxes = boxes / scale_factors(boxes, meta)
         return InstanceData(bboxes=boxes, scores=scores, labels=labels)

@@ -9,13 +9,13 @@ from mmdet.structures import DetDataSample, SampleList
 from mmengine.structures import InstanceData
 from torch import Tensor
 
-from .boxes import nms_by_class, scale_factors
+from .boxes import nms_of_image, scale_factors
 from .detector import CenterMask
 
 
 def _flip_boxes(boxes: Tensor, meta: dict) -> Tensor:
     """Map boxes (N, 4) between a view and its image or back; ``flip_offset`` is 1 where x goes to W − x − 1."""
-    if not meta['flip']:
+    if not meta.get('flip'):
         return boxes
     if meta['flip_direction'] != 'horizontal':
         raise ValueError(f'test-time augmentation flips horizontally, not {meta["flip_direction"]}ly')
@@ -42,11 +42,14 @@ class CenterMaskTTA(DetTTAModel):
             return self._predict(module, data)
 
     def _predict(self, module: CenterMask, data: dict) -> SampleList:
-        views = []
+        head, cfg, views = module.bbox_head, None, []
+        if (module.test_cfg['nms'] or {}).get('type') == 'soft_nms':  # twice, it would lower scores twice
+            cfg = dict(module.test_cfg, nms=None, max_per_img=None)
         for inputs, samples in zip(data['inputs'], data['data_samples'], strict=True):
             batch = module.data_preprocessor(dict(inputs=inputs, data_samples=samples), False)
             features = module.extract_feat(batch['inputs'])
-            views.append((features, batch['data_samples'], module.bbox_head.predict(features, samples)))
+            metas = [sample.metainfo for sample in batch['data_samples']]
+            views.append((features, batch['data_samples'], head.predict_by_feat(*head(features), metas, cfg)))
         samples = views[0][1]
         merged = [
             self._merge([(view_samples[i].metainfo, detections[i]) for _, view_samples, detections in views])
@@ -71,8 +74,9 @@ class CenterMaskTTA(DetTTAModel):
         boxes = torch.cat([_flip_boxes(view.bboxes, meta) / scale_factors(view.bboxes, meta) for meta, view in views])
         scores, labels = (torch.cat([view[name] for _, view in views]) for name in ('scores', 'labels'))
         cfg = self.module.test_cfg
-        kept = nms_by_class(boxes, scores, labels, self.module.bbox_head.num_classes, cfg['nms'])[: cfg['max_per_img']]
-        return InstanceData(bboxes=boxes[kept], scores=scores[kept], labels=labels[kept])
+        kept, scores = nms_of_image(boxes, scores, labels, self.module.bbox_head.num_classes, cfg['nms'])
+        kept, scores = kept[: cfg['max_per_img']], scores[: cfg['max_per_img']]
+        return InstanceData(bboxes=boxes[kept], scores=scores, labels=labels[kept])
 
     def _masks(
         self, module: CenterMask, views: list[tuple], merged: list[InstanceData]
@@ -88,7 +92,10 @@ class CenterMaskTTA(DetTTAModel):
             ]
             masks = module.roi_head(features, boxes, labels, metas)
             flipped = torch.cat(
-                [image.new_full((len(image),), meta['flip']) for image, meta in zip(labels, metas, strict=True)]
+                [
+                    image.new_full((len(image),), bool(meta.get('flip')))
+                    for image, meta in zip(labels, metas, strict=True)
+                ]
             ).bool()
             probability = masks.logits.sigmoid()
             probabilities.append(torch.where(flipped[:, None, None], probability.flip(2), probability))

@@ -9,8 +9,8 @@ from helpers.small_coco import SQUARE, annotation, rle
 from mmengine.config import Config
 
 from centermask.datasets import CenterMaskCocoDataset, CenterMaskCocoMetric, read_classes
-from centermask.datasets.coco_annotations import CocoReader, Kind, Severity
-from centermask.utils.errors import InputError
+from centermask.datasets.coco_annotations import CocoReader, Kind, Severity, outline_box
+from centermask.utils.errors import InputError, RunError
 
 Edit = Callable[[dict], None]
 
@@ -229,3 +229,33 @@ def test_read_classes_in_a_config(build, tmp_path: Path) -> None:
     assert dict(config) == {'model': {'num_classes': 2}, 'classes': ('dog', 'cat')}
     config.dump(tmp_path / 'dumped.py')
     assert dict(Config.fromfile(tmp_path / 'dumped.py')) == dict(config)
+
+
+def _corners(entry: dict) -> None:
+    x, y, width, height = entry['bbox']
+    entry['bbox'] = [x, y, x + width, y + height]
+
+
+def _parts_of_the_image(entry: dict) -> None:
+    entry['bbox'] = [a / b for a, b in zip(entry['bbox'], (60, 40) * 2, strict=True)]
+    entry['segmentation'] = [[a / b for a, b in zip(SQUARE[0], (60, 40) * 4, strict=True)]]
+    entry['area'] = 0.17
+
+
+@pytest.mark.parametrize(
+    ('edit', 'message'),
+    [
+        (_corners, '2 of 2 boxes do not fit their outlines and would as corners'),
+        (_parts_of_the_image, 'its outlines are from 0 to 1 across the image'),
+    ],
+)
+def test_other_forms_of_numbers(build, content: dict, edit: Callable, message: str) -> None:
+    """Training and evaluation stop; what the check's ``--fix`` writes is in pixels, as x, y, width and height."""
+    right = [(entry['bbox'], float(entry['area'])) for entry in content['annotations']]
+    for entry in content['annotations']:
+        edit(entry)
+    with pytest.raises(RunError, match=message):
+        build()
+    mended = CocoReader(content, 'a.json').content['annotations']
+    assert [(entry['bbox'], entry['area']) for entry in mended] == right
+    assert outline_box(mended[0]['segmentation']).tolist() == right[0][0]

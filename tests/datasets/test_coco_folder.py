@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from centermask.datasets import read_classes
 from centermask.datasets.coco_folder import CocoFolder, find_data
 from centermask.utils.errors import InputError
 
@@ -48,6 +49,7 @@ def find(tmp_path: Path) -> Callable[..., CocoFolder]:
 
 
 PLAIN = ('train.json', 'val.json')
+ROBOFLOW = ('train/_annotations.coco.json', 'valid/_annotations.coco.json')
 YEAR = ('annotations/instances_train2017.json', 'annotations/instances_val2017.json')
 
 
@@ -59,6 +61,18 @@ YEAR = ('annotations/instances_train2017.json', 'annotations/instances_val2017.j
         (PLAIN, ('', '')),
         (YEAR, ('train2017', 'val2017')),
         (YEAR, ('images/train2017', 'images/val2017')),
+        (ROBOFLOW, ('train', 'valid')),
+        (('train/_annotations.coco.json', 'val/_annotations.coco.json'), ('train', 'val')),
+        (('train/annotations.json', 'validation/annotations.json'), ('train/images', 'validation/images')),
+        (('train/labels.json', 'val/labels.json'), ('train/data', 'val/data')),
+        (('annotations/train.json', 'annotations/val.json'), ('images/train', 'images/val')),
+        (
+            ('annotations/instances_Train.json', 'annotations/instances_Validation.json'),
+            ('images/Train', 'images/Validation'),
+        ),
+        (('annotations/train/coco.json', 'annotations/val/coco.json'), ('images/train', 'images/val')),
+        (('cats_train.json', 'cats-valid.json'), ('train/images', 'valid/images')),
+        (('instances_train2017.json', 'instances_val2017.json'), ('train2017', 'val2017')),
     ],
 )
 def test_layouts(put, find, tmp_path: Path, files: tuple[str, str], folders: tuple[str, str]) -> None:
@@ -71,6 +85,134 @@ def test_layouts(put, find, tmp_path: Path, files: tuple[str, str], folders: tup
         assert (split.ann_file, split.images) == (tmp_path / 'DIR' / file, tmp_path / 'DIR' / folder)
         assert split.image_ids == ids
     assert data.classes == ('dog', 'cat') and data.remarks == []
+
+
+@pytest.mark.parametrize(
+    ('file', 'images'),
+    [
+        ('annotations/instances_default.json', 'images/default'),  # as CVAT exports
+        ('annotations/instances_default.json', 'images'),
+        ('result.json', 'images'),  # as Label Studio does
+        ('labels.json', 'data'),  # as FiftyOne does
+        ('unpacked/here/data.json', 'unpacked/here'),
+    ],
+)
+def test_layouts_of_one_file(put, find, tmp_path: Path, file: str, images: str) -> None:
+    put(file, content(range(4)), images)
+    data = find()
+    assert data.train.images == data.val.images == tmp_path / 'DIR' / images
+    assert f'DIR/{file} is split by image' in data.remarks[0]
+
+
+def test_other_files_beside_the_annotations(put, find, tmp_path: Path) -> None:
+    """Roboflow's test part, COCO's captions, what another program keeps."""
+    for name in (*ROBOFLOW, 'test/_annotations.coco.json', 'annotations/captions_train.json', 'info.json'):
+        put(name, content(range(2) if 'train' in name else range(2, 4)), str(Path(name).parent))
+    data = find()
+    assert [split.ann_file.parent.name for split in (data.train, data.val)] == ['train', 'valid']
+    assert data.remarks == []
+
+
+def test_test_data_without_validation_data_are_left_alone(put, find) -> None:
+    put('train.json', content(range(5)), 'train')
+    put('test.json', content(range(5, 9)), 'test')
+    data = find()
+    assert len(data.train.image_ids) + len(data.val.image_ids) == 5
+    assert len(data.remarks) == 2 and 'DIR/test.json is left out' in data.remarks[1]
+
+
+def test_test_data_alone_are_enough_to_test(put, find) -> None:
+    put('test.json', content(range(3)), 'test')
+    assert find(training=False).val.image_ids == [0, 1, 2]
+
+
+@pytest.mark.parametrize('encoding', ['utf-8-sig', 'utf-16'])
+def test_byte_order_mark(put, find, tmp_path: Path, encoding: str) -> None:
+    put('train.json', content(range(3), classes=['Äpfel']), 'train')
+    path = tmp_path / 'DIR/train.json'
+    path.write_text(json.dumps(json.loads(path.read_text()), ensure_ascii=False), encoding=encoding)
+    assert find().classes == ('Äpfel',)
+
+
+def test_ids_of_both_kinds_survive_the_split(put, find) -> None:
+    of = content(range(6), classes=['cat'])
+    for entry in of['annotations'][::2]:
+        entry['image_id'] = str(entry['image_id'])
+    put('train.json', of, 'train')
+    data = find()
+    assert data.train.objects.total() + data.val.objects.total() == 6
+
+
+def test_folder_that_holds_most_images(put, find, tmp_path: Path) -> None:
+    """The first image of the file is missing, and another folder has an image of the same name as one."""
+    put('train.json', content(range(20)), 'images')
+    put('val.json', content(range(3, 6)), 'val')
+    (tmp_path / 'DIR/images/0.jpg').unlink()
+    assert find().train.images == tmp_path / 'DIR/images'
+
+
+def test_images_in_folders_that_the_file_does_not_name(put, find, tmp_path: Path) -> None:
+    """Found by names that no two share, whatever their case and Unicode form."""
+    of = content(range(4))
+    of['images'][3]['file_name'] = 'train2017/Ä.JPG'
+    put('train.json', of, 'scans')
+    for i, name in enumerate(('a/0.jpg', 'a/1.jpg', 'b/2.jpg', 'b/A\N{COMBINING DIAERESIS}.jpg')):
+        target = tmp_path / 'DIR/pictures' / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / 'DIR/scans' / of['images'][i]['file_name']).rename(target)
+    put('val.json', content(range(4, 6)), 'val')
+    train = find().train
+    assert train.ann_file == tmp_path / 'run/data/train.json' and train.images == tmp_path / 'DIR'
+    named = json.loads(train.ann_file.read_text())
+    assert [image['file_name'] for image in named['images']] == [
+        'pictures/a/0.jpg',
+        'pictures/a/1.jpg',
+        'pictures/b/2.jpg',
+        'pictures/b/A\N{COMBINING DIAERESIS}.jpg',
+    ]
+    assert named['annotations'] == of['annotations']
+
+
+def test_category_that_groups_the_others_is_no_class(put, find) -> None:
+    """Roboflow's files begin with one; a parent with objects is a class."""
+    for name, ids in zip(ROBOFLOW, (range(4), range(4, 7)), strict=True):
+        of = content(ids)
+        of['categories'] = [
+            {'id': 0, 'name': 'pets', 'supercategory': 'none'},
+            {**of['categories'][0], 'supercategory': 'pets'},
+            {**of['categories'][1], 'supercategory': 'cat'},
+        ]
+        put(name, of, str(Path(name).parent))
+    data = find()
+    assert data.classes == ('dog', 'cat')
+    assert data.remarks == ['pets only groups other categories and has no objects: it is not a class.']
+
+
+@pytest.mark.parametrize('used', [1, 0])
+def test_group_of_one_class_with_its_name(put, find, used: int) -> None:
+    of = content(range(4), classes=['cat'])
+    of['categories'] = [
+        {'id': 0, 'name': 'cat', 'supercategory': 'none'},
+        {'id': 1, 'name': 'cat', 'supercategory': 'cat'},
+    ]
+    for entry in of['annotations']:
+        entry['category_id'] = used
+    put('train.json', of, 'train')
+    if used == 0:
+        with pytest.raises(InputError, match='has the name cat, which another entry has too'):
+            find()
+        return
+    data = find()
+    assert data.classes == ('cat',) and data.train.objects.total() + data.val.objects.total() == 4
+    assert read_classes(str(data.val.ann_file)) == ('cat',)
+
+
+def test_validation_data_without_objects(put, find, tmp_path: Path) -> None:
+    put('train.json', content(range(3)), 'train')
+    put('val.json', content(range(3, 6), empty=range(3, 6)), 'val')
+    assert find().remarks == [
+        f'{tmp_path}/DIR/val.json has no objects to validate on: the AP will be undefined, which is shown as -1.'
+    ]
 
 
 def test_one_file_is_split_by_image(put, find, tmp_path: Path) -> None:
@@ -145,7 +287,15 @@ WRONG = {
     ),
     'a list': (lambda put: put('train.json', []), r'train\.json is not in COCO format: it must be an object'),
     'no images': (lambda put: put('train.json', {**content([]), 'images': []}), r'train\.json lists no images'),
-    'images elsewhere': (lambda put: put('train.json', content([1, 2]), 'photos'), r'one is 1\.jpg, are in none of'),
+    'images elsewhere': (lambda put: put('train.json', content([1, 2]), '../photos'), r'one is 1\.jpg, are in none of'),
+    'labelme': (
+        lambda put: [put(f'{name}.json', {'shapes': [], 'imagePath': 'x.jpg'}) for name in ('a', 'b')],
+        r'in the format of LabelMe, convert them .* && labelme2coco \. \.',
+    ),
+    'labelme in parts': (
+        lambda put: [put(f'{part}/a.json', {'shapes': [], 'imagePath': 'x.jpg'}) for part in ('train', 'val')],
+        r'in the format of LabelMe, .* cd .*/train && labelme2coco',
+    ),
     'one image': (lambda put: put('train.json', content([1]), ''), r'has 1 images with objects, and some must be kept'),
     'no objects': (lambda put: put('train.json', content([1, 2], empty=[1, 2]), ''), 'has 0 images with objects'),
     'other classes': (
@@ -153,6 +303,26 @@ WRONG = {
         r'val\.json has no category dog, which .*train\.json has: give both',
     ),
 }
+
+
+@pytest.mark.parametrize(
+    ('name', 'text', 'words'),
+    [
+        (
+            'annotations.xml',
+            '<?xml version="1.0"?>\n<annotations>',
+            r'format of CVAT, .* datum convert -i \S+DIR -if cvat',
+        ),
+        ('Annotations/1.xml', '<annotation><folder>', r'format of Pascal VOC, .* datum convert -i \S+DIR -if voc'),
+        ('labels/1.txt', '0 0.1 0.1 0.9 0.1 0.9 0.9', r'1\.txt seems to be in the format of YOLO, add data\.yaml'),
+    ],
+)
+def test_formats_of_others_are_named(put, find, tmp_path: Path, name: str, text: str, words: str) -> None:
+    put('readme.md', {})
+    (tmp_path / 'DIR' / name).parent.mkdir(exist_ok=True)
+    (tmp_path / 'DIR' / name).write_text(text)
+    with pytest.raises(InputError, match=words):
+        find()
 
 
 @pytest.mark.parametrize('case', WRONG)

@@ -247,6 +247,11 @@ def test_truth_without_objects_is_announced(build, content: dict, tmp_path: Path
     scores = evaluate(tmp_path / 'annotations.json', ('cat', 'dog'), {'cat': 'cat', 'dog': 'dog'})
     assert scores['coco/bbox_mAP'] == scores['coco/segm_mAP_50'] == -1
     assert 'annotations.json has no objects to evaluate on: AP and recall will be undefined' in warnings[-1]
+    content['annotations'] = [annotation(1, segmentation=[])]
+    build(test_mode=True)
+    scores = evaluate(tmp_path / 'annotations.json', ('cat', 'dog'), {'cat': 'cat', 'dog': 'dog'})
+    assert (scores['coco/bbox_mAP_50'], scores['coco/segm_mAP_50']) == (1, -1)
+    assert 'annotations.json has no outlines to evaluate on: AP and recall of masks will be undefined' in warnings[-1]
 
 
 @pytest.mark.parametrize('several_processes', [False, True])

@@ -13,7 +13,7 @@ from mmengine.config import Config
 from PIL import Image
 
 from centermask.datasets.assignment import Assignment
-from centermask.datasets.coco_annotations import Kind, Severity
+from centermask.datasets.coco_annotations import Kind
 from centermask.datasets.dataset_check import (
     Check,
     check_dataset,
@@ -84,7 +84,7 @@ def kinds(check: Check) -> set[Kind]:
 def test_counts(check, content: dict) -> None:
     content['annotations'].append(annotation(104, 5, 5, 40, 40, iscrowd=1, segmentation=None))
     found = check()
-    assert found.findings == [] and found.trains
+    assert found.findings == [] and not found.fails and found.lost == 0
     assert found.objects == {'cat': {'small': 1, 'large': 1}, 'dog': {'large': 1}}
     assert found.images_with == {'cat': 1, 'dog': 1}
     assert (found.empty, found.crowds) == (1, 1)
@@ -93,8 +93,9 @@ def test_counts(check, content: dict) -> None:
     text = describe(found).splitlines()
     assert text[0].endswith('annotations.json: 3 images, 1 without objects, 1 crowds')
     assert text[3].split() == ['cat', '2', '1', '1', '0', '1']
+    assert 'Outlines: 3 polygons' in text and 'Images: 3 RGB of 8 bits' in text
     assert text[-1] == 'Levels that masks are pooled from (Eq. 2): P3 1 (33%), P4 1 (33%), P5 1 (33%)'
-    assert describe_findings(found.findings) == 'Nothing is wrong.'
+    assert describe_findings(found.findings) == ''
 
 
 CORNER = (10, 10, 40, 40)
@@ -120,7 +121,8 @@ def test_objects(check, content: dict, kind: Kind | None, tmp_path: Path) -> Non
     # The unusable box is not that of the outline either.
     expected = {kind} - {None} | ({Kind.BOX} if kind is Kind.BOX_UNUSABLE else set())
     assert kinds(found) == expected
-    assert found.trains == all(each.severity == Severity.NOTE for each in expected)
+    dropped = {Kind.BOX_UNUSABLE, Kind.UNKNOWN, Kind.FIELD, Kind.RLE}
+    assert found.lost == (kind in dropped | {Kind.NOT_LEARNED}) and found.fails == (kind is Kind.FIELD)
 
     write_usable(found, tmp_path / 'fixed.json')
     still = {kind} & {Kind.NOT_LEARNED, Kind.BOX, Kind.NO_OUTLINE} | ({Kind.NO_OUTLINE} if kind is Kind.RLE else set())
@@ -152,9 +154,9 @@ IMAGES = {
     'missing': (Path.unlink, {Kind.IMAGE}),
     'truncated': (_truncated, {Kind.IMAGE}),
     'wider': (_save(Image.new('RGB', (WIDTH + 40, HEIGHT))), {Kind.SIZE}),
-    'rotated': (_save(Image.new('RGB', (WIDTH, HEIGHT)), format='JPEG', exif=_exif_rotation()), {Kind.ROTATED}),
+    'rotated': (_save(Image.new('RGB', (WIDTH, HEIGHT)), format='JPEG', exif=_exif_rotation()), set()),
     'alpha': (_save(Image.new('RGBA', (WIDTH, HEIGHT))), set()),
-    '16 bits': (_save(Image.fromarray(np.zeros((HEIGHT, WIDTH), np.uint16))), {Kind.DEEP}),
+    '16 bits': (_save(Image.fromarray(np.zeros((HEIGHT, WIDTH), np.uint16))), {Kind.RANGE}),
     'CMYK': (_save(Image.new('CMYK', (WIDTH, HEIGHT)), format='JPEG'), {Kind.IMAGE}),
     'animated': (_save(Image.new('L', (WIDTH, HEIGHT)), **GIF), {Kind.IMAGE}),
 }
@@ -166,12 +168,13 @@ def test_images(check, images: Path, case: str, tmp_path: Path) -> None:
     change(images / '2.png')
     found = check()
     assert kinds(found) == expected
-    assert found.trains == all(kind.severity == Severity.NOTE for kind in expected)
+    assert found.fails == bool(expected)
     write_usable(found, tmp_path / 'fixed.json')
     fixed = json.loads((tmp_path / 'fixed.json').read_text())
-    assert check(tmp_path / 'fixed.json').trains
-    assert [image['id'] for image in fixed['images']] == ([1, 2, 3] if found.trains else [1, 3])
-    assert len(fixed['annotations']) == (3 if found.trains else 2)
+    dropped = expected & {Kind.IMAGE, Kind.SIZE}
+    assert kinds(check(tmp_path / 'fixed.json')) == expected - dropped
+    assert [image['id'] for image in fixed['images']] == ([1, 3] if dropped else [1, 2, 3])
+    assert len(fixed['annotations']) == found.listed - found.lost == (2 if dropped else 3)
 
 
 def test_exif_orientation_turns_the_size(check, images: Path) -> None:
@@ -179,7 +182,8 @@ def test_exif_orientation_turns_the_size(check, images: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.new('RGB', (HEIGHT, WIDTH)).save(images / '2.png', format='JPEG', exif=exif)
-    assert kinds(check()) == {Kind.ROTATED}
+    found = check()
+    assert found.findings == [] and found.images == {'RGB of 8 bits': 3, 'turned by EXIF': 1}
 
 
 def test_max_pixels_are_those_of_training(check, images: Path, tmp_path: Path) -> None:
@@ -197,7 +201,7 @@ def test_max_pixels_are_those_of_training(check, images: Path, tmp_path: Path) -
 def test_nothing_to_train_on(check, content: dict, key: str, tmp_path: Path) -> None:
     content[key] = []
     found = check()
-    assert not found.trains and Kind.NOTHING in kinds(found)
+    assert found.fails and Kind.NOTHING in kinds(found)
     with pytest.raises(RunError, match=r'--fix .*fixed\.json is not written: no object would be left'):
         write_usable(found, tmp_path / 'fixed.json')
     assert not (tmp_path / 'fixed.json').exists()

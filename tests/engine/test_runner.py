@@ -50,3 +50,11 @@ def test_resuming_loads_no_image_again(
     build_runner(cfg).train()
     assert loaded() == complete[4 : 8 + ahead]
     assert get_worker_info() is None
+
+
+@pytest.mark.parametrize(('limit', 'expected'), [(30, 100), (150, 150)])
+def test_ap_is_of_all_detections_of_the_model(tiny_config: Path, tmp_path: Path, limit: int, expected: int) -> None:
+    cfg = load_config(tiny_config, {'model.test_cfg.max_per_img': limit})
+    cfg.work_dir = str(tmp_path / 'run')
+    runner = build_runner(cfg)
+    assert [loop.evaluator.metrics[0].max_dets for loop in (runner.val_loop, runner.test_loop)] == [expected] * 2

@@ -76,6 +76,20 @@ def test_same_detections(model: CenterMask, full_masks: bool, padded: bool, comp
     assert result.box < 1e-2 and result.score < 1e-4, str(result)
 
 
+@pytest.mark.parametrize(
+    'nms', [dict(class_agnostic=True), dict(max_num=7), dict(score_threshold=0.7), dict(iou_threshold=0.1), None]
+)
+def test_every_setting_of_nms(nms: dict | None, compared: Any) -> None:
+    model = small_model('star', {'test_cfg.score_thr': 0.008, 'test_cfg.max_per_img': 500})
+    torch.nn.init.normal_(model.bbox_head.conv_cls.weight, std=0.1)
+    usual = compared(model)
+    for part in (model, model.bbox_head):
+        part.test_cfg = dict(part.test_cfg, nms=nms and {**part.test_cfg['nms'], **nms})
+    result = compared(model)
+    assert result.agreeing == result.total > 0, str(result)
+    assert result.total != usual.total
+
+
 def test_no_detections(model: CenterMask, compared: Any) -> None:
     torch.nn.init.constant_(model.bbox_head.conv_cls.bias, -100)
     for padded in (False, True):

@@ -110,7 +110,7 @@ EXAMPLE = REPOSITORY / 'examples/onnx_detect.py'
 
 def test_example_needs_no_torch() -> None:
     lines = EXAMPLE.read_text().splitlines()
-    assert len(lines) <= 72
+    assert len(lines) <= 75
     imported = {line.split()[1] for line in lines if line.startswith(('import ', 'from '))}
     assert imported == {'json', 'sys', 'numpy', 'onnxruntime', 'PIL'}
 

@@ -19,6 +19,7 @@ from unittest.mock import patch
 import torch
 from torch import Tensor, nn
 
+from centermask.boxes import scale_factors
 from centermask.fcos_head import CenterMaskFCOSHead
 
 # The square root of an object's area over that of the image's has a log-normal distribution. In images of 480 × 640 its
@@ -173,8 +174,8 @@ def dense_outputs(
 
 def in_pixels(objects: Objects, meta: dict) -> Tensor:
     """Return the objects' boxes (M, 4) in pixels of the resized image."""
-    (height, width), (scale_x, scale_y) = meta['ori_shape'][:2], meta['scale_factor']
-    return objects.boxes * objects.boxes.new_tensor([width * scale_x, height * scale_y]).repeat(2)
+    height, width = meta['ori_shape'][:2]
+    return objects.boxes * objects.boxes.new_tensor([width, height] * 2) * scale_factors(objects.boxes, meta)
 
 
 def _as_map(values: Tensor, like: Tensor) -> Tensor:

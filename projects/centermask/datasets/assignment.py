@@ -42,6 +42,8 @@ class Assignment:
         max_pixels: The most pixels of an image that training decodes.
         strides: Strides of the levels that masks are pooled from; empty for a config without a mask branch.
         scale: The greatest ``scale`` that the pipeline resizes to, None if it doesn't resize.
+        detections: The most objects of an image that are detected, None without a limit.
+        rois: The most objects of an image whose masks are learned at a time, None without a mask branch.
 
     Raises:
         InputError: The config has no such head or no training data.
@@ -59,6 +61,9 @@ class Assignment:
             self._extractor = MODELS.build(extractor) if extractor else None
         self._divisor = cfg.model.get('data_preprocessor', {}).get('pad_size_divisor', 1)
         self.strides: Sequence[int] = extractor.featmap_strides if extractor else ()
+        sampler = (cfg.model.get('train_cfg') or {}).get('sampler', {})
+        self.detections: int | None = (cfg.model.get('test_cfg') or {}).get('max_per_img')
+        self.rois = int(sampler['num'] * sampler.get('pos_fraction', 1)) if 'num' in sampler else None
         dataset = innermost(cfg.train_dataloader)
         self.max_pixels = dataset.get('max_pixels', MAX_PIXELS)
         self._pipeline = dataset['pipeline']
@@ -128,10 +133,13 @@ class Assignment:
         return learned
 
     def _near_centers(self, boxes: Tensor, level: int, map_size: tuple[int, int]) -> Tensor:
-        """Return the locations of a level that center sampling may choose, all without it, shape (P, 2).
+        """Return the locations of a level that center sampling may choose for a box, all without it, shape (P, 2).
 
         They are a small part of a large map, on which the targets would take seconds an image.
         """
+        least, greatest = self._head.regress_ranges[level]
+        sides = (boxes[:, 2:] - boxes[:, :2]).amax(dim=1)
+        boxes = boxes[(sides >= least) & (sides <= 2 * greatest)]
         height, width = map_size
         indices = torch.arange(height * width)
         if self._head.center_sampling:

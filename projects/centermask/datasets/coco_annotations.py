@@ -18,13 +18,14 @@ import pycocotools.mask as mask_utils
 from mmdet.datasets.api_wrappers import COCO
 from mmengine.logging import MMLogger
 
+from centermask.datasets.box_form import BoxForm, find_box_form, fit
 from centermask.datasets.rle import run_lengths
-from centermask.utils.errors import InputError
+from centermask.utils.errors import InputError, RunError
 
 # Upper bounds for image sides, in pixels, for areas (those that COCO's evaluation counts), and for all other numbers.
 LONGEST_SIDE, LARGEST_AREA, LARGEST = 100_000, 1e10, 2**53
-# IoU of a box with that of its outline, below which one of them is wrong.
-MIN_BOX_IOU = 0.8
+# Number of objects whose boxes are compared with their outlines, to find out in which form they are.
+COMPARED = 2000
 
 
 class Severity(IntEnum):
@@ -42,9 +43,9 @@ class Kind(Enum):
     ID = Severity.FAILS, 'entries with the id or name of another'
     NOTHING = Severity.FAILS, 'files with nothing to train on'
     IMAGE = Severity.FAILS, 'images that are missing or can not be used'
+    FORM = Severity.FAILS, 'forms of numbers other than COCO has, which tools/check_dataset.py --fix mends'
     SIZE = Severity.FAILS, 'images of another size than the file states'
-    ROTATED = Severity.NOTE, 'images rotated by their EXIF orientation'
-    DEEP = Severity.NOTE, 'images of more than 8 bits a channel (read as 8)'
+    RANGE = Severity.FAILS, 'ranges of values that are not those of the file format'
     UNKNOWN = Severity.LOSES, 'objects of an image or category that the file does not list'
     NOWHERE = Severity.LOSES, 'objects with neither a box nor an outline (segmentation)'
     NO_OUTLINE = Severity.LOSES, 'objects with a box but no outline (only their boxes are learned and evaluated)'
@@ -55,6 +56,8 @@ class Kind(Enum):
         Severity.LOSES,
         'objects that no FCOS location learns (too small, too thin, or covered by smaller ones)',
     )
+    DETECTIONS = Severity.LOSES, 'limits of detections an image, which train.py --data raises'
+    ROIS = Severity.NOTE, 'limits of training RoIs an image, so that a random part of the masks is learned at a time'
     BOX = Severity.NOTE, 'objects whose box is not that of their outline'
     AREA = Severity.NOTE, 'objects whose area is impossible (it is computed anew)'
     IGNORED = Severity.NOTE, 'objects with "ignore", which are regions to ignore like crowds'
@@ -84,7 +87,7 @@ def _is_id(value: Any) -> bool:
     return (isinstance(value, str | int) and not isinstance(value, bool)) or is_number(value)
 
 
-def _as_text(value: Any) -> str:
+def as_text(value: Any) -> str:
     """Return an id as text: files mix 1, 1.0 and "1", and an id of 19 digits is no float."""
     return str(int(value) if isinstance(value, float) and value.is_integer() else value)
 
@@ -148,16 +151,19 @@ class CocoReader:
         self.path = path
         self.findings: list[Finding] = []
         self._compare_boxes = compare_boxes
-        categories = {_as_text(entry['id']): entry for _, entry in self._entries(content, 'categories')}
+        content = {**content, 'categories': _without_namesake(content)}
+        categories = {as_text(entry['id']): entry for _, entry in self._entries(content, 'categories')}
         if not categories:
             self._add(Kind.NOTHING, 'the file', 'lists no categories')
-        images = {_as_text(entry['id']): {**entry} for _, entry in self._entries(content, 'images')}
+        images = {as_text(entry['id']): {**entry} for _, entry in self._entries(content, 'images')}
+        entries = [*self._entries(content, 'annotations')]
+        self._relative_outlines, self._box_form = self._find_form([entry for _, entry in entries], images)
         annotations = []
-        for where, entry in self._entries(content, 'annotations'):
+        for where, entry in entries:
             if 'id' in entry:
                 where = f'object {entry["id"]}'
-            image = images.get(_as_text(entry['image_id']))
-            category = categories.get(_as_text(entry['category_id']))
+            image = images.get(as_text(entry['image_id']))
+            category = categories.get(as_text(entry['category_id']))
             if image is None or category is None:
                 self._add(Kind.UNKNOWN, where)
                 continue
@@ -172,8 +178,15 @@ class CocoReader:
         }
 
     def raise_failure(self) -> None:
-        """Raise an :class:`InputError` for the first finding that training refuses."""
+        """Raise an error for the first finding that training refuses.
+
+        Raises:
+            InputError: An entry or a list can't be used.
+            RunError: Boxes or outlines are in another form.
+        """
         for finding in self.findings:
+            if finding.kind is Kind.FORM:
+                raise RunError(f'{self.path}: {finding}: tools/check_dataset.py with --fix OUT.json mends that.')
             if finding.kind.severity == Severity.FAILS:
                 raise InputError(f'The annotation file {self.path} is not in COCO format: {finding}.')
 
@@ -190,7 +203,7 @@ class CocoReader:
             where = f'entry {i} of "{key}"'
             given = entry if isinstance(entry, dict) else {}
             wrong = next((field for field, valid in FIELDS[key].items() if not valid(given.get(field))), None)
-            twice = None if wrong else next((f for f in seen if _as_text(entry[f]) in seen[f]), None)
+            twice = None if wrong else next((f for f in seen if as_text(entry[f]) in seen[f]), None)
             if wrong:
                 hint = ', a path within the folder of images' if wrong == 'file_name' else ''
                 self._add(Kind.FIELD, where, f'has no valid "{wrong}"{hint}')
@@ -198,8 +211,31 @@ class CocoReader:
                 self._add(Kind.ID, where, f'has the {twice} {entry[twice]}, which another entry has too')
             else:
                 for field in seen:
-                    seen[field].add(_as_text(entry[field]))
+                    seen[field].add(as_text(entry[field]))
                 yield where, entry
+
+    def _find_form(self, entries: list[dict], images: dict[str, dict]) -> tuple[bool, BoxForm | None]:
+        """Return whether outlines are parts of the image's sides, and a form of boxes other than COCO's."""
+        boxes, outlines, sizes = [], [], []
+        for entry in entries[:: max(1, len(entries) // COMPARED)]:
+            image = images.get(as_text(entry['image_id']))
+            if image and any(entry.get('bbox') or ()) and not entry.get('iscrowd'):
+                size = int(image['width']), int(image['height'])
+                if outline := read_segmentation(entry.get('segmentation'), *size[::-1])[0]:
+                    boxes.append(entry['bbox'])
+                    outlines.append(outline_box(outline))
+                    sizes.append(size)
+        if not boxes:
+            return False, None
+        around, of_images = np.array(outlines), np.array(sizes)
+        relative = bool((around[:, :2] + around[:, 2:]).max() <= 1 and of_images.min() > 1)
+        if relative:
+            self._add(Kind.FORM, 'its outlines', 'are from 0 to 1 across the image, not in pixels')
+            around *= np.tile(of_images, 2)
+        form = find_box_form(np.array(boxes, dtype=np.float64), around, of_images)
+        if form:
+            self._add(Kind.FORM, str(form))
+        return relative, form
 
     def _normalise(self, entry: dict, image: dict, where: str) -> dict | None:
         """Fill in a copy of an object and return it, None if it can't be used."""
@@ -209,6 +245,12 @@ class CocoReader:
             entry['iscrowd'] = 1
             self._add(Kind.IGNORED, where)
         outline, kind, what = read_segmentation(entry.get('segmentation'), height, width)
+        if self._relative_outlines and isinstance(outline, list):
+            outline = [polygon * np.tile([width, height], len(polygon) // 2) for polygon in outline]
+            entry['area'] = None
+        if self._box_form and any(entry.get('bbox') or ()):
+            around = outline_box(outline) if outline else None
+            entry['bbox'] = self._box_form.mend(entry['bbox'], around, (width, height))
         has_box = bool(entry.get('bbox')) and min(entry['bbox'][2:]) > 0
         if entry['iscrowd'] and not outline and has_box:
             outline, kind = box_outline(entry['bbox'], height, width), None
@@ -222,10 +264,8 @@ class CocoReader:
             if any(entry.get('bbox') or ()):
                 self._add(Kind.BOX, where)
             entry['bbox'] = outline_box(outline).tolist()
-        elif outline and self._compare_boxes and not entry['iscrowd']:
-            boxes = np.array([entry['bbox'], outline_box(outline)], dtype=np.float64)
-            if mask_utils.iou(boxes[:1], boxes[1:], [0]).item() < MIN_BOX_IOU:
-                self._add(Kind.BOX, where)
+        elif outline and self._compare_boxes and not entry['iscrowd'] and not fit(entry['bbox'], outline_box(outline)):
+            self._add(Kind.BOX, where)
         area = entry.get('area') or 0
         if not 0 < area <= LARGEST_AREA:
             if area:
@@ -303,17 +343,51 @@ def read_classes(ann_file: str) -> tuple[str, ...]:
     content = read_json(ann_file)
     reader = CocoReader({'images': [], 'annotations': [], 'categories': content.get('categories')}, ann_file)
     reader.raise_failure()
-    return classes_of(reader.content)
+    return classes_of({**reader.content, 'annotations': content.get('annotations')})
 
 
 def classes_of(content: dict) -> tuple[str, ...]:
-    """Return the names of the categories of a file's content in the order of their ids."""
-    return tuple(category['name'] for category in sorted(content['categories'], key=_rank))
+    """Return the names of the categories of a file's content in the order of their ids, without :func:`groups_of`."""
+    groups = groups_of(content)
+    return tuple(each['name'] for each in sorted(content['categories'], key=_rank) if each['name'] not in groups)
+
+
+def groups_of(content: dict) -> list[str]:
+    """Return the names of categories that others have as "supercategory" and no object has.
+
+    Roboflow's files begin with one, which is no class of the data.
+    """
+    pairs = [(each.get('supercategory'), each['name']) for each in content['categories']]
+    above = {group for group, name in pairs if isinstance(group, str) and group != name}
+    used = {as_text(entry.get('category_id')) for entry in content['annotations'] or () if isinstance(entry, dict)}
+    return [each['name'] for each in content['categories'] if each['name'] in above and as_text(each['id']) not in used]
+
+
+def _without_namesake(content: dict) -> Any:
+    """Return the categories without the group of one class that has the class's name, as Roboflow's files may begin."""
+    categories = content.get('categories')
+    if not isinstance(categories, list) or not all(isinstance(each, dict) for each in categories):
+        return categories
+    classes = [each['name'] for each in categories if 'name' in each and each['name'] == each.get('supercategory')]
+    used = _used_categories(content)
+    return [
+        each
+        for each in categories
+        if each.get('name') not in classes
+        or each['name'] == each.get('supercategory')
+        or as_text(each.get('id')) in used
+    ]
+
+
+def _used_categories(content: dict) -> set[str]:
+    annotations = content.get('annotations')
+    entries = annotations if isinstance(annotations, list) else ()
+    return {as_text(entry.get('category_id')) for entry in entries if isinstance(entry, dict)}
 
 
 def _rank(category: dict) -> tuple[bool, float, str]:
     """Return what categories are sorted by: numbers, also in text, come first and by their value."""
-    text = _as_text(category['id'])
+    text = as_text(category['id'])
     try:
         return False, int(text) if text.isdecimal() else float(text), text
     except (OverflowError, ValueError):

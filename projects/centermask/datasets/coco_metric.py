@@ -71,10 +71,16 @@ class CenterMaskCocoMetric(CocoMetric):
         self.metric_items = metric_items or (*AP_ITEMS, 'AR@100')
         self._coco_api = CocoAnnotations(ann_file, annotated=not self.format_only)
         self._truths: dict[str, COCO] = {}
-        if not self.format_only and all(entry['iscrowd'] for entry in self._coco_api.dataset['annotations']):
-            MMLogger.get_current_instance().warning(
-                f'{ann_file} has no objects to evaluate on: AP and recall will be undefined, which is written as -1.'
-            )
+        objects = [entry for entry in self._coco_api.dataset['annotations'] if not entry['iscrowd']]
+        if not self.format_only and not objects:
+            self._warn('objects', 'AP and recall')
+        elif 'segm' in self.metrics and not any(entry['segmentation'] for entry in objects):
+            self._warn('outlines', 'AP and recall of masks')
+
+    def _warn(self, what: str, figures: str) -> None:
+        MMLogger.get_current_instance().warning(
+            f'{self._coco_api.path} has no {what} to evaluate on: {figures} will be undefined, which is written as -1.'
+        )
 
     def compute_metrics(self, results: list) -> dict[str, float]:
         """Return the figures by MMDetection's names; -1 is one that the ground truth leaves undefined."""

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 import os
+import sys
 import warnings
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -13,13 +15,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 from mmengine.config import Config
-from PIL import Image
 from tqdm import tqdm
 
-from centermask.datasets.assignment import Assignment, Size, has_fcos_head
+from centermask.datasets.assignment import Assignment, has_fcos_head, scale_for
 from centermask.datasets.coco import innermost
 from centermask.datasets.coco_annotations import (
     CocoReader,
@@ -31,18 +31,20 @@ from centermask.datasets.coco_annotations import (
     summarise,
 )
 from centermask.datasets.image_folder import ImageFolder
-from centermask.datasets.images import check_image, pil_unlimited
+from centermask.datasets.images import ImageFacts, describe_range, describe_size, inspect_image, pil_unlimited
 from centermask.utils.atomic_io import atomic_write_text
 from centermask.utils.errors import InputError, RunError
 
 # COCO's size classes and the sides of the squares between them, in pixels of the original image.
 AREAS = ('small', 'medium', 'large')
 AREA_LIMITS = (32, 96)
-# Number of images whose FCOS targets are computed before a training starts: a few seconds.
+# Number of images whose FCOS targets are computed before a training starts, a few seconds, or at several sizes.
 SAMPLE = 300
-EXIF_ORIENTATION = 0x0112
+# The part of the objects that must be too small before larger images are proposed.
+MANY = 0.01
+CHANNELS = {1: 'gray', 2: 'gray with alpha', 3: 'RGB', 4: 'RGB with alpha'}
 HEADINGS = {
-    Severity.FAILS: 'A training would fail:',
+    Severity.FAILS: 'A training would fail or learn nothing:',
     Severity.LOSES: 'A training would lose objects:',
     Severity.NOTE: 'Worth a look:',
 }
@@ -56,26 +58,47 @@ class Check:
         ann_file: Path of the annotation file.
         content: Its normalised content, without what can't be used.
         findings: Everything that is wrong.
+        listed: Number of objects and crowds that the file lists.
+        not_learned: Number of objects that no location learns.
         empty: Number of images without objects.
         crowds: Number of crowds.
         objects: Number of objects, crowds not counted, by class and size.
         images_with: Number of images with each class.
         levels: Number of masks pooled from each level, by its stride.
+        outlines: Number of objects with polygons, RLE or neither.
+        images: Number of images by their channels and bits, and of those turned by EXIF.
+        boxes: The boxes (x1, y1, x2, y2), shape (G, 4), the width and the height of each image with objects, or of a
+            sample.
     """
 
     ann_file: Path
     content: dict
     findings: list[Finding]
+    listed: int
+    not_learned: int = 0
     empty: int = 0
     crowds: int = 0
     objects: dict[str, Counter] = field(default_factory=dict)
     images_with: Counter = field(default_factory=Counter)
     levels: Counter = field(default_factory=Counter)
+    outlines: Counter = field(default_factory=Counter)
+    images: Counter = field(default_factory=Counter)
+    boxes: list[tuple[np.ndarray, int, int]] = field(default_factory=list)
 
     @property
-    def trains(self) -> bool:
-        """Return whether a training neither fails nor loses an object."""
-        return all(finding.kind.severity == Severity.NOTE for finding in self.findings)
+    def fails(self) -> bool:
+        """Return whether a training would fail."""
+        return any(finding.kind.severity == Severity.FAILS for finding in self.findings)
+
+    @property
+    def lost(self) -> int:
+        """Return the number of objects that a training would lose: whole, or their damaged outlines.
+
+        Objects that were never outlined, and those that are too many for an image, aren't counted.
+        """
+        not_outlined = sum(finding.kind is Kind.NO_OUTLINE for finding in self.findings)
+        damaged = max(0, self.outlines['only a box'] - not_outlined)
+        return self.listed - len(self.content['annotations']) + self.not_learned + damaged
 
 
 def check_dataset(ann_file: Path, images: Path, assignment: Assignment) -> Check:
@@ -92,95 +115,103 @@ def check_dataset(ann_file: Path, images: Path, assignment: Assignment) -> Check
     content = read_json(ann_file)
     if not images.is_dir():
         raise InputError(f'The folder of images {images} does not exist: name the one that "file_name" is relative to.')
-    reader = CocoReader(content, ann_file, compare_boxes=True)
-    usable, findings = reader.content, [*reader.findings]
+    check, listed = _read(content, ann_file, compare_boxes=True)
     on_disk = ImageFolder(images)
-    for image in usable['images']:
+    for image, _ in listed:
         if path := on_disk.find(image['file_name']):
             image['file_name'] = os.path.relpath(path, images)
-    names = [image['file_name'] for image in usable['images']]
-    inspect = partial(inspect_image, images, max_pixels=assignment.max_pixels)
+    facts: list[ImageFacts] = []
+    inspect = partial(_inspect, images, assignment.max_pixels)
+    pause = 0.1 if sys.stderr.isatty() else 10  # seconds
     with warnings.catch_warnings(), pil_unlimited(), ThreadPoolExecutor(os.cpu_count()) as pool:
         warnings.simplefilter('ignore')  # of PIL, about metadata
-        reports = list(tqdm(pool.map(inspect, names), 'Checking', len(names), unit='image', disable=None))
-    kept = {}
-    for image, (size, found) in zip(usable['images'], reports, strict=True):
-        findings += found
-        stated = image['width'], image['height']
-        if size == stated:
-            kept[image['id']] = image
-        elif size:
-            what = f'is {size[0]}x{size[1]}, not {stated[0]}x{stated[1]}'
-            findings.append(Finding(Kind.SIZE, image['file_name'], what))
-    check = Check(ann_file, _trainable(usable, kept), findings)
-    _count(check, assignment)
+        reports = pool.map(inspect, [image['file_name'] for image, _ in listed])
+        bar = tqdm(reports, 'Checking', len(listed), unit='image', mininterval=pause, delay=pause)
+        for (image, objects), found in zip(listed, bar, strict=True):
+            if isinstance(found, str):
+                check.findings.append(Finding(Kind.IMAGE, image['file_name'], f'({found})'))
+                continue
+            facts.append(found)
+            stated = image['width'], image['height']
+            if found.size == stated:
+                _add(check, image, objects, assignment)
+            else:
+                what = f'{describe_size(found, stated)} but the file states {stated[0]}x{stated[1]}'
+                check.findings.append(Finding(Kind.SIZE, image['file_name'], what))
+    check.findings += [Finding(Kind.RANGE, '', remark) for remark in filter(None, [describe_range(facts)])]
+    check.images = Counter(f'{CHANNELS[found.channels]} of {found.bits} bits' for found in facts)
+    if turned := sum(found.orientation > 1 for found in facts):
+        check.images['turned by EXIF'] = turned
+    _conclude(check, assignment)
     return check
 
 
-def inspect_image(folder: Path, name: str, max_pixels: int) -> tuple[Size | None, list[Finding]]:
-    """Read an image file to its end.
-
-    Returns:
-        Width and height as training reads it, None where training would refuse it, and the findings.
-    """
-    findings = []
+def _inspect(folder: Path, max_pixels: int, name: str) -> ImageFacts | str:
+    """Return the facts of an image, or why training would refuse it."""
     try:
-        check_image(folder / name, max_pixels, decode=True)
-        with Image.open(folder / name) as image:
-            orientation = image.getexif().get(EXIF_ORIENTATION, 1)
-        pixels = cv2.imread(str(folder / name), cv2.IMREAD_UNCHANGED)
-        if pixels is None:
-            raise ValueError('OpenCV can not read it')
-        height, width = pixels.shape[:2]
+        return inspect_image(folder / name, max_pixels)
     except InputError as error:
-        return None, [Finding(Kind.IMAGE, name, f'({error})')]
-    except Exception:  # a damaged file may raise anything
-        return None, [Finding(Kind.IMAGE, name, '(it is damaged or not an image)')]
-    if orientation != 1:
-        findings.append(Finding(Kind.ROTATED, name))
-    if pixels.dtype != np.uint8:
-        findings.append(Finding(Kind.DEEP, name))
-    return (height, width) if orientation > 4 else (width, height), findings
+        return str(error)
 
 
-def _trainable(content: dict, images: dict[Any, dict]) -> dict:
-    """Return the content with these images and those of their objects that MMDetection trains on."""
-    annotations = [
-        entry
-        for entry in content['annotations']
-        if entry['image_id'] in images and box_has_area(entry, images[entry['image_id']])
-    ]
-    return {**content, 'images': [*images.values()], 'annotations': annotations}
+def _read(content: dict, ann_file: Path, compare_boxes: bool) -> tuple[Check, list[tuple[dict, list[dict]]]]:
+    """Return a check without images yet, and each image with those of its objects that MMDetection trains on."""
+    reader = CocoReader(content, ann_file, compare_boxes=compare_boxes)
+    usable = reader.content
+    images: dict[Any, tuple[dict, list[dict]]] = {image['id']: (image, []) for image in usable['images']}
+    trainable = [entry for entry in usable['annotations'] if box_has_area(entry, images[entry['image_id']][0])]
+    for entry in trainable:
+        images[entry['image_id']][1].append(entry)
+    kept = {**usable, 'images': [], 'annotations': trainable}
+    check = Check(ann_file, kept, reader.findings, listed=len(content['annotations']))
+    check.objects = {category['name']: Counter() for category in usable['categories']}
+    return check, [*images.values()]
 
 
-def _count(check: Check, assignment: Assignment | None, sample: int | None = None) -> None:
-    """Count the objects that training takes, and find those that no location learns on a sample of the images."""
+def _add(check: Check, image: dict, annotations: list[dict], assignment: Assignment | None) -> None:
+    """Count the objects that training takes of an image, and with an assignment those that no location learns."""
+    check.content['images'].append(image)
+    objects = [entry for entry in annotations if not entry['iscrowd']]
+    check.crowds += len(annotations) - len(objects)
+    check.empty += not objects
     names = {category['id']: category['name'] for category in check.content['categories']}
-    check.objects = {name: Counter() for name in names.values()}
-    grouped: dict[Any, list[dict]] = defaultdict(list)
-    for entry in check.content['annotations']:
-        grouped[entry['image_id']].append(entry)
-    step = max(1, len(check.content['images']) // sample) if sample else 1
-    for i, image in enumerate(check.content['images']):
-        objects = [entry for entry in grouped[image['id']] if not entry['iscrowd']]
-        check.crowds += len(grouped[image['id']]) - len(objects)
-        check.empty += not objects
-        check.images_with.update({names[entry['category_id']] for entry in objects})
-        for entry in objects:
-            area = AREAS[sum(entry['area'] >= side**2 for side in AREA_LIMITS)]
-            check.objects[names[entry['category_id']]][area] += 1
-        if assignment and objects and i % step == 0:
-            boxes = np.array([entry['bbox'] for entry in objects], dtype=np.float64)
-            boxes[:, 2:] += boxes[:, :2]
-            size = int(image['width']), int(image['height'])
-            for index in np.flatnonzero(~assignment.learned(boxes, *size)):
-                where = f'object {objects[index].get("id")} on {image["file_name"]}'
-                check.findings.append(Finding(Kind.NOT_LEARNED, where))
-            check.levels.update(assignment.strides[level] for level in assignment.levels(boxes, *size))
-    if not any(counts.total() for counts in check.objects.values()):
+    check.images_with.update({names[entry['category_id']] for entry in objects})
+    for entry in objects:
+        area = AREAS[sum(entry['area'] >= side**2 for side in AREA_LIMITS)]
+        check.objects[names[entry['category_id']]][area] += 1
+        outline = entry['segmentation']
+        check.outlines['RLE' if isinstance(outline, dict) else 'polygons' if outline else 'only a box'] += 1
+    if assignment and objects:
+        boxes = np.array([entry['bbox'] for entry in objects], dtype=np.float64)
+        boxes[:, 2:] += boxes[:, :2]
+        size = int(image['width']), int(image['height'])
+        check.boxes.append((boxes, *size))
+        for index in np.flatnonzero(~assignment.learned(boxes, *size)):
+            check.not_learned += 1
+            where = f'object {objects[index].get("id")} on {image["file_name"]}'
+            check.findings.append(Finding(Kind.NOT_LEARNED, where))
+        check.levels.update(assignment.strides[level] for level in assignment.levels(boxes, *size))
+
+
+def _conclude(check: Check, assignment: Assignment | None) -> None:
+    """Leave out the objects of images that can't be used, and add the findings about all that are left."""
+    used = {image['id'] for image in check.content['images']}
+    check.content['annotations'] = [entry for entry in check.content['annotations'] if entry['image_id'] in used]
+    total = sum(counts.total() for counts in check.objects.values())
+    if not total:
         check.findings.append(Finding(Kind.NOTHING, 'the file', 'has no usable objects but crowds'))
     elif not any(entry['segmentation'] for entry in check.content['annotations'] if not entry['iscrowd']):
         check.findings.append(Finding(Kind.NOTHING, 'the file', 'has no object with an outline to learn masks from'))
+    per_image = Counter(entry['image_id'] for entry in check.content['annotations'] if not entry['iscrowd'])
+    limits = [
+        (Kind.DETECTIONS, 'model.test_cfg.max_per_img', assignment and assignment.detections),
+        (Kind.ROIS, 'model.train_cfg.sampler.num', assignment and assignment.rois),
+    ]
+    for kind, key, limit in limits:
+        if over := [objects for objects in per_image.values() if limit and objects > limit]:
+            lost = sum(over) - len(over) * (limit or 0)
+            what = f'leaves out {lost} of {total} objects ({len(over)} images hold more, up to {max(over)})'
+            check.findings.append(Finding(kind, f'{key}={limit}', what))
 
 
 def describe(check: Check) -> str:
@@ -195,6 +226,9 @@ def describe(check: Check) -> str:
         by_area = ''.join(f' {counts[area]:8d}' for area in AREAS)
         lines.append(f'{name:{width}}  {counts.total():8d} {images_with.get(name, 0):8d}{by_area}')
     lines.append('Small objects have less than 32² pixels of the original image, large ones 96² or more.')
+    for what, counted in (('Outlines', check.outlines), ('Images', check.images)):
+        if counted:
+            lines.append(f'{what}: {", ".join(f"{count} {kind}" for kind, count in counted.most_common())}')
     if count := check.levels.total():
         levels = (f'P{stride.bit_length() - 1} {n} ({n / count:.0%})' for stride, n in sorted(check.levels.items()))
         lines += ['', f'Levels that masks are pooled from (Eq. 2): {", ".join(levels)}']
@@ -202,13 +236,48 @@ def describe(check: Check) -> str:
 
 
 def describe_findings(findings: Iterable[Finding], least: Severity = Severity.NOTE) -> str:
-    """Return a line for each kind of finding of at least a severity, with its number and three examples."""
+    """Return a line for each kind of finding of at least a severity, with its number and three examples.
+
+    It is '' where there are none.
+    """
     lines = []
     for severity, heading in HEADINGS.items():
         found = [finding for finding in findings if finding.kind.severity == severity >= least]
         if found:
             lines += [heading, *(f'    {line}' for line in summarise(found))]
-    return '\n'.join(lines) or ('Nothing is wrong.' if least == Severity.NOTE else 'A training would lose no object.')
+    return '\n'.join(lines)
+
+
+def describe_scale(check: Check, assignment: Assignment | None) -> str:
+    """Return the image size at which FCOS would learn more objects, '' where it learns most of them already."""
+    if not assignment or check.not_learned <= MANY * sum(len(boxes) for boxes, _, _ in check.boxes):
+        return ''
+    sample = check.boxes[:: math.ceil(len(check.boxes) / SAMPLE)]
+    proposal = scale_for(assignment, sample, MANY)
+    if proposal.factor == 1:
+        return ''
+    return (
+        f'With images resized to {proposal.factor:g} times the size, scale={proposal.scale} in the pipelines, '
+        f'FCOS would learn all but {proposal.lost:.1%} of the objects.'
+    )
+
+
+def write_report(check: Check, out: Path) -> None:
+    """Write counts and every finding as JSON."""
+    counts = ('listed', 'lost', 'not_learned', 'empty', 'crowds', 'objects', 'images_with', 'outlines')
+    findings = [
+        {
+            'severity': finding.kind.severity.name.lower(),
+            'kind': finding.kind.name.lower(),
+            'words': finding.kind.words,
+            'where': finding.where,
+            'what': finding.what,
+        }
+        for finding in check.findings
+    ]
+    report = {'annotations': str(check.ann_file), 'images': len(check.content['images'])}
+    report |= {name: getattr(check, name) for name in counts}
+    atomic_write_text(out, json.dumps({**report, 'findings': findings}, indent=1, ensure_ascii=False))
 
 
 def write_usable(check: Check, out: Path) -> None:
@@ -249,14 +318,18 @@ def check_training_data(cfg: Config, with_tables: bool) -> str:
         return ''
     if not (ann_file.is_file() and images.is_dir()):
         return ''  # building the data set reports that
-    reader = CocoReader(read_json(ann_file), ann_file)
-    usable = _trainable(reader.content, {image['id']: image for image in reader.content['images']})
-    check = Check(ann_file, usable, reader.findings)
-    _count(check, Assignment(cfg) if has_fcos_head(cfg) else None, SAMPLE)
-    if check.trains and not with_tables:
+    check, listed = _read(read_json(ann_file), ann_file, compare_boxes=False)
+    assignment = Assignment(cfg) if has_fcos_head(cfg) else None
+    step = max(1, len(listed) // SAMPLE)
+    for i, (image, objects) in enumerate(listed):
+        _add(check, image, objects, None if i % step else assignment)
+    _conclude(check, assignment)
+    lost = describe_findings(check.findings, Severity.LOSES)
+    if not (lost or with_tables):
         return ''
     lines = [describe(check), ''] if with_tables else [f'{ann_file}:']
-    lines.append(describe_findings(check.findings, Severity.LOSES))
-    if not check.trains:
+    lines.append(lost or 'A training would lose no object.')
+    if lost:
+        lines += filter(None, [describe_scale(check, assignment)])
         lines.append(f'To check all, images too: python tools/check_dataset.py {ann_file} {images}')
     return '\n'.join(lines)

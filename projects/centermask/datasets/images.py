@@ -45,12 +45,14 @@ class ImageFacts(NamedTuple):
         orientation: EXIF's number from 1 (upright) to 8; from 5 on, width and height are exchanged.
         bits: Bits of a channel in the file, 8 or 16; 0 without decoding.
         brightest: The largest value once read as 8 bits; 0 without decoding.
+        channels: Channels in the file as OpenCV decodes it, with alpha; 0 without decoding.
     """
 
     size: tuple[int, int]
     orientation: int
     bits: int = 0
     brightest: int = 0
+    channels: int = 0
 
 
 def unreadable(path: str | Path) -> str:
@@ -165,14 +167,19 @@ def inspect_image(path: str | Path, max_pixels: int = MAX_PIXELS) -> ImageFacts:
     facts = check_image(path, max_pixels, decode=True)
     content = np.fromfile(path, np.uint8)  # OpenCV 5 reads turned TIFF from memory only, as MMDetection does
     try:
-        read, stored = (cv2.imdecode(content, flag) for flag in (cv2.IMREAD_COLOR, cv2.IMREAD_UNCHANGED))
+        stored = cv2.imdecode(content, cv2.IMREAD_UNCHANGED)
+        in_8_bits = stored is not None and stored.dtype == np.uint8  # then the colours are read as they are
+        read = stored if in_8_bits else cv2.imdecode(content, cv2.IMREAD_COLOR)
     except cv2.error:
         read = None
-    if read is None or read.ndim != 3:
+    if read is None:
         raise UnreadableError(unreadable(path))
     # OpenCV reads gray JPEG 2000 with alpha, of 8 bits, as colours alone.
-    bits = 16 if stored is not None and stored.dtype != np.uint8 else 8
-    return facts._replace(bits=bits, brightest=int(read.max()))
+    bits = 8 if stored is None or in_8_bits else 16
+    channels = 3 if stored is None else stored[0, 0].size
+    return facts._replace(
+        bits=bits, brightest=int(read[..., :3].max() if read.ndim == 3 else read.max()), channels=channels
+    )
 
 
 def as_read(image: np.ndarray) -> np.ndarray:

@@ -83,6 +83,13 @@ class Resize(mmdet.datasets.transforms.Resize):
         super().__init__(scale, keep_ratio=keep_ratio, backend=backend)
         self.size = {'nearest': round_size, 'down': floor_size}[rounding]
 
+    def transform(self, results: dict) -> dict:
+        """Resize; ``scale_factor`` becomes the product of all resizes, which MMDetection's sets to the last."""
+        before = results.get('scale_factor', (1.0, 1.0))
+        results = super().transform(results)
+        results['scale_factor'] = (results['scale_factor'][0] * before[0], results['scale_factor'][1] * before[1])
+        return results
+
     def _resize_img(self, results: dict) -> None:
         image = results['img']
         if results.get('img_path', '') is None:  # an array, not a file

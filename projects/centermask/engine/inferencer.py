@@ -13,11 +13,13 @@ from mmdet.apis.det_inferencer import IMG_EXTENSIONS
 from mmdet.registry import DATASETS, MODELS
 from mmdet.structures import DetDataSample
 from mmengine.config import Config
+from mmengine.dataset import Compose
 from mmengine.utils import track_iter_progress
 from mmengine.visualization import Visualizer
 from torch import nn
 
 from centermask.checkpoints.loading import check_match, count_classes, load_weights, read_checkpoint
+from centermask.datasets.homography import with_homography
 from centermask.engine.coco_results import CocoResults
 from centermask.export.exported_detector import ExportedCenterMask, warn_of_another_config
 from centermask.export.runtime import is_exported
@@ -68,6 +70,11 @@ class CenterMaskInferencer(DetInferencer):
             model.roi_head.test_cfg['mask_format'] = 'rle'
         model.cfg = cfg
         return model.to(device).eval()
+
+    def _init_pipeline(self, cfg: Any) -> Compose:
+        data = cfg.test_dataloader.dataset
+        data.pipeline = with_homography(data.pipeline)
+        return super()._init_pipeline(cfg)
 
     def _init_visualizer(self, cfg: Any) -> Visualizer:
         cfg.visualizer.pop('vis_backends', None)  # they record a training and ask for its folder

@@ -18,7 +18,7 @@ from mmengine.structures import InstanceData
 from torch import Tensor
 
 from centermask.boxes import clip_to_image, scale_factors
-from centermask.export.metadata import Metadata, resize_rule
+from centermask.export.metadata import Metadata, describe_resizing
 from centermask.export.runtime import Detections, ExportedModel
 from centermask.fast.malloc import large_buffers_kept
 from centermask.mask_pasting import encode, paste
@@ -41,12 +41,10 @@ def warn_of_another_config(cfg: Config, metadata: Metadata, file: str) -> None:
     """Warn where an exported file differs from the config; only the config's resizing is used."""
     data = cfg.test_dataloader.dataset
     classes = data.get('metainfo', {}).get('classes') or DATASETS.get(data.type).METAINFO['classes']
-    steps = [step for step in data.get('pipeline', []) if step.get('scale') is not None]
-    resizes = [(resize_rule(step), sorted(step.scale)) for step in steps]
     pairs = {
         'classes': (list(metadata.classes), list(classes)),
         'recipe': (metadata.recipe, 'paper' if (cfg.model.get('bbox_head') or {}).get('legacy_boxes') else 'star'),
-        'resizing': ([(metadata.resize, sorted(metadata.scale))], resizes),
+        'resizing': ((metadata.scale, metadata.resize), describe_resizing(data.get('pipeline', []))),
     }
     different = [
         f'{name} {shorten(here)} (config: {shorten(there)})' for name, (here, there) in pairs.items() if here != there

@@ -132,13 +132,18 @@ class ExportGraph(nn.Module):
         """Return boxes (D, 4), scores (D,), labels (D,) and image index (D,) after NMS."""
         head = self.model.bbox_head
         boxes, scores, labels = head.candidates(*head(features), sizes)  # (N, K, 4), (N, K), (N, K)
-        config = self.model.test_cfg['nms']
-        # Boxes moved apart by class, so that one NMS serves all classes. Those of score 0 must not widen the distance.
-        separated = torch.where((scores > 0)[..., None], boxes, boxes.new_zeros(()))
-        separated = offset_by_class(separated, labels, head.num_classes)
+        config = self.model.test_cfg['nms'] or dict(iou_threshold=1.0)  # which no overlap exceeds
+        limit = min(self.limit, limit) if (limit := config.get('max_num', -1)) > 0 else self.limit
+        if threshold := config.get('score_threshold'):
+            scores = F.threshold(scores, threshold, 0)
+        separated = boxes
+        if not config.get('class_agnostic'):
+            # Moved apart by class, so that one NMS serves all classes. Those of score 0 must not widen the distance.
+            separated = torch.where((scores > 0)[..., None], boxes, boxes.new_zeros(()))
+            separated = offset_by_class(separated, labels, head.num_classes)
         # The offset is 1 if boxes end inside their last pixel.
         separated = torch.cat([separated[..., :2], separated[..., 2:] + config.get('offset', 0)], dim=2)
-        image, index = operators.nms(separated, scores, config['iou_threshold'], self.limit).unbind(1)
+        image, index = operators.nms(separated, scores, config['iou_threshold'], limit).unbind(1)
         if not self.padded:
             return boxes[image, index], scores[image, index], labels[image, index], image
         index, present, image = self.pad(image, index, sizes.shape[0])

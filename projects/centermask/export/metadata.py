@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
@@ -20,6 +20,13 @@ def resize_rule(step: Mapping[str, Any]) -> str:
     return OLD_RESIZES.get(rule, rule)
 
 
+def describe_resizing(pipeline: Sequence[Mapping[str, Any]]) -> tuple[list, str]:
+    """Return the fields ``scale`` and ``resize`` of a test pipeline."""
+    steps = [step for step in pipeline if step.get('scale') is not None]
+    scales = [sorted(step['scale'], reverse=True) for step in steps]
+    return scales[0] if len(scales) == 1 else scales, ', '.join(map(resize_rule, steps))
+
+
 @dataclass
 class Metadata:
     """Metadata, each field of which is stored in the file as a string of JSON.
@@ -30,8 +37,9 @@ class Metadata:
         classes: names, in the order of the labels.
         mean, std: of the pixels, for blue, green and red.
         divisor: images are padded at the right and bottom to multiples of it, in pixels.
-        scale: longest and shortest side of a test image, in pixels.
-        resize: type and rounding of the transform that resizes test images, as :func:`resize_rule` names them.
+        scale: longest and shortest side of a test image, in pixels; a list of such pairs where the test pipeline
+            resizes several times, an empty one where it doesn't.
+        resize: type and rounding of the transforms that resize test images, as :func:`resize_rule` names them.
         preprocess: if True, images are given as bytes (N, H, W, 3), else normalised and padded.
         full_masks: if True, masks have the size of the images, else 28×28 cells in their boxes.
         detections: fixed number of detections per image; 0 if it varies.
@@ -46,7 +54,7 @@ class Metadata:
     mean: list[float]
     std: list[float]
     divisor: int
-    scale: list[int]
+    scale: list
     resize: str
     preprocess: bool
     full_masks: bool

@@ -17,7 +17,7 @@ from centermask.detector import CenterMask
 from centermask.export import operators
 from centermask.export.files import set_metadata
 from centermask.export.graph import OUTPUTS, ExportGraph, Preprocessing
-from centermask.export.metadata import Metadata, resize_rule
+from centermask.export.metadata import Metadata, describe_resizing
 from centermask.export.runtime import require
 from centermask.utils.errors import InputError
 
@@ -41,22 +41,29 @@ def describe(
 
     Args:
         model: the detector.
-        cfg: its config, whose test pipeline resizes images once.
+        cfg: its config, whose test pipeline says how images are resized.
         preprocess, full_masks: as in :class:`Metadata`.
         padded: whether each image gets a fixed number of detections, ``max_per_img`` of the config.
 
     Raises:
-        InputError: the model is no CenterMask, or has no mask branch.
+        InputError: the model is no CenterMask, has no mask branch, or ONNX has no operator for its NMS.
     """
     if not isinstance(model, CenterMask) or model.roi_head is None:
         raise InputError(
             f'The config {cfg.filename} builds no CenterMask with a mask branch: only such a model can be exported.'
         )
-    resizes = [step for step in cfg.test_dataloader.dataset.pipeline if step.get('scale') is not None]
-    if len(resizes) != 1:
+    if (model.test_cfg['nms'] or {}).get('type') == 'soft_nms':
         raise InputError(
-            f'The test pipeline of {cfg.filename} resizes images {len(resizes)} times: make it resize them once.'
+            f'model.test_cfg.nms.type of {cfg.filename} is soft_nms, which ONNX lacks: export with '
+            '--cfg-options model.test_cfg.nms.type=nms, which gives other scores, or test the checkpoint itself.'
         )
+    pipeline = cfg.test_dataloader.dataset.pipeline
+    if any('scale_factor' in step for step in pipeline):
+        raise InputError(
+            f'The test pipeline of {cfg.filename} resizes images by a scale_factor, which the metadata of an exported '
+            'file have no place for: give the step a scale.'
+        )
+    scale, resize = describe_resizing(pipeline)
     preprocessor = model.data_preprocessor
     return Metadata(
         recipe='paper' if model.bbox_head.legacy_boxes else 'star',
@@ -65,8 +72,8 @@ def describe(
         mean=[round(value, 4) for value in preprocessor.mean.flatten().tolist()],
         std=[round(value, 4) for value in preprocessor.std.flatten().tolist()],
         divisor=preprocessor.pad_size_divisor,
-        scale=list(resizes[0].scale),
-        resize=resize_rule(resizes[0]),
+        scale=scale,
+        resize=resize,
         preprocess=preprocess,
         full_masks=full_masks,
         detections=int(model.test_cfg['max_per_img']) if padded else 0,
