@@ -171,7 +171,8 @@ def test_browse_dataset(star: Detector, tiny_config: Path, analyse: Callable, tm
     """Every training image is drawn on."""
     analyse('browse_dataset', star.config, '--output-dir', tmp_path / 'drawn', '--not-show')
     for image in (tiny_config.parent / 'shapes/train/images').iterdir():
-        drawn, plain = (cv2.imread(str(file)).astype(int) for file in (tmp_path / 'drawn' / image.name, image))
+        files = tmp_path / 'drawn' / image.name, image
+        drawn, plain = (cv2.resize(cv2.imread(str(file)), (SIDE, SIDE)).astype(int) for file in files)
         assert min(np.abs(drawn - view).max() for view in (plain, plain[:, ::-1])) > 50
 
 
