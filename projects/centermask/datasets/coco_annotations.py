@@ -300,9 +300,8 @@ class CocoAnnotations(COCO):
         reader = CocoReader(content, annotation_file)
         reader.raise_failure()
         if warn and reader.findings:
-            # Losses first; the stable sort keeps the order of the file.
-            found = sorted(reader.findings, key=lambda finding: -finding.kind.severity)
-            MMLogger.get_current_instance().warning(f'{annotation_file} has {"; ".join(summarise(found))}.')
+            found = '; '.join(summarise(reader.findings))
+            MMLogger.get_current_instance().warning(f'{annotation_file} has {found}.')
         self.dataset = reader.content
         for number, annotation in enumerate(self.dataset['annotations'], start=1):
             annotation['id'] = number
@@ -497,11 +496,11 @@ def box_has_area(entry: dict, image: dict) -> bool:
 
 
 def summarise(findings: Iterable[Finding], examples: int = 3) -> list[str]:
-    """Return a phrase for each kind of finding, the most frequent first: its number and the first few examples."""
+    """Return a phrase for each kind of finding, the worst and most frequent first: its number and a few examples."""
     grouped: dict[Kind, list[Finding]] = defaultdict(list)
     for finding in findings:
         grouped[finding.kind].append(finding)
-    ranked = sorted(grouped.items(), key=lambda item: -len(item[1]))
+    ranked = sorted(grouped.items(), key=lambda item: (-item[0].severity, -len(item[1])))
     return [f'{len(found)} {kind.words}: {shorten(found, examples)}' for kind, found in ranked]
 
 
