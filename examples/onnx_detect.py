@@ -16,6 +16,7 @@ def read(path):
     image = Image.open(path)
     if image.mode in ('CMYK', 'F', 'LAB') or (image.mode == 'I' and image.format != 'PPM'):
         sys.exit(f'{path} holds {image.mode}: save it in gray or RGB with 8 or 16 bits a channel.')
+    image.info = {key: value for key, value in image.info.items() if 'xmp' not in key}  # its orientation is another
     image = ImageOps.exif_transpose(image)
     if image.mode.startswith('I'):  # gray of 16 bits
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))

@@ -1,6 +1,8 @@
 """Images as the recipes prepare them: the pipelines of one config each against rules that are written out here."""
 
 import json
+import random
+import re
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
@@ -11,13 +13,18 @@ import numpy as np
 import pytest
 import torch
 from helpers.read_configs import read_config
+from helpers.small_model import small_model
 from mmdet.datasets import CocoDataset
 from mmdet.registry import DATASETS, MODELS, TRANSFORMS
-from mmengine.config import ConfigDict
+from mmengine.config import Config, ConfigDict
 from PIL import Image
 
-from centermask.datasets import Resize
+from centermask.datasets import Resize, augmentation
+from centermask.datasets.augmentation import check_augmentation
 from centermask.datasets.transforms import floor_size, round_size
+from centermask.engine.runner import CenterMaskRunner
+from centermask.mask_targets import has_outline
+from centermask.utils.errors import InputError
 
 
 def _size_of_paper(width: int, height: int, side: int, limit: int) -> tuple[int, int]:
@@ -236,3 +243,162 @@ def test_normalised_and_padded(name: str, mean: list[float], std: list[float]) -
         batch = preprocess({'inputs': images}, training)['inputs']
         np.testing.assert_allclose(batch, expected, atol=1e-4)
         assert not batch[0, :, :, 33:].any() and not batch[1, :, 40:].any() and not batch[1, :, :, 70:].any()
+
+
+# Augmentations of MMDetection
+
+SIDE = 96
+BOTH = (False, True)
+# Steps that come before the recipe's own, and whether they get masks as bitmaps.
+STEPS: dict[str, tuple[list[dict], tuple[bool, ...]]] = {
+    'RandomCrop': ([dict(type='RandomCrop', crop_size=(60, 70), recompute_bbox=True)], BOTH),
+    'RandomCrop, MaskBoxes': ([dict(type='RandomCrop', crop_size=(60, 70)), dict(type='MaskBoxes')], BOTH),
+    'MinIoURandomCrop': ([dict(type='MinIoURandomCrop'), dict(type='MaskBoxes')], BOTH),
+    'RandomErasing': ([dict(type='RandomErasing', n_patches=3, ratio=0.3), dict(type='MaskBoxes')], (True,)),
+    'Expand': ([dict(type='Expand', prob=1.0)], (True,)),
+    'PhotoMetricDistortion': ([dict(type='PhotoMetricDistortion')], BOTH),
+    'CachedMosaic': ([dict(type='CachedMosaic', img_scale=(SIDE, SIDE))], BOTH),
+    'CachedMixUp': ([dict(type='CachedMixUp', img_scale=(SIDE, SIDE), flip_ratio=1.0)], (False,)),
+    'CopyPaste': ([dict(type='CopyPaste')], (True,)),
+}
+OF_EACH_FORM = [(name, bitmaps) for name, (_, forms) in STEPS.items() for bitmaps in forms]
+
+
+@pytest.fixture(scope='module')
+def squares(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four images of one colour, each with three rectangles of colours of their own."""
+    folder = tmp_path_factory.mktemp('squares')
+    (folder / 'images').mkdir()
+    content = {'images': [], 'annotations': [], 'categories': [{'id': 1, 'name': 'person'}]}
+    for image in range(4):
+        pixels = np.full((SIDE, SIDE, 3), 10, np.uint8)
+        for x, y, w, h in [(5, 8, 30, 40), (50 + image, 10, 36, 24), (20, 60, 60, 30 - image)]:
+            number = len(content['annotations'])
+            pixels[y : y + h, x : x + w] = 60 + 15 * number
+            outline = [[x, y, x + w, y, x + w, y + h, x, y + h]]
+            content['annotations'].append(
+                {'id': number, 'image_id': image, 'category_id': 1, 'bbox': [x, y, w, h], 'segmentation': outline}
+            )
+        Image.fromarray(pixels).save(folder / f'images/{image}.png')
+        content['images'].append({'id': image, 'file_name': f'{image}.png', 'width': SIDE, 'height': SIDE})
+    (folder / 'instances.json').write_text(json.dumps(content))
+    return folder
+
+
+def _augmented(recipe: Recipe, steps: list[dict], bitmaps: bool, folder: Path) -> CocoDataset:
+    """Build the training data of a recipe, at twice the images' size, with ``steps`` before its own."""
+    config = read_config(recipe.config).train_dataloader.dataset
+    image, annotations, *own = config.pipeline
+    for step in own:
+        if 'Resize' in step.type:
+            step['scales' if 'scales' in step else 'scale'] = 2 * [(400, 2 * SIDE)]
+    loading = [image, {**annotations, 'poly2mask': bitmaps}]
+    paths = dict(data_root=str(folder), ann_file='instances.json', data_prefix=dict(img='images'))
+    inner = {**config, **paths, 'metainfo': {'classes': ('person',)}, 'pipeline': loading}
+    outer = dict(type='MultiImageMixDataset', dataset=inner, pipeline=[*steps, *own])
+    check_augmentation(outer, None)
+    return DATASETS.build(outer)
+
+
+@ONE_OF_EACH
+@pytest.mark.parametrize(('name', 'bitmaps'), OF_EACH_FORM)
+def test_augmentation(name: str, bitmaps: bool, recipe: Recipe, squares: Path) -> None:
+    """Boxes are those of the masks, and the pixels of a mask those of its object, in images of all sizes."""
+    dataset = _augmented(recipe, STEPS[name][0], bitmaps, squares)
+    np.random.seed(0)
+    random.seed(0)
+    objects = 0
+    for i in 3 * list(range(len(dataset))):
+        item = dataset[i]
+        sample = item['data_samples']
+        found = sample.gt_instances
+        boxes, masks = found.bboxes.tensor.numpy(), found.masks
+        assert len(boxes) == len(masks) == len(found.labels)
+        assert (masks.height, masks.width) == sample.img_shape == tuple(item['inputs'].shape[1:])
+        ends = masks.get_bboxes('hbox').tensor.numpy() - [0, 0, recipe.legacy, recipe.legacy]
+        for box, end, mask in zip(boxes, ends, masks.to_ndarray(), strict=True):
+            if not mask.any():  # cut away without MaskBoxes: neither head learns it
+                assert not box.any() or name == 'CopyPaste'
+                continue
+            objects += 1
+            np.testing.assert_allclose(box, end, atol=6)
+            if name not in ('PhotoMetricDistortion', 'CachedMixUp'):
+                pixels = item['inputs'][0].numpy()[mask > 0]
+                assert (abs(pixels - np.median(pixels)) < 3).mean() > 0.6, name
+    assert objects > 20
+
+
+LOADED = [dict(type='LoadAnnotations', with_mask=True)]
+POLYGONS = [dict(type='LoadAnnotations', with_mask=True, poly2mask=False)]
+ALBU = dict(type='Albu', transforms=[], bbox_params=dict(type='BboxParams', filter_lost_elements=True))
+
+
+@pytest.mark.parametrize(
+    ('steps', 'words'),
+    [
+        ([*LOADED, dict(type='Mosaic')], 'use CachedMosaic'),
+        ([*LOADED, dict(type='MixUp')], 'use CachedMixUp'),
+        ([*LOADED, dict(type='mmdet.RandomAffine')], 'leave it out'),
+        ([*LOADED, dict(type='RandomApply', transforms=[dict(type='RandomShift')])], 'RandomShift moves boxes'),
+        ([*LOADED, dict(type='RandomChoice', transforms=[[dict(type='MixUp')], []])], 'MixUp moves boxes'),
+        ([*POLYGONS, dict(type='CopyPaste')], 'poly2mask=True'),
+        ([*POLYGONS, dict(type='Expand')], 'poly2mask=True'),
+        ([*POLYGONS, dict(type='RandomErasing')], 'poly2mask=True'),
+        ([*POLYGONS, dict(type='CachedMixUp')], 'flip_ratio=1.0'),
+        ([*LOADED, dict(type='CachedMixUp', flip_ratio=1.0)], 'poly2mask=False'),
+        ([*LOADED, dict(type='CachedMosaic', img_scale=(64, 32))], 'two equal sides'),
+        ([*LOADED, dict(type='RoundResize'), dict(type='CopyPaste')], 'images of one size'),
+        ([*LOADED, dict(type='RandomCrop')], "dict(type='MaskBoxes')"),
+        ([*LOADED, dict(type='MaskBoxes'), dict(type='MinIoURandomCrop')], "dict(type='MaskBoxes')"),
+        ([*LOADED, dict(type='LegacyBoxes'), dict(type='RandomCrop', recompute_bbox=True)], 'before LegacyBoxes'),
+        ([*LOADED, dict(type='LegacyBoxes'), dict(type='RandomFlip')], 'or use LegacyFlip'),
+    ],
+)
+def test_refused_augmentation(steps: list[dict], words: str) -> None:
+    with pytest.raises(InputError, match=re.escape(words)):
+        check_augmentation(dict(type='RepeatDataset', dataset=dict(pipeline=steps)), 'config.py')
+    without_masks = [step | {'with_mask': False} if step['type'] == 'LoadAnnotations' else step for step in steps]
+    check_augmentation(dict(pipeline=without_masks), 'config.py')
+
+
+def test_albumentations(monkeypatch: pytest.MonkeyPatch) -> None:
+    steps = [*LOADED, ALBU]
+    monkeypatch.setattr(augmentation, 'find_spec', Mock(return_value=None))
+    with pytest.raises(InputError, match='pip install albumentations'):
+        check_augmentation(dict(pipeline=steps), None)
+    monkeypatch.setattr(augmentation, 'find_spec', Mock())
+    check_augmentation(dict(pipeline=steps), None)
+    with pytest.raises(InputError, match='filter_lost_elements=True'):
+        check_augmentation(dict(pipeline=[*LOADED, {**ALBU, 'bbox_params': None}]), None)
+    with pytest.raises(InputError, match='poly2mask=True'):
+        check_augmentation(dict(pipeline=[*POLYGONS, ALBU]), None)
+
+
+def test_recipes_and_wrappers_are_not_refused() -> None:
+    for recipe in RECIPES.values():
+        check_augmentation(dict(datasets=2 * [dict(pipeline=_training(recipe))]), None)
+
+
+def test_refused_before_training() -> None:
+    config = Config({'train_dataloader': {'dataset': {'pipeline': [*LOADED, dict(type='Mosaic')]}}})
+    runner = Mock(cfg=config, _detector=small_model)
+    with pytest.raises(InputError, match='Mosaic'):
+        CenterMaskRunner.build_train_loop(runner, {})
+
+
+@ONE_OF_EACH
+@pytest.mark.parametrize('bitmaps', BOTH)
+def test_objects_without_outline_are_kept(bitmaps: bool, recipe: Recipe, squares: Path, tmp_path: Path) -> None:
+    """The box head gets their boxes, and the mask branch no mask."""
+    content = json.loads((squares / 'instances.json').read_text())
+    boxes = content['annotations'][0]['bbox'], content['annotations'][1]['bbox']
+    content['annotations'][0]['segmentation'] = []
+    del content['annotations'][1]['segmentation']
+    (tmp_path / 'instances.json').write_text(json.dumps(content))
+    (tmp_path / 'images').symlink_to(squares / 'images')
+    sample = _augmented(recipe, [], bitmaps, tmp_path)[0]['data_samples']
+    found = sample.gt_instances
+    assert len(sample.ignored_instances) == 0
+    assert [has_outline(mask) for mask in found.masks.masks] == [False, False, True]
+    for (_, y, w, h), box in zip(boxes, found.bboxes.tensor.tolist(), strict=False):
+        assert [box[2] - box[0], box[1], box[3] - box[1]] == [2 * (w - recipe.legacy), 2 * y, 2 * (h - recipe.legacy)]

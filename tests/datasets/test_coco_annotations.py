@@ -159,10 +159,11 @@ def test_byte_order_marks(build, tmp_path: Path, encoding: str) -> None:
 def test_one_warning_counts_each_reason(build, content: dict, warnings: list[str]) -> None:
     content['annotations'] += [annotation(200 + i, segmentation=[]) for i in range(12)]
     content['annotations'] += [annotation(300, bbox=[0, 0, 1, 0.5])]
+    content['annotations'] += [annotation(400 + i, ignore=1) for i in range(20)]
     build()
     (warning,) = warnings
     assert f'12 {Kind.NO_OUTLINE.words}: object 200 on 1.png, object 201 on 1.png' in warning
-    assert 'and 9 more; 1 objects whose box is under a pixel or outside the image: object 300 on 1.png' in warning
+    assert 'and 9 more; 1 objects whose box is under a pixel or outside the image: object 300 on 1.png; 20' in warning
 
 
 def test_usable_polygons_of_an_object_stay(build, content: dict, warnings: list[str]) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from centermask.datasets import read_classes
 from centermask.datasets.coco_folder import CocoFolder, find_data
 from centermask.utils.errors import InputError
 
@@ -185,6 +186,25 @@ def test_category_that_groups_the_others_is_no_class(put, find) -> None:
     data = find()
     assert data.classes == ('dog', 'cat')
     assert data.remarks == ['pets only groups other categories and has no objects: it is not a class.']
+
+
+@pytest.mark.parametrize('used', [1, 0])
+def test_group_of_one_class_with_its_name(put, find, used: int) -> None:
+    of = content(range(4), classes=['cat'])
+    of['categories'] = [
+        {'id': 0, 'name': 'cat', 'supercategory': 'none'},
+        {'id': 1, 'name': 'cat', 'supercategory': 'cat'},
+    ]
+    for entry in of['annotations']:
+        entry['category_id'] = used
+    put('train.json', of, 'train')
+    if used == 0:
+        with pytest.raises(InputError, match='has the name cat, which another entry has too'):
+            find()
+        return
+    data = find()
+    assert data.classes == ('cat',) and data.train.objects.total() + data.val.objects.total() == 4
+    assert read_classes(str(data.val.ann_file)) == ('cat',)
 
 
 def test_validation_data_without_objects(put, find, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from mmdet.registry import DATASETS
@@ -284,6 +285,19 @@ def test_a_training_prints_nothing_where_nothing_is_lost(cfg: Config, content: d
     (tmp_path / 'annotations.json').write_text(json.dumps(content))
     assert check_training_data(cfg, with_tables=False) == ''
     assert check_training_data(cfg, with_tables=True).endswith('A training would lose no object.')
+
+
+def test_a_training_names_images_turned_or_dark(cfg: Config, images: Path) -> None:
+    """On a sample of the images, before anything is built."""
+    for path in images.iterdir():
+        cv2.imwrite(str(path), np.full((HEIGHT, WIDTH), 4095, np.uint16))
+    assert 'images of 16 bits a channel are read almost black' in check_training_data(cfg, with_tables=False)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    for path in images.iterdir():
+        Image.new('RGB', (WIDTH, HEIGHT)).save(path, format='JPEG', exif=exif)
+    with pytest.raises(InputError, match=f'is {HEIGHT}x{WIDTH} pixels once turned by its EXIF orientation 6'):
+        check_training_data(cfg, with_tables=False)
 
 
 def test_missing_data_are_left_to_the_data_set(cfg: Config) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Callable
 from pathlib import Path
 
@@ -170,6 +171,33 @@ def test_classes_instead_of_ids_are_remarked(put, find) -> None:
         classes[::4, ::4], classes[2::4, ::4] = 1, 2
         put(f'masks/{name}.png', classes)
     assert 'have 4 values in 48 parts that do not touch' in find().remarks[1]
+
+
+def test_nuclei_as_the_docs_make_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Gray and dark images of 256x256 are left of the public source's layout."""
+    source = tmp_path / 'stage1_train'
+    for name, size, colour in (
+        ('a', 256, (9, 9, 9)),
+        ('b', 256, (9, 9, 9)),
+        ('small', 128, (9, 9, 9)),
+        ('stained', 256, (90, 20, 90)),
+        ('bright', 256, (200, 200, 200)),
+    ):
+        for folder in ('images', 'masks'):
+            (source / name / folder).mkdir(parents=True)
+        Image.new('RGBA', (size, size), (*colour, 255)).save(source / name / f'images/{name}.png')
+        for i in range(3):
+            mask = Image.new('L', (size, size))
+            mask.paste(255, (20 * i, 5, 20 * i + 20, 30))
+            mask.save(source / name / f'masks/{i}.png')
+    page = (Path(__file__).parents[2] / 'docs/own_data.md').read_text()
+    script = textwrap.dedent(page.partition("    python - <<'END'\n")[2].partition('    END\n')[0])
+    monkeypatch.chdir(tmp_path)
+    exec(script, {})
+    assert sorted(path.name for path in source.iterdir()) == ['a', 'b']
+    data = find_data(source, tmp_path / 'run')
+    assert data.train.objects == data.val.objects == {'object': 3}
+    assert [entry['bbox'] for entry in data.val.content['annotations']] == [[20 * i, 5, 20, 25] for i in range(3)]
 
 
 def _size(put: Callable) -> None:

@@ -125,6 +125,14 @@ def test_names(put, find, names: str, classes: tuple[str, ...]) -> None:
     assert find('train: images\n' + names).classes == classes
 
 
+def test_other_yaml_files(put, find, tmp_path: Path) -> None:
+    put('images/a.png')
+    put('images/b.png')
+    (tmp_path / 'DIR/compose.yml').write_text('names: {{ x')
+    (tmp_path / 'DIR/coco8-seg.yaml').write_text(f'train: images\n{NAMES}')
+    assert find().classes == ('cat', 'dog')
+
+
 @pytest.mark.parametrize('place', ['classes.txt', 'labels/classes.txt'])
 def test_names_in_a_text_file(put, find, tmp_path: Path, place: str) -> None:
     """As Label Studio exports."""

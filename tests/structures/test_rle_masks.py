@@ -4,6 +4,7 @@ import json
 import pickle
 
 import numpy as np
+import pytest
 import torch
 from mmdet.structures.mask import encode_mask_results
 from mmengine.structures import InstanceData
@@ -34,6 +35,21 @@ def test_decodes_to_arrays() -> None:
     np.testing.assert_array_equal(masks.astype(bool), PIXELS)
     assert torch.equal(masks.cpu(), torch.from_numpy(PIXELS))
     assert encode_mask_results(masks.numpy()) == RLES
+
+
+@pytest.mark.parametrize('share', [0, 0.02, 0.5, 1])
+def test_crop_is_the_part_with_pixels(share: float) -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        pixels = np.zeros(rng.integers(1, 300, 2), bool)
+        part = pixels[rng.integers(len(pixels)) :, : rng.integers(pixels.shape[1]) + 1]
+        part[...] = rng.random(part.shape) < share
+        [rle] = RLEMasks(encode_mask_results(pixels[None]), pixels.shape)
+        cropped, left, top = rle.crop()
+        rows, columns = pixels.nonzero()
+        assert not len(rows) or (left, top) == (columns.min(), rows.min())
+        np.testing.assert_array_equal(cropped, pixels[top : top + cropped.shape[0], left : left + cropped.shape[1]])
+        assert cropped.sum() == pixels.sum()
 
 
 def test_is_indexed_and_concatenated_with_its_instances() -> None:

@@ -3,13 +3,14 @@
 from centermask.datasets.coco import CenterMaskCocoDataset
 from centermask.datasets.coco_annotations import read_classes
 from centermask.datasets.coco_metric import CenterMaskCocoMetric
-from centermask.datasets.transforms import LegacyBoxes, LegacyFlip, Resize
+from centermask.datasets.transforms import LegacyBoxes, LegacyFlip, MaskBoxes, Resize
 
 __all__ = [
     'CenterMaskCocoDataset',
     'CenterMaskCocoMetric',
     'LegacyBoxes',
     'LegacyFlip',
+    'MaskBoxes',
     'Resize',
     'read_classes',
 ]

@@ -151,6 +151,7 @@ class CocoReader:
         self.path = path
         self.findings: list[Finding] = []
         self._compare_boxes = compare_boxes
+        content = {**content, 'categories': _without_namesake(content)}
         categories = {as_text(entry['id']): entry for _, entry in self._entries(content, 'categories')}
         if not categories:
             self._add(Kind.NOTHING, 'the file', 'lists no categories')
@@ -299,9 +300,8 @@ class CocoAnnotations(COCO):
         reader = CocoReader(content, annotation_file)
         reader.raise_failure()
         if warn and reader.findings:
-            # Losses first; the stable sort keeps the order of the file.
-            found = sorted(reader.findings, key=lambda finding: -finding.kind.severity)
-            MMLogger.get_current_instance().warning(f'{annotation_file} has {"; ".join(summarise(found))}.')
+            found = '; '.join(summarise(reader.findings))
+            MMLogger.get_current_instance().warning(f'{annotation_file} has {found}.')
         self.dataset = reader.content
         for number, annotation in enumerate(self.dataset['annotations'], start=1):
             annotation['id'] = number
@@ -360,6 +360,28 @@ def groups_of(content: dict) -> list[str]:
     above = {group for group, name in pairs if isinstance(group, str) and group != name}
     used = {as_text(entry.get('category_id')) for entry in content['annotations'] or () if isinstance(entry, dict)}
     return [each['name'] for each in content['categories'] if each['name'] in above and as_text(each['id']) not in used]
+
+
+def _without_namesake(content: dict) -> Any:
+    """Return the categories without the group of one class that has the class's name, as Roboflow's files may begin."""
+    categories = content.get('categories')
+    if not isinstance(categories, list) or not all(isinstance(each, dict) for each in categories):
+        return categories
+    classes = [each['name'] for each in categories if 'name' in each and each['name'] == each.get('supercategory')]
+    used = _used_categories(content)
+    return [
+        each
+        for each in categories
+        if each.get('name') not in classes
+        or each['name'] == each.get('supercategory')
+        or as_text(each.get('id')) in used
+    ]
+
+
+def _used_categories(content: dict) -> set[str]:
+    annotations = content.get('annotations')
+    entries = annotations if isinstance(annotations, list) else ()
+    return {as_text(entry.get('category_id')) for entry in entries if isinstance(entry, dict)}
 
 
 def _rank(category: dict) -> tuple[bool, float, str]:
@@ -474,11 +496,11 @@ def box_has_area(entry: dict, image: dict) -> bool:
 
 
 def summarise(findings: Iterable[Finding], examples: int = 3) -> list[str]:
-    """Return a phrase for each kind of finding, the most frequent first: its number and the first few examples."""
+    """Return a phrase for each kind of finding, the worst and most frequent first: its number and a few examples."""
     grouped: dict[Kind, list[Finding]] = defaultdict(list)
     for finding in findings:
         grouped[finding.kind].append(finding)
-    ranked = sorted(grouped.items(), key=lambda item: -len(item[1]))
+    ranked = sorted(grouped.items(), key=lambda item: (-item[0].severity, -len(item[1])))
     return [f'{len(found)} {kind.words}: {shorten(found, examples)}' for kind, found in ranked]
 
 

@@ -7,6 +7,7 @@ import json
 import os
 import re
 from collections import Counter, defaultdict
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
 from unicodedata import normalize
@@ -133,9 +134,10 @@ def find_data(folder: Path, work_dir: Path, training: bool = True) -> CocoFolder
         )
     if not val.objects:
         remarks.append(f'{val.ann_file} has no objects to validate on: the AP will be undefined, which is shown as -1.')
-    if groups := groups_of((train or val).content):
+    categories = (train or val).content
+    if groups := groups_of(categories):
         remarks.append(f'{shorten(groups)} only groups other categories and has no objects: it is not a class.')
-    return CocoFolder(train, val, classes_of((train or val).content), remarks)
+    return CocoFolder(train, val, classes_of(categories), remarks)
 
 
 def _innermost(folder: Path) -> Path:
@@ -200,8 +202,9 @@ def _read_coco(ann_file: Path, folder: Path) -> dict:
 def _recognise(folder: Path) -> str:
     """Return what a folder without usable annotations seems to hold, and what to do."""
     files = {suffix: next(folder.rglob(f'*{suffix}'), None) for suffix in ('.json', '.xml', '.txt')}
-    if files['.json'] and 'shapes' in read_json(files['.json']):
-        return _convert('LabelMe', files['.json'].parent)
+    with suppress(InputError):
+        if files['.json'] and 'shapes' in read_json(files['.json']):
+            return _convert('LabelMe', files['.json'].parent)
     if files['.xml']:
         with files['.xml'].open('rb') as file:
             head = file.read(2000)
@@ -284,7 +287,7 @@ def _find_by_name(images: list[dict], folder: Path) -> dict[str, str]:
 def _as_split(ann_file: Path, images: Path, content: dict) -> Split:
     reader = CocoReader(content, ann_file)
     reader.raise_failure()
-    content = {**content, 'images': reader.content['images']}
+    content = {**content, **{key: reader.content[key] for key in ('images', 'categories')}}
     names = {category['id']: category['name'] for category in content['categories']}
     objects = [annotation for annotation in reader.content['annotations'] if not annotation['iscrowd']]
     boxes = defaultdict(list)

@@ -16,8 +16,10 @@ from mmcv.transforms import BaseTransform
 from mmdet.datasets.transforms import RandomFlip
 from mmdet.registry import TRANSFORMS
 from mmdet.structures.mask import BitmapMasks, PolygonMasks
+from PIL import Image
 
 from centermask.datasets.images import as_read
+from centermask.mask_targets import has_outline
 from centermask.registry import TRANSFORMS as OWN_TRANSFORMS
 
 
@@ -95,10 +97,15 @@ class Resize(mmdet.datasets.transforms.Resize):
         if results.get('img_path', '') is None:  # an array, not a file
             image = as_read(image)
         height, width = image.shape[:2]
-        img, w_scale, h_scale = mmcv.imresize(
-            image, self.size(width, height, results['scale']), return_scale=True, backend=self.backend
-        )
-        results.update(img=img, img_shape=img.shape[:2], scale_factor=(w_scale, h_scale), keep_ratio=True)
+        new_width, new_height = self.size(width, height, results['scale'])
+        if self.backend == 'pillow' and image.dtype != np.uint8:  # after PhotoMetricDistortion or CopyPaste
+            channels = [Image.fromarray(channel.astype(np.float32)) for channel in np.moveaxis(image, 2, 0)]
+            resized = [channel.resize((new_width, new_height), Image.Resampling.BILINEAR) for channel in channels]
+            img = np.stack([np.asarray(channel) for channel in resized], axis=2)
+        else:
+            img = mmcv.imresize(image, (new_width, new_height), backend=self.backend)
+        scale_factor = (new_width / width, new_height / height)
+        results.update(img=img, img_shape=img.shape[:2], scale_factor=scale_factor, keep_ratio=True)
 
     def _resize_masks(self, results: dict) -> None:
         if results.get('gt_masks') is not None:
@@ -117,7 +124,8 @@ class FloorResize(Resize):
 class LegacyBoxes(BaseTransform):
     """End ground-truth boxes at their last pixel, x + w - 1, and drop those that are then empty (paper recipe).
 
-    It comes right after ``LoadAnnotations``. Boxes are clipped to [0, W - 1] x [0, H - 1].
+    It comes after ``LoadAnnotations`` and MMDetection's augmentations, before ``LegacyFlip``. Boxes are clipped to
+    [0, W - 1] x [0, H - 1].
     """
 
     def transform(self, results: dict) -> dict:
@@ -126,12 +134,33 @@ class LegacyBoxes(BaseTransform):
         boxes[:, 2:] = torch.maximum(boxes[:, 2:] - 1, boxes[:, :2])
         boxes[:, 0::2].clamp_(0, width - 1)
         boxes[:, 1::2].clamp_(0, height - 1)
-        kept = (boxes[:, 2:] > boxes[:, :2]).all(1).numpy()
-        if not kept.all():
-            for key in ('gt_bboxes', 'gt_bboxes_labels', 'gt_masks', 'gt_ignore_flags'):
-                if key in results:
-                    results[key] = results[key][kept]
-        return results
+        return _keep(results, (boxes[:, 2:] > boxes[:, :2]).all(1).numpy())
+
+
+def _keep(results: dict, kept: np.ndarray) -> dict:
+    """Drop the objects that ``kept``, bool, doesn't have."""
+    if not kept.all():
+        for key in ('gt_bboxes', 'gt_bboxes_labels', 'gt_masks', 'gt_ignore_flags'):
+            if key in results:
+                results[key] = results[key][kept]
+    return results
+
+
+@TRANSFORMS.register_module()
+class MaskBoxes(BaseTransform):
+    """Set boxes to those of their masks, and drop objects whose masks are empty.
+
+    It comes after MMDetection's steps that cut masks (``MinIoURandomCrop``, ``RandomCrop``, ``RandomErasing``), which
+    clip the boxes of whole objects, and before ``LegacyBoxes``. Objects that had no outline are dropped too, since they
+    look the same.
+    """
+
+    def transform(self, results: dict) -> dict:
+        masks, ignored = results['gt_masks'], results['gt_ignore_flags']
+        outlined = np.array([has_outline(mask) for mask in masks.masks], dtype=bool) & ~ignored
+        boxes = masks.get_bboxes(type(results['gt_bboxes'])).tensor
+        results['gt_bboxes'].tensor[outlined] = boxes[outlined]
+        return _keep(results, outlined | ignored)
 
 
 @TRANSFORMS.register_module()

@@ -24,10 +24,10 @@ def find_yolo(folder: Path) -> Path | None:
     Raises:
         InputError: There are several.
     """
-    found = [path for path in (*folder.glob('*.yaml'), *folder.glob('*.yml')) if _read_yaml(path).keys() >= {'names'}]
-    found = [path for path in found if path.stem == 'data'] or found
+    files = sorted((*folder.glob('*.yaml'), *folder.glob('*.yml')))
+    found = [path for path in files if path.stem == 'data'] or [path for path in files if _names_classes(path)]
     if len(found) > 1:
-        raise InputError(f'--data {folder}: {shorten(sorted(found))} could each name the classes, leave one.')
+        raise InputError(f'--data {folder}: {shorten(found)} could each name the classes, leave one.')
     if not found and any(folder.glob('**/labels/**/*.txt')):
         found = [path for path in (folder / 'classes.txt', folder / 'labels' / 'classes.txt') if path.is_file()]
     return found[0] if found else None
@@ -56,7 +56,7 @@ def read_yolo(names_file: Path) -> tuple[dict[str, dict], Path]:
         config: dict = {'names': _read_lines(names_file), 'train': 'images'}
     else:
         config = _read_yaml(names_file)
-    classes = _class_names(config['names'], names_file)
+    classes = _class_names(config.get('names'), names_file)
     images = {}
     for split, keys in SPLITS.items():
         entries = next((config[key] for key in keys if config.get(key)), None)
@@ -81,6 +81,13 @@ def read_yolo(names_file: Path) -> tuple[dict[str, dict], Path]:
     return {split: _as_coco(paths, found, classes, top) for split, paths in images.items()}, top
 
 
+def _names_classes(path: Path) -> bool:
+    try:
+        return _read_yaml(path).keys() >= {'names', 'train'}
+    except InputError:  # it may be of any program
+        return False
+
+
 def _read_yaml(path: Path) -> dict:
     try:
         content = yaml.load(path.read_bytes(), yaml.BaseLoader)  # text stays text: a class may be called "no" or 1
@@ -98,10 +105,10 @@ def _read_lines(path: Path) -> list[str]:
         raise InputError(f'{path} could not be read as text: {error}.') from None
 
 
-def _class_names(names: list | dict, path: Path) -> dict[int, str]:
+def _class_names(names: list | dict | None, path: Path) -> dict[int, str]:
     """Return the names of classes by their numbers."""
     try:
-        items = names.items() if isinstance(names, dict) else enumerate(names)
+        items = names.items() if isinstance(names, dict) else enumerate(names or ())
         classes = {int(number): name for number, name in items if isinstance(names, list | dict)}
     except (TypeError, ValueError):
         classes = {}

@@ -33,8 +33,8 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
         '--data',
         type=non_empty,
         metavar='DIR',
-        help='a folder of your own data instead of what the config names: train.json and val.json, '
-        "annotations/instances_{train,val}*.json, or one JSON file in COCO's format, and the images",
+        help="a folder of your own data instead of what the config names: images and annotations in COCO's format "
+        "(train.json and val.json, or as COCO, Roboflow or CVAT lay them out), YOLO's polygons or mask images",
     )
     parser.add_argument(
         '--work-dir',

@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader
 
 from centermask.checkpoints.loading import check_match, count_classes, load_pretrained, load_weights, read_checkpoint
 from centermask.checkpoints.training_state import check_same_optimizer, check_training_state, resumption_errors
+from centermask.datasets.augmentation import check_augmentation
 from centermask.datasets.coco_metric import CenterMaskCocoMetric
 from centermask.datasets.packing import pack_all_resizes
 from centermask.engine.config_check import check_config
@@ -115,6 +116,8 @@ class CenterMaskRunner(Runner):
     @_explained('train_dataloader or train_cfg')
     def build_train_loop(self, loop: BaseLoop | dict) -> BaseLoop:
         """Build the training's loop."""
+        if isinstance(getattr(self._detector(), 'roi_head', None), CenterMaskRoIHead):
+            check_augmentation(self.cfg.train_dataloader.get('dataset', {}), self.cfg.filename)
         return self._check_classes(super().build_train_loop(loop))
 
     @_explained('val_dataloader, val_evaluator or val_cfg')

@@ -14,6 +14,7 @@ from mmdet.utils import get_test_pipeline_cfg
 from mmengine.config import Config, ConfigDict
 from torch import Tensor
 
+from centermask.datasets.images import check_image
 from centermask.datasets.shapes import draw_image
 from centermask.utils.errors import InputError
 
@@ -37,7 +38,13 @@ def make_inputs(model: Any, images: Sequence[Tensor], preprocess: bool) -> list[
 
 
 def read_images(cfg: Config, files: Sequence[str | Path]) -> list[Tensor]:
-    """Return images, each bytes (3, H, W), resized by the config's test pipeline."""
+    """Return images, each bytes (3, H, W), resized by the config's test pipeline.
+
+    Raises:
+        InputError: an image can't be used.
+    """
+    for path in files:
+        check_image(path, decode=True)
     pipeline = Compose(get_test_pipeline_cfg(cfg))
     return [pipeline({'img_path': str(path), 'img_id': i})['inputs'] for i, path in enumerate(files)]
 

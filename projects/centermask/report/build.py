@@ -40,7 +40,8 @@ class Report(NamedTuple):
     ap: dict[str, float]
 
     def __str__(self) -> str:
-        figures = ', '.join(f'{kind} AP {value:.3f}' for kind, value in self.ap.items())
+        values = {kind: f'{value:.3f}' if value >= 0 else 'undefined' for kind, value in self.ap.items()}
+        figures = ', '.join(f'{kind} AP {value}' for kind, value in values.items())
         return f'{figures}\nReport: {self.page}'
 
 

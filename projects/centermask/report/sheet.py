@@ -9,18 +9,18 @@ import cv2
 import numpy as np
 from mmengine.utils import track_iter_progress
 
+from centermask.datasets.images import check_image
 from centermask.engine.inferencer import CenterMaskInferencer
 from centermask.utils.atomic_io import atomic_write
-from centermask.utils.errors import InputError
 
-WIDTH = 1800
+SIDE = 640  # pixels of the longer side of an image, which is drawn at this size
 GAP = 8
 
 
 def draw_sheet(
     images: Sequence[Path], inferencer: CenterMaskInferencer, path: Path, score_thr: float, columns: int
 ) -> list[int]:
-    """Draw detections on images, in rows as wide as the sheet, into one file.
+    """Draw detections on images, in columns, into one file.
 
     Args:
         images: paths.
@@ -33,32 +33,22 @@ def draw_sheet(
         The number of detections on each image.
 
     Raises:
-        InputError: an image can't be read.
+        InputError: an image can't be used.
     """
     for image in images:  # before the first detection
-        if cv2.imread(str(image)) is None:
-            raise InputError(f'{image} is missing or no image: name images that can be read.')
+        check_image(image, decode=True)
+    inferencer.visualizer.sides = (SIDE, SIDE)
     drawn, counts = [], []
     for image in track_iter_progress(list(images)):
         results = inferencer(str(image), return_vis=True, pred_score_thr=score_thr)
         drawn.append(results['visualization'][0])
         counts.append(sum(score > score_thr for score in results['predictions'][0]['scores']))
     rows = [drawn[start : start + columns] for start in range(0, len(drawn), columns)]
-    sheet = np.concatenate([_row(members, len(members) < columns and len(rows) > 1, columns) for members in rows])
-    atomic_write(path, lambda aside: cv2.imwrite(str(aside), sheet[:-GAP, :, ::-1]))
+    heights = [max(image.shape[0] for image in row) + GAP for row in rows]
+    widths = [max(image.shape[1] for image in drawn[column::columns]) + GAP for column in range(len(rows[0]))]
+    sheet = np.full((sum(heights) - GAP, sum(widths) - GAP, 3), 255, np.uint8)
+    for number, image in enumerate(drawn):
+        top, left = sum(heights[: number // columns]), sum(widths[: number % columns])
+        sheet[top : top + image.shape[0], left : left + image.shape[1]] = image
+    atomic_write(path, lambda aside: cv2.imwrite(str(aside), sheet[..., ::-1]))
     return counts
-
-
-def _row(images: Sequence[np.ndarray], is_short: bool, columns: int) -> np.ndarray:
-    """Return images (H, W, 3) side by side at one height, WIDTH wide, with a gap below; a short row isn't enlarged."""
-    aspects = sum(image.shape[1] / image.shape[0] for image in images) * (columns / len(images) if is_short else 1)
-    height = round((WIDTH - GAP * ((columns if is_short else len(images)) - 1)) / aspects)
-    row = np.full((height + GAP, WIDTH, 3), 255, np.uint8)
-    left = 0
-    for image in images:
-        width = round(image.shape[1] * height / image.shape[0])
-        interpolation = cv2.INTER_CUBIC if height > image.shape[0] else cv2.INTER_AREA
-        resized = cv2.resize(image, (width, height), interpolation=interpolation)[:, : WIDTH - left]
-        row[:height, left : left + resized.shape[1]] = resized
-        left += width + GAP
-    return row

@@ -5,24 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import cv2
-import numpy as np
 import torch
 from matplotlib.figure import Figure
 from mmdet.datasets import BaseDetDataset
 from mmengine.structures import InstanceData
-from pycocotools import mask as coco_mask
 
 from centermask.report.history import Curves
+from centermask.structures.rle_masks import RLEMasks
 from centermask.structures.visualizer import CenterMaskVisualizer
 
-SIDE = 640  # pixels of the longer side of an image
+SIDES = (640, 1000)  # pixels of the longer side of an image
 LEAST_SCORE = 0.4
 PIPELINE = [
     dict(type='LoadImageFromFile'),
     dict(type='LoadAnnotations', with_bbox=True, with_mask=True, poly2mask=False),
-    dict(type='Resize', scale=(SIDE, SIDE), keep_ratio=True),
-    dict(type='PackDetInputs', meta_keys=('img_id', 'img_path', 'img_shape', 'scale_factor')),
+    dict(type='PackDetInputs', meta_keys=('img_id', 'img_path', 'img_shape')),
 ]
 
 
@@ -38,36 +35,31 @@ def draw_pairs(dataset: BaseDetDataset, results: Sequence[dict], number: int, ou
     Returns:
         The files that were written.
     """
-    visualizer = CenterMaskVisualizer(name='report')
+    visualizer = CenterMaskVisualizer(name='report', sides=SIDES)
     visualizer.dataset_meta = dataset.metainfo
     with_objects = [i for i in range(len(dataset)) if dataset.get_data_info(i)['instances']]
     drawn: list[Path] = []
     for index in with_objects[:: max(1, -(-len(with_objects) // number))]:
         data = dataset[index]
         image, sample = data['inputs'].permute(1, 2, 0).numpy()[..., ::-1], data['data_samples']
-        sample.gt_instances.bboxes = sample.gt_instances.bboxes.tensor  # the visualiser takes no HorizontalBoxes
         of_image = [r for r in results if r['image_id'] == sample.img_id and r['score'] >= LEAST_SCORE]
-        sample.pred_instances = _to_instances(of_image, dataset.cat2label, sample.scale_factor, sample.img_shape)
+        sample.pred_instances = _to_instances(of_image, dataset.cat2label, sample.img_shape)
         drawn.append(out / f'{len(drawn) + 1:02d}_{Path(sample.img_path).stem}.jpg')
         visualizer.add_datasample('', image, sample, pred_score_thr=0, out_file=str(drawn[-1]))
     return drawn
 
 
-def _to_instances(
-    results: Sequence[dict], labels: dict[int, int], scale: tuple[float, float], image_size: tuple[int, int]
-) -> InstanceData:
-    """Return COCO results of one image as instances of the resized image, of the size (height, width)."""
-    boxes = np.array([result['bbox'] for result in results], np.float32).reshape(-1, 4)
+def _to_instances(results: Sequence[dict], labels: dict[int, int], image_size: tuple[int, int]) -> InstanceData:
+    """Return COCO results of one image of a size (height, width) as instances."""
+    boxes = torch.tensor([result['bbox'] for result in results]).reshape(-1, 4)
     boxes[:, 2:] += boxes[:, :2]
     instances = InstanceData(
-        bboxes=torch.from_numpy(boxes * np.tile(np.array(scale, np.float32), 2)),
+        bboxes=boxes,
         labels=torch.tensor([labels[result['category_id']] for result in results], dtype=torch.long),
         scores=torch.tensor([result['score'] for result in results]),
     )
     if any('segmentation' in result for result in results):
-        decoded = (coco_mask.decode(result['segmentation']) for result in results)
-        resized = [cv2.resize(mask.astype(np.float32), image_size[::-1]) > 0.5 for mask in decoded]
-        instances.masks = torch.from_numpy(np.stack(resized))
+        instances.masks = RLEMasks([result['segmentation'] for result in results], image_size)
     return instances
 
 
