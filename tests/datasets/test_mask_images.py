@@ -145,6 +145,14 @@ def test_splits_by_folder(put, find, tmp_path: Path, parts: tuple[str, str], abo
         assert split.objects.total() == 3 and split.ann_file.parent == tmp_path / 'run/data'
 
 
+def test_folders_that_are_links(put, find, tmp_path: Path) -> None:
+    for name in 'ab':
+        put(f'../elsewhere/{name}.png')
+        put(f'masks/{name}.png', ids(1).astype(np.uint16))
+    (tmp_path / 'DIR/images').symlink_to(tmp_path / 'elsewhere')
+    assert read(find()) == {'a.png': expected(1), 'b.png': expected(1)}
+
+
 def test_remarks(put, find) -> None:
     for name in 'abc':
         put(f'images/{name}.png')

@@ -73,7 +73,8 @@ def find_masks(folder: Path) -> MaskFolder | None:
     """
     images: dict[tuple[Folders, str], list[Path]] = defaultdict(list)
     candidates: list[tuple[Path, Folders]] = []
-    for path in sorted(path for path in folder.rglob('*') if path.suffix.lower() in SUFFIXES):
+    files = (Path(root, name) for root, _, names in os.walk(folder, followlinks=True) for name in names)
+    for path in sorted(path for path in files if path.suffix.lower() in SUFFIXES):
         parts = path.relative_to(folder).parts[:-1]
         if any(part.startswith(('.', '__MACOSX')) for part in (*parts, path.name)):
             continue
