@@ -25,12 +25,12 @@ export PATH := $(if $(PYTHON),$(abspath $(dir $(shell command -v $(PYTHON)))),$(
 ifdef PYTHON
   export PYTHONPATH := $(CURDIR)/projects$(if $(PYTHONPATH),:$(PYTHONPATH))
 endif
-.PHONY: demo test test-all test-slow lint soak setup clean
+.PHONY: demo test test-all test-slow lint soak setup programs clean
 demo: setup
 	$(PY) tools/demo.py
 test: lint
 	$(PYTEST) -m "not slow"
-test-slow: setup
+test-slow: programs
 	$(PYTEST) -m slow
 test-all: test test-slow
 lint: setup
@@ -46,8 +46,10 @@ ifdef PYTHON
 setup:
 	@$(PY) -c 'import centermask, mmcv.ops, pytest' || { echo 'Error: PYTHON=$(PYTHON) lacks what the line above names: \
 	install it, or leave PYTHON away so that an environment is made.' >&2; exit 2; }
+programs: setup
 else
 setup: $(VENV)/project.done
+programs: $(VENV)/programs.done
 endif
 
 $(VENV)/venv.done:
@@ -81,4 +83,8 @@ $(VENV)/rest.done: $(VENV)/mmcv.done requirements/common.txt
 	touch $@
 $(VENV)/project.done: $(VENV)/rest.done setup.cfg pyproject.toml
 	$(PIP) install --no-deps --no-build-isolation -e .
+	touch $@
+# SAHI and others, which tests try on the configs; none of the pins changes.
+$(VENV)/programs.done: $(VENV)/project.done requirements/programs.txt
+	$(PIP) install --no-deps -r requirements/programs.txt
 	touch $@

@@ -33,6 +33,7 @@ LONG = (
     'tools/test_export.py',
     'test_real_photographs.py',
     'tools/test_original_weights.py',
+    'test_other_programs.py',
     'parity/test_comparison.py',
     'test_several_processes.py',
     'tools/test_dist.py',

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -13,13 +12,10 @@ from mmengine.config import Config
 from mmengine.dataset import Compose
 from mmengine.structures import InstanceData
 
-from centermask.boxes import scale_factors
-from centermask.datasets.homography import with_homography
+from centermask.datasets.packing import pack_all_resizes
 from centermask.engine.inferencer import CenterMaskInferencer
 from centermask.engine.runner import CenterMaskRunner
-from centermask.export.exported_detector import ExportedCenterMask
 from centermask.export.metadata import describe_resizing
-from centermask.export.runtime import Detections
 
 
 def _ours(*scale: int) -> dict:
@@ -55,9 +51,9 @@ def image(tiny_config: Path) -> str:
 @pytest.mark.parametrize('case', PIPELINES)
 def test_factors_multiply(case: str, image: str) -> None:
     steps, factor = PIPELINES[case]
-    pipeline = with_homography([dict(type='LoadImageFromFile'), *steps, PACK])
+    pipeline = pack_all_resizes([dict(type='LoadImageFromFile'), *steps, PACK])
     meta = Compose(pipeline)(dict(img_path=image, img_id=0))['data_samples'].metainfo
-    assert scale_factors(torch.zeros(0), meta).tolist() == pytest.approx([factor] * 4)
+    assert meta['scale_factor'] == pytest.approx((factor, factor), abs=1e-6)
 
 
 @pytest.fixture
@@ -95,18 +91,6 @@ def test_predictions(tiny_config: Path, tiny_run: Path, image: str) -> None:
         inferencer = CenterMaskInferencer(cfg, str(tiny_run / 'iter_2.pth'), 'cpu')
         boxes.append(inferencer(image)['predictions'][0]['bboxes'])
     assert boxes[0] == boxes[1] and boxes[0]
-
-
-def test_exported_file() -> None:
-    """The file finds a box in the resized image."""
-    box, score, cells = torch.tensor([[8.0, 8, 16, 16]]).numpy(), torch.ones(1).numpy(), torch.ones(1, 28, 28).numpy()
-    found = Detections(box, torch.zeros(1).long().numpy(), score, score, cells)
-    metadata = SimpleNamespace(pasting='sampled', full_masks=False, mask_threshold=0.5)
-    detector = SimpleNamespace(exported=SimpleNamespace(metadata=metadata), test_cfg={})
-    meta = dict(img_shape=(80, 80), ori_shape=(160, 160), scale_factor=(2.0, 2.0))
-    meta['homography_matrix'] = torch.tensor([[0.5, 0, 0], [0, 0.5, 0], [0, 0, 1]]).numpy()
-    instances = ExportedCenterMask._instances(detector, found, meta, True)
-    assert instances.bboxes.tolist() == [[16, 16, 32, 32]] and int(instances.masks.sum()) == 256
 
 
 def test_metadata_of_exported_files() -> None:

@@ -43,6 +43,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         help='exit with 1 where a training would lose more than this part of the objects (default %(default)s)',
     )
     args = parser.parse_args(argv)
+    if not 0 <= args.max_lost <= 1:
+        raise InputError(f'--max-lost {args.max_lost}: give a part of the objects, from 0 to 1.')
     for option, path in (('--fix', args.fix), ('--report', args.report)):
         if path:
             if path.suffix != '.json' or path.is_dir():

@@ -18,16 +18,9 @@ def scale_factors(boxes: Tensor, meta: dict) -> Tensor:
 
     Args:
         boxes: a tensor of the result's type and device.
-        meta: metainfo. ``scale_factor`` is that of the last of MMDetection's resizes, and missing if there was none;
-            ``homography_matrix`` (3, 3) is the product of all.
+        meta: metainfo with ``scale_factor``, or without it where no step of the pipeline resizes.
     """
-    factors = meta.get('scale_factor', (1.0, 1.0))
-    matrix = meta.get('homography_matrix')
-    if matrix is not None:
-        product = abs(float(matrix[0][0])), abs(float(matrix[1][1]))  # below 0 in a flipped image
-        if any(abs(p / f - 1) > 1e-5 for p, f in zip(product, factors, strict=True)):
-            factors = product  # else scale_factor is more precise
-    return boxes.new_tensor(factors).repeat(2)
+    return boxes.new_tensor(meta.get('scale_factor', (1.0, 1.0))).repeat(2)
 
 
 def clip_boxes(boxes: Tensor, image_size: tuple[int, int]) -> Tensor:

@@ -105,7 +105,7 @@ JSON = st.recursive(
 ENTRIES = {
     'categories': ('id', 'name', 'supercategory'),
     'images': ('id', 'file_name', 'width', 'height'),
-    'annotations': ('id', 'image_id', 'category_id', 'bbox', 'area', 'iscrowd', 'segmentation'),
+    'annotations': ('id', 'image_id', 'category_id', 'bbox', 'area', 'iscrowd', 'ignore', 'segmentation'),
 }
 
 

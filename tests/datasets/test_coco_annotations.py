@@ -54,6 +54,7 @@ WITHOUT_OUTLINE = [
     (Kind.NO_OUTLINE, [[]], ''),
     (Kind.RLE, {'size': [40, 60], 'counts': [3, 4]}, 'do not add up'),
     (Kind.RLE, {'size': [40, 60], 'counts': [2400]}, 'empty'),
+    (Kind.RLE, {'size': [40, 60], 'counts': [2399.5, 0.5]}, 'not all whole numbers'),
     (Kind.RLE, {'size': [4, 6], 'counts': [4, 20]}, 'not of the size of the image'),
     (Kind.POLYGON, [['a', 1, 5, 5, 9, 1]], 'not a list of lists of numbers'),
     (Kind.POLYGON, 'abc', 'not a list of lists of numbers'),

@@ -121,8 +121,9 @@ def test_test_data_without_validation_data_are_left_alone(put, find) -> None:
     assert len(data.remarks) == 2 and 'DIR/test.json is left out' in data.remarks[1]
 
 
-def test_test_data_alone_are_enough_to_test(put, find) -> None:
-    put('test.json', content(range(3)), 'test')
+@pytest.mark.parametrize('file', ['test.json', 'test/_annotations.coco.json'])
+def test_test_data_alone_are_enough_to_test(put, find, file: str) -> None:
+    put(file, content(range(3)), 'test')
     assert find(training=False).val.image_ids == [0, 1, 2]
 
 
@@ -161,7 +162,9 @@ def test_images_in_folders_that_the_file_does_not_name(put, find, tmp_path: Path
         target.parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / 'DIR/scans' / of['images'][i]['file_name']).rename(target)
     put('val.json', content(range(4, 6)), 'val')
-    train = find().train
+    data = find()
+    train = data.train
+    assert len(data.remarks) == 1 and 'DIR/train.json lie in other folders than "file_name" says' in data.remarks[0]
     assert train.ann_file == tmp_path / 'run/data/train.json' and train.images == tmp_path / 'DIR'
     named = json.loads(train.ann_file.read_text())
     assert [image['file_name'] for image in named['images']] == [

@@ -150,7 +150,7 @@ def _random_boxes(rng: np.random.Generator, number: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize('without', ['an outline', 'a usable polygon', 'nothing'])
-def test_box_ap_is_that_of_pycocotools_on_the_file(build, content: dict, tmp_path: Path, without: str) -> None:
+def test_ap_is_that_of_pycocotools_on_the_file(build, content: dict, tmp_path: Path, without: str) -> None:
     rng = np.random.default_rng(3)
     content['annotations'], samples = [], []
     for image in (1, 2):
@@ -170,14 +170,17 @@ def test_box_ap_is_that_of_pycocotools_on_the_file(build, content: dict, tmp_pat
     metric.process({}, samples)
     scores = metric.evaluate(2)
 
-    truth = COCO(path)
-    evaluation = COCOeval(truth, truth.loadRes(f'{prefix}.bbox.json'), 'bbox')
-    evaluation.evaluate()
-    evaluation.accumulate()
-    evaluation.summarize()
-    expected = evaluation.stats[[0, 1, 2, 3, 4, 5, 8]]
-    assert 0.1 < expected[0] < 0.9
-    assert [value for name, value in scores.items() if 'bbox' in name] == pytest.approx(expected, abs=6e-4)
+    for kind in ('bbox', 'segm') if without == 'nothing' else ('bbox',):
+        truth, found = COCO(path), json.loads(Path(f'{prefix}.{kind}.json').read_text())
+        if kind == 'segm':
+            found = [{key: value for key, value in entry.items() if key != 'bbox'} for entry in found]
+        evaluation = COCOeval(truth, truth.loadRes(found), kind)
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+        expected = evaluation.stats[[0, 1, 2, 3, 4, 5, 8]]
+        assert 0.1 < expected[0] < 0.9
+        assert [value for name, value in scores.items() if kind in name] == pytest.approx(expected, abs=6e-4)
 
 
 def test_masks_of_objects_without_an_outline_are_ignored(build, content: dict, tmp_path: Path) -> None:

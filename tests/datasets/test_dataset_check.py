@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from mmdet.registry import DATASETS
@@ -20,6 +21,7 @@ from centermask.datasets.dataset_check import (
     check_training_data,
     describe,
     describe_findings,
+    describe_scale,
     write_usable,
 )
 from centermask.utils.errors import InputError, RunError
@@ -104,6 +106,7 @@ RLE = {'size': [HEIGHT, WIDTH], 'counts': [*COLUMNS, HEIGHT * WIDTH - sum(COLUMN
 OBJECTS = {
     Kind.NOT_LEARNED: annotation(9, 5.5, 5.5, 2, 2),
     Kind.BOX: annotation(9, *CORNER, bbox=[10, 10, 80, 80]),
+    Kind.OUTSIDE: annotation(9, WIDTH - 20, 10, 40, 40),
     Kind.BOX_UNUSABLE: annotation(9, *CORNER, bbox=[700, 10, 40, 40]),
     Kind.UNKNOWN: annotation(9, *CORNER, category_id=99),
     Kind.FIELD: annotation(9, *CORNER, area='big'),
@@ -125,7 +128,8 @@ def test_objects(check, content: dict, kind: Kind | None, tmp_path: Path) -> Non
     assert found.lost == (kind in dropped | {Kind.NOT_LEARNED}) and found.fails == (kind is Kind.FIELD)
 
     write_usable(found, tmp_path / 'fixed.json')
-    still = {kind} & {Kind.NOT_LEARNED, Kind.BOX, Kind.NO_OUTLINE} | ({Kind.NO_OUTLINE} if kind is Kind.RLE else set())
+    still = {Kind.NO_OUTLINE if kind is Kind.RLE else kind}
+    still &= {Kind.NOT_LEARNED, Kind.BOX, Kind.NO_OUTLINE, Kind.OUTSIDE}
     assert kinds(check(tmp_path / 'fixed.json')) == still
     # What was right stays as it was.
     fixed = json.loads((tmp_path / 'fixed.json').read_text())
@@ -227,6 +231,22 @@ def test_findings_are_summed_up_with_three_examples(check, content: dict) -> Non
     ]
 
 
+def test_limits_of_the_config(check, content: dict) -> None:
+    content['annotations'] += [annotation(200 + i, 30 * (i % 20), 25 * (i // 20), 20, 20) for i in range(148)]
+    text = describe_findings(check().findings)
+    assert 'model.test_cfg.max_per_img=50 leaves out 100 of 151 objects (1 images hold more, up to 150)' in text
+    assert 'model.train_cfg.sampler.num=128 leaves out 22 of 151 objects (1 images hold more, up to 150)' in text
+
+
+def test_size_for_small_objects(check, content: dict, assignment: Assignment) -> None:
+    """Squares of 3 pixels get 3.75 at 800 x 600. A location is in each that is 8 pixels wide, the stride of P3."""
+    assert describe_scale(check(), assignment) == ''
+    content['annotations'] += [annotation(200 + i, 31.3 * i, 7.7 * i, 3, 3) for i in range(15)]
+    found = check()
+    assert found.lost == found.not_learned > 2
+    assert describe_scale(found, assignment).startswith('With images resized to 2 times the size, scale=(2000, 1200)')
+
+
 # The FCOS head and Eq. 2
 
 
@@ -284,6 +304,19 @@ def test_a_training_prints_nothing_where_nothing_is_lost(cfg: Config, content: d
     (tmp_path / 'annotations.json').write_text(json.dumps(content))
     assert check_training_data(cfg, with_tables=False) == ''
     assert check_training_data(cfg, with_tables=True).endswith('A training would lose no object.')
+
+
+def test_a_training_names_images_turned_or_dark(cfg: Config, images: Path) -> None:
+    """On a sample of the images, before anything is built."""
+    for path in images.iterdir():
+        cv2.imwrite(str(path), np.full((HEIGHT, WIDTH), 4095, np.uint16))
+    assert 'images of 16 bits a channel are read almost black' in check_training_data(cfg, with_tables=False)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    for path in images.iterdir():
+        Image.new('RGB', (WIDTH, HEIGHT)).save(path, format='JPEG', exif=exif)
+    with pytest.raises(InputError, match=f'is {HEIGHT}x{WIDTH} pixels once turned by its EXIF orientation 6'):
+        check_training_data(cfg, with_tables=False)
 
 
 def test_missing_data_are_left_to_the_data_set(cfg: Config) -> None:

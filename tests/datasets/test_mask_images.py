@@ -95,6 +95,9 @@ def test_a_file_an_object(put, find, image: str, mask: str) -> None:
         ('images/{name}.jpg', 'masks/{name}.png'),
         ('images/{name}.jpg', 'labels/{name}_mask.tif'),
         ('{name}.png', '{name}_masks.png'),  # Cellpose
+        ('{name}.png', '{name}_cp_masks.png'),
+        ('images/{name}.jpg', 'masks/{name}.jpg.png'),
+        ('images/{name}.jpg', 'masks/{name}_instance_map.png'),
         ('{name}_img.png', '{name}_masks.tif'),
         ('{name}.png', 'masks/{name}.png'),
         ('images/x/{name}.png', 'instances/x/{name}.png'),
@@ -142,6 +145,14 @@ def test_splits_by_folder(put, find, tmp_path: Path, parts: tuple[str, str], abo
         assert split.objects.total() == 3 and split.ann_file.parent == tmp_path / 'run/data'
 
 
+def test_folders_that_are_links(put, find, tmp_path: Path) -> None:
+    for name in 'ab':
+        put(f'../elsewhere/{name}.png')
+        put(f'masks/{name}.png', ids(1).astype(np.uint16))
+    (tmp_path / 'DIR/images').symlink_to(tmp_path / 'elsewhere')
+    assert read(find()) == {'a.png': expected(1), 'b.png': expected(1)}
+
+
 def test_remarks(put, find) -> None:
     for name in 'abc':
         put(f'images/{name}.png')
@@ -156,12 +167,12 @@ def test_remarks(put, find) -> None:
 
 def test_soft_edges_count_by_half(put, find) -> None:
     soft = np.zeros(SIZE, np.uint8)
-    soft[2:6, 2:6], soft[3:5, 3:5] = 90, 250
+    soft[2:10, 2:10], soft[2:10, 3:9] = 90, 250
     for name in 'ab':
         put(f'{name}/images/{name}.png')
         put(f'{name}/masks/1.png', soft)
     data = find()
-    assert [entry['area'] for split in (data.train, data.val) for entry in split.content['annotations']] == [4, 4]
+    assert [entry['area'] for split in (data.train, data.val) for entry in split.content['annotations']] == [48, 48]
 
 
 def test_classes_instead_of_ids_are_remarked(put, find) -> None:
@@ -220,6 +231,10 @@ def _lost(put: Callable) -> None:
     put('images/b.png')
 
 
+def _ids_by_other_names(put: Callable) -> None:
+    put('masks/a_final_version.png', ids(1, (1, 2, 9)).astype(np.uint8))
+
+
 def _two_images(put: Callable) -> None:
     put('masks/a.png', ids(1).astype(np.uint16))
     put('images/a.jpg')
@@ -232,6 +247,10 @@ def _two_images(put: Callable) -> None:
         (_one_value, r'DIR: the masks have one value, 255, for all objects of an image'),
         (_jpeg, r'The mask .*a\.jpg is a JPEG file'),
         (_lost, r'1 mask files belong to no image, such as .*x\.png'),
+        (
+            _ids_by_other_names,
+            r'DIR: \d+% of the pixels of the masks, such as .*a_final_version\.png, have less than half',
+        ),
         (_two_images, r'a\.png could be the mask of .*a\.jpg, .*a\.png: leave one'),
     ],
 )

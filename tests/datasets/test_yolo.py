@@ -152,6 +152,7 @@ def test_names_in_a_text_file(put, find, tmp_path: Path, place: str) -> None:
         ('', '0 0.1 nan 0.2 0.2 0.3 0.1', r'line 1 has a value outside'),
         ('', None, r'none of its 1 images has labels, those of .*a\.png would be .*labels/a\.txt'),
         ('val: images/val\n', TRIANGLE, r'data\.yaml names images/val, which is not there'),
+        ('kpt_shape: [17, 3]\n', TRIANGLE, r'data\.yaml is of key points'),
         ('names: []\n', TRIANGLE, r'data\.yaml has no valid "names"'),
         ('names: [cat\n', TRIANGLE, r'data\.yaml is not valid YAML'),
     ],

@@ -7,13 +7,16 @@ import numpy as np
 import pytest
 import torch
 from helpers.small_model import batch, noise_image, sample, small_model
+from mmengine.config import Config
 
 from centermask import CenterMask
 from centermask.export import exported_detector
 from centermask.export.compare import Comparison, compare
 from centermask.export.exported_detector import ExportedCenterMask
 from centermask.export.graph import OUTPUTS, ExportGraph, Preprocessing
+from centermask.export.onnx import describe
 from centermask.export.runtime import ExportedModel
+from centermask.utils.errors import InputError
 
 SIZES = ((96, 128), (130, 64), (70, 90))
 IMAGES = [noise_image(*size, seed=i) for i, size in enumerate(SIZES)]
@@ -88,6 +91,11 @@ def test_every_setting_of_nms(nms: dict | None, compared: Any) -> None:
     result = compared(model)
     assert result.agreeing == result.total > 0, str(result)
     assert result.total != usual.total
+
+
+def test_soft_nms_is_refused() -> None:
+    with pytest.raises(InputError, match=r'nms\.type of .* is soft_nms, which ONNX lacks: export with --cfg-options'):
+        describe(small_model(changes={'test_cfg.nms.type': 'soft_nms'}), Config())
 
 
 def test_no_detections(model: CenterMask, compared: Any) -> None:

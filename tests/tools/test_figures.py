@@ -64,7 +64,7 @@ def test_bad_input(figures: Callable, tiny_config: Path, tiny_run: Path, tmp_pat
         (['1', '--out', tmp_path / 'file' / 'fig1.png'], "can't be written to"),
         (['4', config, checkpoint, 'nosuch.jpg'], "nosuch.jpg doesn't exist"),
         (['4', config, 'nosuch.pth', image], "The checkpoint nosuch.pth doesn't exist"),
-        (['4', config, checkpoint, image, '--out', tmp_path / 'a.png'], 'image.jpg is missing or no image'),
+        (['4', config, checkpoint, image, '--out', tmp_path / 'a.png'], 'image.jpg could not be read'),
         (['4', config, checkpoint, image, '--columns', '0'], '--columns 0: give 1 or more'),
         (['5'], 'invalid choice'),
     ):

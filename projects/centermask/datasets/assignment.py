@@ -140,6 +140,8 @@ class Assignment:
         least, greatest = self._head.regress_ranges[level]
         sides = (boxes[:, 2:] - boxes[:, :2]).amax(dim=1)
         boxes = boxes[(sides >= least) & (sides <= 2 * greatest)]
+        if not len(boxes):
+            return boxes[:, :2]
         height, width = map_size
         indices = torch.arange(height * width)
         if self._head.center_sampling:

@@ -47,8 +47,8 @@ class BoxForm(NamedTuple):
         elif self.scale is None:
             scale = ', at a scale of each image, as if the images had been resized and their boxes not'
         else:
-            of_outlines = ' by '.join(f'{1 / factor:.3g}' for factor in self.scale)
-            scale = f', at {of_outlines} of the scale of the outlines' if self.scale != (1, 1) else ''
+            wide, high = (f'{1 / factor:.3g}' for factor in self.scale)
+            scale = f', {wide} times as wide and {high} times as high as the outlines' if self.scale != (1, 1) else ''
         return f'{self.wrong} of {self.compared} boxes do not fit their outlines and would as {self.order}{scale}'
 
     def mend(self, box: list[float], outline: np.ndarray | None, size: tuple[int, int]) -> list[float]:

@@ -59,6 +59,7 @@ class Kind(Enum):
     DETECTIONS = Severity.LOSES, 'limits of detections an image, which train.py --data raises'
     ROIS = Severity.NOTE, 'limits of training RoIs an image, so that a random part of the masks is learned at a time'
     BOX = Severity.NOTE, 'objects whose box is not that of their outline'
+    OUTSIDE = Severity.NOTE, 'objects of which a part lies outside the image'
     AREA = Severity.NOTE, 'objects whose area is impossible (it is computed anew)'
     IGNORED = Severity.NOTE, 'objects with "ignore", which are regions to ignore like crowds'
 
@@ -273,6 +274,8 @@ class CocoReader:
             entry['area'] = mask_area(entry, height, width)
         if not box_has_area(entry, image):  # MMDetection leaves it out of training, but not of the evaluation
             self._add(Kind.BOX_UNUSABLE, where)
+        elif self._compare_boxes and _reaches_out(entry['bbox'], width, height):
+            self._add(Kind.OUTSIDE, where)
         return entry
 
 
@@ -493,6 +496,12 @@ def box_has_area(entry: dict, image: dict) -> bool:
     x, y, width, height = entry['bbox']
     inside = min(x + width, image['width']) > max(x, 0) and min(y + height, image['height']) > max(y, 0)
     return inside and width >= 1 and height >= 1 and entry['area'] > 0
+
+
+def _reaches_out(box: list[float], width: int, height: int) -> bool:
+    """Return whether over a tenth of a box's width or height, and over a pixel, lies outside the image."""
+    x, y, w, h = box
+    return max(-x, x + w - width) > max(1, 0.1 * w) or max(-y, y + h - height) > max(1, 0.1 * h)
 
 
 def summarise(findings: Iterable[Finding], examples: int = 3) -> list[str]:

@@ -142,9 +142,10 @@ def find_data(folder: Path, work_dir: Path, training: bool = True) -> CocoFolder
 
 def _innermost(folder: Path) -> Path:
     """Return the folder that an archive was unpacked to, where it holds nothing but another folder."""
+    splits = {name for names in NAMES.values() for name in names}
     while True:
         entries = [path for path in folder.iterdir() if not path.name.startswith(('.', '__MACOSX'))]
-        if len(entries) != 1 or not entries[0].is_dir():
+        if len(entries) != 1 or not entries[0].is_dir() or entries[0].name.lower() in splits:
             return folder
         folder = entries[0]
 
@@ -157,7 +158,12 @@ def _find_splits(folder: Path, written: Path) -> tuple[dict[str, Split], list[st
     if files:
         if 'val' in files:
             files.pop('test', None)
-        return {split: _read(file, folder, split, written) for split, file in files.items()}, []
+        splits = {split: _read(file, folder, split, written) for split, file in files.items()}
+        return splits, [
+            f'The images of {files[split]} lie in other folders than "file_name" says, {data.ann_file} has their paths.'
+            for split, data in splits.items()
+            if data.ann_file != files[split]
+        ]
     if yolo:
         contents, images = read_yolo(yolo)
         remarks = [f"{yolo} is in YOLO's format."]

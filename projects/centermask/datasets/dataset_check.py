@@ -31,7 +31,15 @@ from centermask.datasets.coco_annotations import (
     summarise,
 )
 from centermask.datasets.image_folder import ImageFolder
-from centermask.datasets.images import ImageFacts, describe_range, describe_size, inspect_image, pil_unlimited
+from centermask.datasets.images import (
+    MAX_PIXELS,
+    ImageFacts,
+    check_sample,
+    describe_range,
+    describe_size,
+    inspect_image,
+    pil_unlimited,
+)
 from centermask.utils.atomic_io import atomic_write_text
 from centermask.utils.errors import InputError, RunError
 
@@ -298,7 +306,7 @@ def write_usable(check: Check, out: Path) -> None:
 
 
 def check_training_data(cfg: Config, with_tables: bool) -> str:
-    """Check the annotations that a config trains on, and FCOS targets of a sample of the images.
+    """Check the annotations that a config trains on, and a sample of the images, also for their FCOS targets.
 
     Args:
         cfg: Config of a training; data that aren't in COCO format in a local folder aren't checked.
@@ -308,7 +316,7 @@ def check_training_data(cfg: Config, with_tables: bool) -> str:
         Text for the user, '' if no object would be lost and no tables are wanted.
 
     Raises:
-        InputError: The annotation file can't be used.
+        InputError: The annotation file or an image of a sample can't be used.
     """
     try:
         dataset = innermost(cfg.get('train_dataloader') or {})
@@ -324,6 +332,11 @@ def check_training_data(cfg: Config, with_tables: bool) -> str:
     for i, (image, objects) in enumerate(listed):
         _add(check, image, objects, None if i % step else assignment)
     _conclude(check, assignment)
+    on_disk = ImageFolder(images)
+    paths = {on_disk.find(image['file_name']): image for image, objects in listed if objects}
+    stated = {path: (image['width'], image['height']) for path, image in paths.items() if path}
+    if remark := check_sample(stated, str(ann_file), dataset.get('max_pixels', MAX_PIXELS)):
+        check.findings.append(Finding(Kind.RANGE, '', remark))
     lost = describe_findings(check.findings, Severity.LOSES)
     if not (lost or with_tables):
         return ''

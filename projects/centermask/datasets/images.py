@@ -247,7 +247,7 @@ def check_sample(stated: Mapping[str, tuple[float, float]], ann_file: str, max_p
         InputError: An image can't be used, or isn't of the size stated.
     """
     paths = [*stated]
-    for path in paths[:: math.ceil(len(paths) / HEADERS)]:
+    for path in paths[:: math.ceil(len(paths) / HEADERS) or 1]:
         facts = check_image(path, max_pixels)
         if facts.size != tuple(stated[path]):
             width, height = stated[path]

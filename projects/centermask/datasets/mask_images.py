@@ -22,10 +22,15 @@ from centermask.utils.errors import InputError
 
 IMAGE_FOLDERS = {'images', 'image', 'imgs', 'img', 'raw'}
 MASK_FOLDERS = {'masks', 'mask', 'labels', 'label', 'instances', 'instance_masks', 'segmentations', 'annotations', 'gt'}
-MASK_NAME = re.compile(r'(.+?)[ _.-](?:masks?|labels?|instances?|instance_?ids|seg|gt)', re.IGNORECASE)
+MASK_NAME = re.compile(
+    r'(.+?)(?:\.jpe?g|\.png|\.tiff?)?(?:[ _.-](?:cp_)?(?:masks?|labels?|inst(?:ance)?s?(?:_?ids|_map)?|seg|gt))?',
+    re.IGNORECASE,
+)
 IMAGE_NAME = re.compile(r'(.+?)[ _.-](?:img|image|raw)', re.IGNORECASE)
 # Parts of a mask that don't touch, above which files of ids hold something else: occluded objects have a few.
 MAX_PARTS = 2
+# The part of their pixels that files of an object may have under half of the brightest value, as soft edges have.
+MAX_SOFT = 0.3
 
 Folders = tuple[str, ...]
 
@@ -68,7 +73,8 @@ def find_masks(folder: Path) -> MaskFolder | None:
     """
     images: dict[tuple[Folders, str], list[Path]] = defaultdict(list)
     candidates: list[tuple[Path, Folders]] = []
-    for path in sorted(path for path in folder.rglob('*') if path.suffix.lower() in SUFFIXES):
+    files = (Path(root, name) for root, _, names in os.walk(folder, followlinks=True) for name in names)
+    for path in sorted(path for path in files if path.suffix.lower() in SUFFIXES):
         parts = path.relative_to(folder).parts[:-1]
         if any(part.startswith(('.', '__MACOSX')) for part in (*parts, path.name)):
             continue
@@ -138,6 +144,7 @@ def read_masks(folder: Path, found: MaskFolder) -> tuple[dict, list[str]]:
     content: dict[str, list] = {'images': [], 'annotations': [], 'categories': [{'id': 1, 'name': 'object'}]}
     empty = 0
     objects_of_ids, parts_of_ids, values = 0, 0, set()
+    soft, pixels = 0, 0
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         read = pool.map(_read_image, *zip(*found.masks.items(), strict=True))
         progress = tqdm(read, f'Reading {folder}', len(found.masks), unit='image', disable=None)
@@ -157,10 +164,18 @@ def read_masks(folder: Path, found: MaskFolder) -> tuple[dict, list[str]]:
                     }
                 )
             empty += image.empty_files
+            soft += image.soft
+            pixels += image.pixels
             if found.masks[path].ids:
                 objects_of_ids += len(image.objects)
                 parts_of_ids += image.parts
                 values |= image.values
+    if soft > MAX_SOFT * pixels:
+        example = next(masks.files[0] for masks in found.masks.values() if not masks.ids)
+        raise InputError(
+            f'{folder}: {soft / pixels:.0%} of the pixels of the masks, such as {example}, have less than half of the '
+            'greatest value: a file must be one object, or, for ids of objects, have the name of its image.'
+        )
     several = parts_of_ids > MAX_PARTS * objects_of_ids
     if several and len(values) == 1:
         raise InputError(
@@ -184,12 +199,22 @@ def read_masks(folder: Path, found: MaskFolder) -> tuple[dict, list[str]]:
 
 @dataclass
 class _ImageMasks:
-    """What the mask files of an image hold: objects as RLE, and of ids, their values and the parts they consist of."""
+    """What the mask files of an image hold.
+
+    Attributes:
+        width, height: Size of the image.
+        objects: The masks as RLE.
+        empty_files: Number of files without an object.
+        soft, pixels: Of files of an object, the pixels under half of the greatest value, and all but the background.
+        values, parts: Of ids, two of them, and the parts that don't touch of all objects.
+    """
 
     width: int
     height: int
     objects: list[dict] = field(default_factory=list)
     empty_files: int = 0
+    soft: int = 0
+    pixels: int = 0
     values: set[int] = field(default_factory=set)
     parts: int = 0
 
@@ -200,7 +225,10 @@ def _read_image(path: Path, masks: Masks) -> _ImageMasks:
     for file in masks.files:
         values = _read_values(file, path, (width, height), masks.ids)
         if not masks.ids:
-            mask = np.asfortranarray(values > values.max() / 2, dtype=np.uint8)  # soft edges count by half
+            mask = np.asfortranarray(values > values.max() / 2, dtype=np.uint8)
+            pixels = int(np.count_nonzero(values))
+            image.pixels += pixels
+            image.soft += pixels - int(mask.sum())
             if mask.any():
                 image.objects.append(mask_utils.encode(mask))
             else:

@@ -23,7 +23,9 @@ def run_lengths(rle: dict) -> list[int]:
         height, width = rle['size']
         counts = rle['counts']
         lengths = counts if isinstance(counts, list) else _decompress(counts)
-        if not all(isinstance(length, int) and length >= 0 for length in lengths) or sum(lengths) != height * width:
+        if not all(isinstance(length, int) and length >= 0 for length in lengths):
+            raise ValueError('the lengths of the runs are not all whole numbers from 0 up')
+        if sum(lengths) != height * width:
             raise ValueError('the lengths of the runs do not add up to the size')
     except (AttributeError, IndexError, KeyError, TypeError) as error:
         raise ValueError('not a run-length encoding') from error

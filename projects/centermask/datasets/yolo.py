@@ -56,6 +56,10 @@ def read_yolo(names_file: Path) -> tuple[dict[str, dict], Path]:
         config: dict = {'names': _read_lines(names_file), 'train': 'images'}
     else:
         config = _read_yaml(names_file)
+        if 'kpt_shape' in config:
+            raise InputError(
+                f'{names_file} is of key points (kpt_shape), not of outlines: give polygons of the objects.'
+            )
     classes = _class_names(config.get('names'), names_file)
     images = {}
     for split, keys in SPLITS.items():

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from mmengine.config import Config
 
 from centermask.datasets.coco import innermost
 from centermask.datasets.coco_annotations import read_json
+from centermask.datasets.image_folder import ImageFolder
 from centermask.utils.atomic_io import atomic_write_text
 from centermask.utils.errors import InputError
 
@@ -105,13 +105,14 @@ def _ids_of_file(
     folder, ann_file = root / (dataset.get('data_prefix') or {}).get('img', ''), root / dataset.get('ann_file', '')
     try:
         content = read_json(ann_file)
-        image_ids = {_real(folder / entry['file_name'].replace('\\', '/')): entry['id'] for entry in content['images']}
+        on_disk = ImageFolder(folder)
+        found = {on_disk.find(entry['file_name']): entry['id'] for entry in content['images']}
+        image_ids = {os.path.realpath(path): number for path, number in found.items() if path}
         category_ids = {entry['name']: entry['id'] for entry in content['categories']}
-        return ann_file, {path: image_ids[_real(path)] for path in images}, [category_ids[name] for name in classes]
+        return (
+            ann_file,
+            {path: image_ids[os.path.realpath(path)] for path in images},
+            [category_ids[name] for name in classes],
+        )
     except (InputError, AttributeError, KeyError, TypeError):  # another data set, or one that training refuses
         return None
-
-
-def _real(path: Path) -> str:
-    """Return a path without links, in the same Unicode form whoever wrote it."""
-    return unicodedata.normalize('NFC', os.path.realpath(path))

@@ -19,7 +19,7 @@ from mmengine.visualization import Visualizer
 from torch import nn
 
 from centermask.checkpoints.loading import check_match, count_classes, load_weights, read_checkpoint
-from centermask.datasets.homography import with_homography
+from centermask.datasets.packing import pack_all_resizes
 from centermask.engine.coco_results import CocoResults
 from centermask.export.exported_detector import ExportedCenterMask, warn_of_another_config
 from centermask.export.runtime import is_exported
@@ -73,7 +73,7 @@ class CenterMaskInferencer(DetInferencer):
 
     def _init_pipeline(self, cfg: Any) -> Compose:
         data = cfg.test_dataloader.dataset
-        data.pipeline = with_homography(data.pipeline)
+        data.pipeline = pack_all_resizes(data.pipeline)
         return super()._init_pipeline(cfg)
 
     def _init_visualizer(self, cfg: Any) -> Visualizer:

@@ -19,7 +19,7 @@ from centermask.checkpoints.loading import check_match, count_classes, load_pret
 from centermask.checkpoints.training_state import check_same_optimizer, check_training_state, resumption_errors
 from centermask.datasets.augmentation import check_augmentation
 from centermask.datasets.coco_metric import CenterMaskCocoMetric
-from centermask.datasets.homography import with_homography
+from centermask.datasets.packing import pack_all_resizes
 from centermask.engine.config_check import check_config
 from centermask.engine.distributed import join_processes
 from centermask.engine.nonfinite import NonFiniteHook
@@ -109,7 +109,7 @@ class CenterMaskRunner(Runner):
         dataloader: DataLoader | dict, seed: int | None = None, diff_rank_seed: bool = False
     ) -> DataLoader:
         """Build a data loader that can be resumed, and whose workers leave signals to this process."""
-        built = Runner.build_dataloader(with_homography(dataloader), seed, diff_rank_seed)
+        built = Runner.build_dataloader(pack_all_resizes(dataloader), seed, diff_rank_seed)
         shield_workers(built)
         return ResumableLoader(built, seed or 0)
 

@@ -9,9 +9,9 @@ import cv2
 import numpy as np
 from mmengine.utils import track_iter_progress
 
+from centermask.datasets.images import check_image
 from centermask.engine.inferencer import CenterMaskInferencer
 from centermask.utils.atomic_io import atomic_write
-from centermask.utils.errors import InputError
 
 SIDE = 640  # pixels of the longer side of an image, which is drawn at this size
 GAP = 8
@@ -33,11 +33,10 @@ def draw_sheet(
         The number of detections on each image.
 
     Raises:
-        InputError: an image can't be read.
+        InputError: an image can't be used.
     """
     for image in images:  # before the first detection
-        if cv2.imread(str(image)) is None:
-            raise InputError(f'{image} is missing or no image: name images that can be read.')
+        check_image(image, decode=True)
     inferencer.visualizer.sides = (SIDE, SIDE)
     drawn, counts = [], []
     for image in track_iter_progress(list(images)):
