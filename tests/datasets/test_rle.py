@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from centermask.datasets.rle import rle_to_polygons, run_lengths
+from centermask.datasets.rle import rle_to_polygons
+from centermask.structures.rle_masks import run_lengths
 
 
 def encode(mask: np.ndarray) -> dict:
@@ -87,20 +88,3 @@ def test_thin_part_keeps_its_width() -> None:
     drawn = draw([polygon * 3 for polygon in rle_to_polygons(encode(mask))], 90, 90)
     assert drawn[45:48, 50:80].all()
     assert not drawn[48:50, 50:80].any()
-
-
-@pytest.mark.parametrize(
-    'rle',
-    [
-        {'size': [4, 6], 'counts': [30, -6]},
-        {'size': [4, 6], 'counts': [20.5, 3.5]},
-        {'size': [4, 6], 'counts': encode(np.ones((4, 7)))['counts']},
-        {'size': [4, 6], 'counts': encode(np.eye(4, 6))['counts'][:-1]},
-        {'size': [4, 6], 'counts': 'h' * 9},
-        {'size': [4, 6], 'counts': None},
-        {'counts': [24]},
-    ],
-)
-def test_damaged_encoding(rle: dict) -> None:
-    with pytest.raises(ValueError, match=r'runs|not a run-length encoding'):
-        run_lengths(rle)

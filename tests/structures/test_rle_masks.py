@@ -9,7 +9,7 @@ import torch
 from mmdet.structures.mask import encode_mask_results
 from mmengine.structures import InstanceData
 
-from centermask.structures.rle_masks import RLEMasks
+from centermask.structures.rle_masks import RLEMasks, run_lengths
 
 PIXELS = np.random.default_rng(0).random((3, 5, 7)) > 0.5
 RLES = encode_mask_results(PIXELS)
@@ -59,3 +59,20 @@ def test_is_indexed_and_concatenated_with_its_instances() -> None:
     assert instances[instances.scores > 1].masks.shape == (0, 5, 7)
     assert list(InstanceData.cat([instances, instances]).masks) == RLES * 2
     assert list(instances.cpu().numpy().masks) == RLES
+
+
+@pytest.mark.parametrize(
+    'rle',
+    [
+        {'size': [4, 6], 'counts': [30, -6]},
+        {'size': [4, 6], 'counts': [20.5, 3.5]},
+        {'size': [4, 6], 'counts': encode_mask_results(np.ones((1, 4, 7)))[0]['counts']},
+        {'size': [4, 6], 'counts': encode_mask_results(np.eye(4, 6)[None])[0]['counts'][:-1]},
+        {'size': [4, 6], 'counts': 'h' * 9},
+        {'size': [4, 6], 'counts': None},
+        {'counts': [24]},
+    ],
+)
+def test_damaged_encoding(rle: dict) -> None:
+    with pytest.raises(ValueError, match=r'runs|not a run-length encoding'):
+        run_lengths(rle)

@@ -19,7 +19,7 @@ from mmdet.datasets.api_wrappers import COCO
 from mmengine.logging import MMLogger
 
 from centermask.datasets.box_form import BoxForm, find_box_form, fit
-from centermask.datasets.rle import run_lengths
+from centermask.structures.rle_masks import run_lengths
 from centermask.utils.errors import InputError, RunError
 
 # Upper bounds for image sides, in pixels, for areas (those that COCO's evaluation counts), and for all other numbers.

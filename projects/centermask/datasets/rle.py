@@ -7,56 +7,6 @@ import numpy as np
 import pycocotools.mask as mask_utils
 
 
-def run_lengths(rle: dict) -> list[int]:
-    """Return the lengths of a mask's runs of 0 and 1 in turn, down the columns, the first of 0.
-
-    pycocotools writes past its memory where lengths don't add up to the mask's size, so RLE from a file is validated
-    here first.
-
-    Args:
-        rle: COCO's run-length encoding with ``size`` (H, W) and ``counts``, compressed or a list of numbers.
-
-    Raises:
-        ValueError: It isn't one, or its lengths don't add up to H x W.
-    """
-    try:
-        height, width = rle['size']
-        counts = rle['counts']
-        lengths = counts if isinstance(counts, list) else _decompress(counts)
-        if not all(isinstance(length, int) and length >= 0 for length in lengths):
-            raise ValueError('the lengths of the runs are not all whole numbers from 0 up')
-        if sum(lengths) != height * width:
-            raise ValueError('the lengths of the runs do not add up to the size')
-    except (AttributeError, IndexError, KeyError, TypeError) as error:
-        raise ValueError('not a run-length encoding') from error
-    return lengths
-
-
-def _decompress(counts: str | bytes) -> list[int]:
-    """Decode COCO's compressed form.
-
-    A character holds five bits of a number and a bit that is set where more follow; the last one has the sign. From
-    the fourth on, numbers are differences to the one two before.
-    """
-    lengths: list[int] = []
-    value = shift = 0
-    for code in counts.encode() if isinstance(counts, str) else counts:
-        code -= 48
-        value |= (code & 0x1F) << shift
-        shift += 5
-        if code & 0x20:
-            if shift > 50:
-                raise ValueError('a run is longer than any image')
-            continue
-        if code & 0x10:
-            value -= 1 << shift
-        lengths.append(value + lengths[-2] if len(lengths) > 2 else value)
-        value = shift = 0
-    if shift:
-        raise ValueError('the last of the runs is cut off')
-    return lengths
-
-
 def rle_to_polygons(rle: dict) -> list[np.ndarray]:
     """Outline the pixels of a mask.
 

@@ -1,4 +1,4 @@
-"""Masks in COCO's run-length encoding, decoded one at a time where code wants arrays."""
+"""Masks in COCO's run-length encoding (RLE), decoded one at a time where code wants arrays."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class RLE(dict):
         """Return the part of the mask that has pixels, bool, (h, w), and its left and top; nothing else is decoded."""
         left, top, width, height = (int(value) for value in coco_mask.toBbox(self))
         rows = self['size'][0]
-        ends = np.cumsum(_run_lengths(self['counts'])).clip(left * rows, (left + width) * rows)
+        ends = np.cumsum(run_lengths(self)).clip(left * rows, (left + width) * rows)
         lengths = np.diff(ends, prepend=left * rows)
         columns = np.repeat(np.arange(len(lengths)) % 2 == 1, lengths).reshape(width, rows)
         return columns[:, top : top + height].T, left, top
@@ -85,17 +85,51 @@ class RLEMasks(Sequence):
         return torch.from_numpy(self.astype(bool))
 
 
-def _run_lengths(counts: bytes | str) -> np.ndarray:
-    """Return the lengths of a mask's runs of 0 and 1 in turn, of COCO's compressed form.
+def run_lengths(rle: dict) -> list[int]:
+    """Return the lengths of a mask's runs of 0 and 1 in turn, down the columns, the first of 0.
 
-    A character has five bits of a number, and a sixth where more follow; the last one's fifth bit is the sign. From the
-    fourth on, numbers are differences to the one two before.
+    pycocotools writes past its memory where lengths don't add up to the mask's size, so RLE from a file is validated
+    here first.
+
+    Args:
+        rle: COCO's run-length encoding with ``size`` (H, W) and ``counts``, compressed or a list of numbers.
+
+    Raises:
+        ValueError: It isn't one, or its lengths don't add up to H x W.
     """
-    codes = np.frombuffer(counts.encode() if isinstance(counts, str) else counts, np.uint8).astype(np.int64) - 48
-    lasts = np.flatnonzero(codes < 32)
-    firsts = np.append(0, lasts[:-1] + 1)
-    sizes = lasts - firsts + 1
-    places = np.arange(len(codes)) - np.repeat(firsts, sizes)
-    numbers = np.add.reduceat((codes & 31) << 5 * places, firsts) - ((codes[lasts] & 16) > 0) * (1 << 5 * sizes)
-    numbers[1::2], numbers[2::2] = np.cumsum(numbers[1::2]), np.cumsum(numbers[2::2])
-    return numbers
+    try:
+        height, width = rle['size']
+        counts = rle['counts']
+        lengths = counts if isinstance(counts, list) else _decompress(counts)
+        if not all(isinstance(length, int) and length >= 0 for length in lengths):
+            raise ValueError('the lengths of the runs are not all whole numbers from 0 up')
+        if sum(lengths) != height * width:
+            raise ValueError('the lengths of the runs do not add up to the size')
+    except (AttributeError, IndexError, KeyError, TypeError) as error:
+        raise ValueError('not a run-length encoding') from error
+    return lengths
+
+
+def _decompress(counts: str | bytes) -> list[int]:
+    """Decode COCO's compressed form.
+
+    A character holds five bits of a number and a bit that is set where more follow; the last one has the sign. From
+    the fourth on, numbers are differences to the one two before.
+    """
+    lengths: list[int] = []
+    value = shift = 0
+    for code in counts.encode() if isinstance(counts, str) else counts:
+        code -= 48
+        value |= (code & 0x1F) << shift
+        shift += 5
+        if code & 0x20:
+            if shift > 50:
+                raise ValueError('a run is longer than any image')
+            continue
+        if code & 0x10:
+            value -= 1 << shift
+        lengths.append(value + lengths[-2] if len(lengths) > 2 else value)
+        value = shift = 0
+    if shift:
+        raise ValueError('the last of the runs is cut off')
+    return lengths
