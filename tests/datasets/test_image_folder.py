@@ -6,16 +6,16 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from centermask.datasets.image_folder import ImageFolder, find_images
+from centermask.datasets.image_folder import ImageFolder
 from centermask.utils.errors import InputError
 
 
 def test_missing_images_are_counted(tmp_path: Path) -> None:
     (tmp_path / 'a').mkdir()
     (tmp_path / 'a' / '1.jpg').touch()
-    assert find_images(tmp_path, ['a/1.jpg'], 'x.json') == [str(tmp_path / 'a' / '1.jpg')]
+    assert ImageFolder(tmp_path).find_all(['a/1.jpg'], 'x.json') == [str(tmp_path / 'a' / '1.jpg')]
     with pytest.raises(InputError, match=r'2 of the 3 images of x\.json are missing, the first is .*a/2\.jpg'):
-        find_images(tmp_path, ['a/1.jpg', 'a/2.jpg', 'b/1.jpg'], 'x.json')
+        ImageFolder(tmp_path).find_all(['a/1.jpg', 'a/2.jpg', 'b/1.jpg'], 'x.json')
 
 
 @pytest.mark.parametrize('on_disk', ['NFC', 'NFD'])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from mmdet.registry import DATASETS
 from mmengine.logging import MMLogger
 
 from centermask.datasets.coco_annotations import CocoAnnotations, shorten
-from centermask.datasets.image_folder import find_images
+from centermask.datasets.image_folder import ImageFolder
 from centermask.datasets.images import MAX_PIXELS, UnreadableError, check_image, check_sample, describe_size
 from centermask.datasets.rle import rle_to_polygons
 from centermask.utils.errors import InputError, RunError
@@ -83,7 +84,7 @@ class CenterMaskCocoDataset(CocoDataset):
         if self.backend_args is None:
             folder = self.data_prefix['img']
             names = [os.path.relpath(info['img_path'], folder or '.') for info in data_list]
-            for info, path in zip(data_list, find_images(folder, names, self.ann_file), strict=True):
+            for info, path in zip(data_list, ImageFolder(folder).find_all(names, self.ann_file), strict=True):
                 info['img_path'] = path
             stated = {info['img_path']: (info['width'], info['height']) for info in data_list}
             if remark := check_sample(stated, self.ann_file, self.max_pixels):
@@ -127,3 +128,9 @@ def innermost(dataset: dict) -> dict:
     while 'dataset' in dataset:
         dataset = dataset['dataset']
     return dataset
+
+
+def paths_of(dataset: dict) -> tuple[Path, Path]:
+    """Return the annotation file and the folder of images in the config of a data set."""
+    root = Path(dataset.get('data_root') or '')
+    return root / dataset.get('ann_file', ''), root / (dataset.get('data_prefix') or {}).get('img', '')

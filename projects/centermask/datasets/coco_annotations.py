@@ -491,6 +491,13 @@ def outline_box(segmentation: list[np.ndarray] | dict) -> np.ndarray:
     return np.concatenate([points.min(axis=0), np.ptp(points, axis=0)])
 
 
+def corners(entries: Sequence[dict]) -> np.ndarray:
+    """Return the boxes of normalised objects as x1, y1, x2, y2 in pixels, shape (N, 4)."""
+    boxes = np.array([entry['bbox'] for entry in entries], dtype=np.float64).reshape(-1, 4)
+    boxes[:, 2:] += boxes[:, :2]
+    return boxes
+
+
 def box_has_area(entry: dict, image: dict) -> bool:
     """Return whether MMDetection trains on a box: at least a pixel wide and high, and not outside the image."""
     x, y, width, height = entry['bbox']

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 from collections import Counter, defaultdict
 from contextlib import suppress
@@ -14,11 +13,20 @@ from unicodedata import normalize
 
 import numpy as np
 
-from centermask.datasets.coco_annotations import CocoReader, as_text, classes_of, groups_of, read_json, shorten
+from centermask.datasets.coco_annotations import (
+    CocoReader,
+    as_text,
+    classes_of,
+    corners,
+    groups_of,
+    read_json,
+    shorten,
+)
 from centermask.datasets.image_folder import ImageFolder
 from centermask.datasets.mask_images import find_masks, read_masks
 from centermask.datasets.yolo import find_yolo, read_yolo
-from centermask.utils.errors import InputError, RunError
+from centermask.utils.atomic_io import atomic_write_text
+from centermask.utils.errors import InputError
 
 # Of one file without a split, the part of the images with objects that validates.
 VALIDATION_RATIO = 0.2
@@ -296,26 +304,19 @@ def _as_split(ann_file: Path, images: Path, content: dict) -> Split:
     content = {**content, **{key: reader.content[key] for key in ('images', 'categories')}}
     names = {category['id']: category['name'] for category in content['categories']}
     objects = [annotation for annotation in reader.content['annotations'] if not annotation['iscrowd']]
-    boxes = defaultdict(list)
+    of_image = defaultdict(list)
     for entry in objects:
-        boxes[entry['image_id']].append(entry['bbox'])
+        of_image[entry['image_id']].append(entry)
     learnable = any(entry['segmentation'] for entry in objects)  # without an outline there is no mask to learn
-    used = [image for image in content['images'] if learnable and image['id'] in boxes]
+    used = [image for image in content['images'] if learnable and image['id'] in of_image]
     return Split(
         ann_file,
         images,
         content,
         [image['id'] for image in used],
         Counter(names[each['category_id']] for each in objects),
-        [(_as_corners(boxes[image['id']]), int(image['width']), int(image['height'])) for image in used],
+        [(corners(of_image[image['id']]), int(image['width']), int(image['height'])) for image in used],
     )
-
-
-def _as_corners(boxes: list[list[float]]) -> np.ndarray:
-    """Return boxes given by their corner, width and height as x1, y1, x2, y2."""
-    corners = np.array(boxes, dtype=np.float64)
-    corners[:, 2:] += corners[:, :2]
-    return corners
 
 
 def _compare(train: Split, val: Split) -> list[str]:
@@ -371,22 +372,8 @@ def _select(content: dict, image_ids: set) -> dict:
 def _write_split(path: Path, images: Path, content: dict) -> Split:
     path = path.absolute()
     split = _as_split(path, images, content)
-    _write(path, content)
+    atomic_write_text(path, json.dumps(content))  # each process of a training does, with the same content
     return split
-
-
-def _write(path: Path, content: dict) -> None:
-    """Write a file that each process of a training writes, with the same content."""
-    temporary = path.with_name(f'.{os.getpid()}-{path.name}')
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(json.dumps(content), encoding='utf-8')
-        temporary.replace(path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise RunError(
-            f"{path} can't be written ({error.strerror}): free some space or give another --work-dir."
-        ) from error
 
 
 def _hash(name: str) -> bytes:

@@ -20,13 +20,14 @@ from mmengine.config import Config
 from tqdm import tqdm
 
 from centermask.datasets.assignment import Assignment, has_fcos_head, scale_for
-from centermask.datasets.coco import innermost
+from centermask.datasets.coco import innermost, paths_of
 from centermask.datasets.coco_annotations import (
     CocoReader,
     Finding,
     Kind,
     Severity,
     box_has_area,
+    corners,
     read_json,
     summarise,
 )
@@ -190,8 +191,7 @@ def _add(check: Check, image: dict, annotations: list[dict], assignment: Assignm
         outline = entry['segmentation']
         check.outlines['RLE' if isinstance(outline, dict) else 'polygons' if outline else 'only a box'] += 1
     if assignment and objects:
-        boxes = np.array([entry['bbox'] for entry in objects], dtype=np.float64)
-        boxes[:, 2:] += boxes[:, :2]
+        boxes = corners(objects)
         size = int(image['width']), int(image['height'])
         check.boxes.append((boxes, *size))
         for index in np.flatnonzero(~assignment.learned(boxes, *size)):
@@ -320,8 +320,7 @@ def check_training_data(cfg: Config, with_tables: bool) -> str:
     """
     try:
         dataset = innermost(cfg.get('train_dataloader') or {})
-        root = Path(dataset.get('data_root') or '')
-        ann_file, images = root / dataset.get('ann_file', ''), root / (dataset.get('data_prefix') or {}).get('img', '')
+        ann_file, images = paths_of(dataset)
     except (AttributeError, TypeError):  # building the data set reports that
         return ''
     if not (ann_file.is_file() and images.is_dir()):

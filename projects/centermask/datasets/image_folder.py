@@ -40,6 +40,21 @@ class ImageFolder:
                 return path
         return None
 
+    def find_all(self, names: Sequence[str], ann_file: str) -> list[str]:
+        """Return the paths of the images of an annotation file.
+
+        Raises:
+            InputError: Names the first missing file and how many are missing.
+        """
+        paths = [self.find(name) for name in names]
+        missing = [name for name, path in zip(names, paths, strict=True) if path is None]
+        if missing:
+            raise InputError(
+                f'{len(missing)} of the {len(paths)} images of {ann_file} are missing, the first is '
+                f'{os.path.join(self.folder, missing[0])}: put them there or correct data_root and data_prefix.'
+            )
+        return [path for path in paths if path is not None]
+
     def _entries(self, folder: str) -> dict[str, str]:
         if folder not in self._listed:
             names = os.listdir(folder or '.') if os.path.isdir(folder or '.') else []
@@ -49,20 +64,3 @@ class ImageFolder:
 
 def _composed(name: str) -> str:
     return unicodedata.normalize('NFC', name)
-
-
-def find_images(folder: str | Path, names: Sequence[str], ann_file: str) -> list[str]:
-    """Return the paths of all images of an annotation file.
-
-    Raises:
-        InputError: Names the first missing file and how many are missing.
-    """
-    images = ImageFolder(folder)
-    paths = [images.find(name) for name in names]
-    missing = [name for name, path in zip(names, paths, strict=True) if path is None]
-    if missing:
-        raise InputError(
-            f'{len(missing)} of the {len(paths)} images of {ann_file} are missing, the first is '
-            f'{os.path.join(folder, missing[0])}: put them there or correct data_root and data_prefix.'
-        )
-    return [path for path in paths if path is not None]

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections import defaultdict
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,10 +12,10 @@ import numpy as np
 import pycocotools.mask as mask_utils
 from PIL import Image
 from scipy.ndimage import find_objects
-from tqdm import tqdm
+from tqdm.contrib.concurrent import thread_map
 
 from centermask.datasets.coco_annotations import shorten
-from centermask.datasets.images import FORMATS, SUFFIXES, check_image, pil_unlimited
+from centermask.datasets.images import FORMATS, check_image, list_images, pil_unlimited
 from centermask.utils.errors import InputError
 
 IMAGE_FOLDERS = {'images', 'image', 'imgs', 'img', 'raw'}
@@ -73,11 +71,8 @@ def find_masks(folder: Path) -> MaskFolder | None:
     """
     images: dict[tuple[Folders, str], list[Path]] = defaultdict(list)
     candidates: list[tuple[Path, Folders]] = []
-    files = (Path(root, name) for root, _, names in os.walk(folder, followlinks=True) for name in names)
-    for path in sorted(path for path in files if path.suffix.lower() in SUFFIXES):
+    for path in list_images(folder):
         parts = path.relative_to(folder).parts[:-1]
-        if any(part.startswith(('.', '__MACOSX')) for part in (*parts, path.name)):
-            continue
         place = tuple(part for part in parts if part.lower() not in IMAGE_FOLDERS | MASK_FOLDERS)
         if any(part.lower() in MASK_FOLDERS for part in parts):
             candidates.append((path, place))
@@ -142,40 +137,34 @@ def read_masks(folder: Path, found: MaskFolder) -> tuple[dict, list[str]]:
         InputError: A file can't be used, is of another size than its image, or holds no ids.
     """
     content: dict[str, list] = {'images': [], 'annotations': [], 'categories': [{'id': 1, 'name': 'object'}]}
-    empty = 0
-    objects_of_ids, parts_of_ids, values = 0, 0, set()
-    soft, pixels = 0, 0
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        read = pool.map(_read_image, *zip(*found.masks.items(), strict=True))
-        progress = tqdm(read, f'Reading {folder}', len(found.masks), unit='image', disable=None)
-        for number, (path, image) in enumerate(zip(found.masks, progress, strict=True), start=1):
-            name = path.relative_to(folder).as_posix()
-            content['images'].append({'id': number, 'file_name': name, 'width': image.width, 'height': image.height})
-            for rle in image.objects:
-                content['annotations'].append(
-                    {
-                        'id': len(content['annotations']) + 1,
-                        'image_id': number,
-                        'category_id': 1,
-                        'iscrowd': 0,
-                        'bbox': mask_utils.toBbox(rle).tolist(),
-                        'area': float(mask_utils.area(rle)),
-                        'segmentation': rle,
-                    }
-                )
-            empty += image.empty_files
-            soft += image.soft
-            pixels += image.pixels
-            if found.masks[path].ids:
-                objects_of_ids += len(image.objects)
-                parts_of_ids += image.parts
-                values |= image.values
+    files = found.masks
+    read = thread_map(_read_image, files, files.values(), desc=f'Reading {folder}', unit='image', disable=None)
+    for number, (path, image) in enumerate(zip(files, read, strict=True), start=1):
+        name = path.relative_to(folder).as_posix()
+        content['images'].append({'id': number, 'file_name': name, 'width': image.width, 'height': image.height})
+        for rle in image.objects:
+            content['annotations'].append(
+                {
+                    'id': len(content['annotations']) + 1,
+                    'image_id': number,
+                    'category_id': 1,
+                    'iscrowd': 0,
+                    'bbox': mask_utils.toBbox(rle).tolist(),
+                    'area': float(mask_utils.area(rle)),
+                    'segmentation': {**rle, 'counts': rle['counts'].decode()},
+                }
+            )
+    soft, pixels = sum(image.soft for image in read), sum(image.pixels for image in read)
     if soft > MAX_SOFT * pixels:
-        example = next(masks.files[0] for masks in found.masks.values() if not masks.ids)
+        example = next(masks.files[0] for masks in files.values() if not masks.ids)
         raise InputError(
             f'{folder}: {soft / pixels:.0%} of the pixels of the masks, such as {example}, have less than half of the '
             'greatest value: a file must be one object, or, for ids of objects, have the name of its image.'
         )
+    of_ids = [image for image, masks in zip(read, files.values(), strict=True) if masks.ids]
+    objects_of_ids = sum(len(image.objects) for image in of_ids)
+    parts_of_ids = sum(image.parts for image in of_ids)
+    values = {value for image in of_ids for value in image.values}
     several = parts_of_ids > MAX_PARTS * objects_of_ids
     if several and len(values) == 1:
         raise InputError(
@@ -190,10 +179,8 @@ def read_masks(folder: Path, found: MaskFolder) -> tuple[dict, list[str]]:
         )
     if found.without:
         remarks.append(f'{len(found.without)} images without a mask file are left out: {shorten(found.without, 3)}.')
-    if empty:
+    if empty := sum(image.empty_files for image in read):
         remarks.append(f'{empty} mask files hold no object.')
-    for annotation in content['annotations']:
-        annotation['segmentation']['counts'] = annotation['segmentation']['counts'].decode()
     return content, remarks
 
 

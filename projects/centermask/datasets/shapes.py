@@ -23,7 +23,7 @@ from shapely import Polygon
 from shapely.geometry.base import BaseGeometry
 from tqdm import tqdm
 
-from centermask.datasets.rle import run_lengths
+from centermask.structures.rle_masks import run_lengths
 from centermask.utils.atomic_io import atomic_folder
 from centermask.utils.errors import InputError
 

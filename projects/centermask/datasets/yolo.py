@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from itertools import chain
 from pathlib import Path
 
 import numpy as np
 import yaml
-from tqdm import tqdm
+from tqdm.contrib.concurrent import thread_map
 
 from centermask.datasets.coco_annotations import shorten
 from centermask.datasets.images import check_image, find_images
@@ -78,10 +78,9 @@ def read_yolo(names_file: Path) -> tuple[dict[str, dict], Path]:
             f'{_label_file(every[0])}.'
         )
     top = Path(os.path.commonpath([root, *(path.parent for path in every)]))
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        read = pool.map(lambda path: _read_image(path, classes), every)
-        progress = tqdm(read, f'Reading {names_file}', len(every), unit='image', disable=None)
-        found = dict(zip(every, progress, strict=True))
+    read = partial(_read_image, classes=classes)
+    images_read = thread_map(read, every, desc=f'Reading {names_file}', unit='image', disable=None)
+    found = dict(zip(every, images_read, strict=True))
     return {split: _as_coco(paths, found, classes, top) for split, paths in images.items()}, top
 
 

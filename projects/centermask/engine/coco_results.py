@@ -11,7 +11,7 @@ from typing import Any
 from mmdet.datasets import CocoDataset
 from mmengine.config import Config
 
-from centermask.datasets.coco import innermost
+from centermask.datasets.coco import innermost, paths_of
 from centermask.datasets.coco_annotations import read_json
 from centermask.datasets.image_folder import ImageFolder
 from centermask.utils.atomic_io import atomic_write_text
@@ -100,10 +100,8 @@ def _ids_of_file(
     loader: dict, images: Sequence[Path], classes: Sequence[str]
 ) -> tuple[Path, dict[Path, Any], list[Any]] | None:
     """Return a loader's annotation file and the ids in it of images and classes; None unless it lists all of them."""
-    dataset = innermost(loader)
-    root = Path(dataset.get('data_root') or '')
-    folder, ann_file = root / (dataset.get('data_prefix') or {}).get('img', ''), root / dataset.get('ann_file', '')
     try:
+        ann_file, folder = paths_of(innermost(loader))
         content = read_json(ann_file)
         on_disk = ImageFolder(folder)
         found = {on_disk.find(entry['file_name']): entry['id'] for entry in content['images']}

@@ -67,20 +67,22 @@ def _sync(path: Path) -> None:
 
 
 def atomic_write(path: Path, write: Callable[[Path], object]) -> None:
-    """Write a file under another name, which tells its format too, and rename it when it is complete.
+    """Write a file, in a folder that may be missing, under a name of this process; rename it when it is complete.
 
     Raises:
         RunError: it can't be written to its end.
     """
-    aside = path.with_name(f'{TMP_PREFIX}{path.name}')
+    aside = path.with_name(f'{TMP_PREFIX}{path.stem}-{os.getpid()}{path.suffix}')  # of the same format
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         write(aside)
         os.replace(aside, path)
     except (OSError, RuntimeError) as error:  # torch.save's is a RuntimeError, which doesn't say why
         why = getattr(error, 'strerror', None) or 'the disk may be full'
         raise RunError(f"{path} can't be written to its end ({why}): make room there or name another place.") from error
     finally:
-        aside.unlink(missing_ok=True)
+        with suppress(OSError):  # there may be no folder
+            aside.unlink()
 
 
 def atomic_write_text(path: Path, text: str) -> None:
