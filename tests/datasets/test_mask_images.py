@@ -133,8 +133,7 @@ def test_values(put, find, convert: Callable) -> None:
     assert read(find()) == {'a.png': expected(0), 'b.png': expected(1)}
 
 
-@pytest.mark.parametrize('parts', [('train', 'val'), ('train', 'valid'), ('training', 'validation')])
-@pytest.mark.parametrize('above', [True, False])
+@pytest.mark.parametrize(('parts', 'above'), [(('train', 'valid'), True), (('training', 'validation'), False)])
 def test_splits_by_folder(put, find, tmp_path: Path, parts: tuple[str, str], above: bool) -> None:
     for part in parts:
         put(f'{part}/images/{part}.png' if above else f'images/{part}/{part}.png')

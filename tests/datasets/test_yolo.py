@@ -55,6 +55,7 @@ def test_objects(put, find, tmp_path: Path) -> None:
     ]
     polygon, box = content['annotations']
     assert (polygon['category_id'], polygon['segmentation']) == (1, [[4, 5, 20, 5, 20, 15]])
+    assert (polygon['bbox'], polygon['area'], box['area']) == ([4, 5, 16, 10], pytest.approx(80, abs=8), 100)
     assert (box['category_id'], box['segmentation'], box['bbox']) == (0, [], [15, 5, 10, 10])
     (outside,) = json.loads((tmp_path / 'run/data/val.json').read_text())['annotations']
     assert outside['segmentation'] == [[0, 0, 40, 0, 40, 20]]

@@ -75,10 +75,8 @@ class BoxForm(NamedTuple):
 
 def fits(boxes: np.ndarray, outlines: np.ndarray) -> np.ndarray:
     """Return whether each of N boxes, given as x, y, width and height, is that of its outline, shape (N,)."""
-    starts, ends = (
-        np.maximum(boxes[:, :2], outlines[:, :2]),
-        np.minimum(*(b[:, :2] + b[:, 2:] for b in (boxes, outlines))),
-    )
+    starts = np.maximum(boxes[:, :2], outlines[:, :2])
+    ends = np.minimum(boxes[:, :2] + boxes[:, 2:], outlines[:, :2] + outlines[:, 2:])
     common = np.prod(np.maximum(ends - starts, 0), axis=1)
     union = np.prod(boxes[:, 2:], axis=1) + np.prod(outlines[:, 2:], axis=1) - common
     return (boxes[:, 2:] > 0).all(axis=1) & (common >= MIN_BOX_IOU * union)

@@ -361,7 +361,7 @@ def groups_of(content: dict) -> list[str]:
     """
     pairs = [(each.get('supercategory'), each['name']) for each in content['categories']]
     above = {group for group, name in pairs if isinstance(group, str) and group != name}
-    used = {as_text(entry.get('category_id')) for entry in content['annotations'] or () if isinstance(entry, dict)}
+    used = _used_categories(content)
     return [each['name'] for each in content['categories'] if each['name'] in above and as_text(each['id']) not in used]
 
 
@@ -382,6 +382,7 @@ def _without_namesake(content: dict) -> Any:
 
 
 def _used_categories(content: dict) -> set[str]:
+    """Return the ids, as text, of the categories that an entry names."""
     annotations = content.get('annotations')
     entries = annotations if isinstance(annotations, list) else ()
     return {as_text(entry.get('category_id')) for entry in entries if isinstance(entry, dict)}
@@ -467,12 +468,16 @@ def _read_polygon(value: Any, limit: float) -> np.ndarray | str:
 
 def mask_area(entry: dict, height: int, width: int) -> float:
     """Return the area of a normalised object's outline in pixels, of its box where it has none."""
-    segmentation = entry['segmentation']
-    if isinstance(segmentation, dict):
-        return float(mask_utils.area(segmentation))
-    if segmentation:
-        return float(mask_utils.area(mask_utils.merge(mask_utils.frPyObjects(segmentation, height, width))))
+    if entry['segmentation']:
+        return float(mask_utils.area(outline_rle(entry['segmentation'], height, width)))
     return entry['bbox'][2] * entry['bbox'][3]
+
+
+def outline_rle(segmentation: list[np.ndarray] | dict, height: int, width: int) -> dict:
+    """Return an outline as compressed RLE."""
+    if isinstance(segmentation, dict):
+        return segmentation
+    return mask_utils.merge(mask_utils.frPyObjects(segmentation, height, width))
 
 
 def box_outline(box: Sequence[float], height: int, width: int) -> list[np.ndarray]:

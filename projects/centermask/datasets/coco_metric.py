@@ -16,7 +16,7 @@ from mmdet.registry import METRICS
 from mmengine.logging import MMLogger
 from terminaltables import AsciiTable
 
-from centermask.datasets.coco_annotations import CocoAnnotations, box_outline
+from centermask.datasets.coco_annotations import CocoAnnotations, box_outline, outline_rle
 from centermask.utils.errors import InputError
 
 COCO_MAX_DETS = 100
@@ -145,11 +145,9 @@ class CenterMaskCocoMetric(CocoMetric):
             if kind == 'segm':
                 height, width = images[number]['height'], images[number]['width']
                 outline = entry['segmentation'] or box_outline(entry['bbox'], height, width)
+                objects[-1]['segmentation'] = outline_rle(outline, height, width)
                 if not entry['segmentation']:
                     objects[-1]['iscrowd'] = 1
-                if isinstance(outline, list):
-                    outline = mask_utils.merge(mask_utils.frPyObjects(outline, height, width))
-                objects[-1]['segmentation'] = outline
         return _index(objects, images, len(labels))
 
     def _detected(self, kind: str, predictions: list[dict]) -> COCO:

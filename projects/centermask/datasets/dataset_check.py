@@ -147,7 +147,8 @@ def check_dataset(ann_file: Path, images: Path, assignment: Assignment) -> Check
             else:
                 what = f'{describe_size(found, stated)} but the file states {stated[0]}x{stated[1]}'
                 check.findings.append(Finding(Kind.SIZE, image['file_name'], what))
-    check.findings += [Finding(Kind.RANGE, '', remark) for remark in filter(None, [describe_range(facts)])]
+    if remark := describe_range(facts):
+        check.findings.append(Finding(Kind.RANGE, '', remark))
     check.images = Counter(f'{CHANNELS[found.channels]} of {found.bits} bits' for found in facts)
     if turned := sum(found.orientation > 1 for found in facts):
         check.images['turned by EXIF'] = turned
@@ -342,6 +343,7 @@ def check_training_data(cfg: Config, with_tables: bool) -> str:
     lines = [describe(check), ''] if with_tables else [f'{ann_file}:']
     lines.append(lost or 'A training would lose no object.')
     if lost:
-        lines += filter(None, [describe_scale(check, assignment)])
+        if larger := describe_scale(check, assignment):
+            lines.append(larger)
         lines.append(f'To check all, images too: python tools/check_dataset.py {ann_file} {images}')
     return '\n'.join(lines)

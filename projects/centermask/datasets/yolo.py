@@ -11,7 +11,7 @@ import numpy as np
 import yaml
 from tqdm.contrib.concurrent import thread_map
 
-from centermask.datasets.coco_annotations import shorten
+from centermask.datasets.coco_annotations import mask_area, outline_box, shorten
 from centermask.datasets.images import check_image, find_images
 from centermask.utils.errors import InputError
 
@@ -173,15 +173,21 @@ def _read_image(path: Path, classes: dict[int, str]) -> dict:
             raise InputError(
                 f'{where} has a value outside of the image: they must be parts of its width and height, from 0 to 1.'
             )
-        scaled = np.clip(values, 0, 1)
+        entry: dict = {'category_id': int(label), 'segmentation': []}
         if len(values) == 4:
             x, y, w, h = values
-            box = [(x - w / 2) * width, (y - h / 2) * height, w * width, h * height]
-            objects.append({'category_id': int(label), 'bbox': box, 'segmentation': []})
+            entry['bbox'] = [(x - w / 2) * width, (y - h / 2) * height, w * width, h * height]
         else:
-            scaled[0::2] *= width
-            scaled[1::2] *= height
-            objects.append({'category_id': int(label), 'segmentation': [scaled.round(3).tolist()]})
+            points = np.clip(values, 0, 1)
+            points[0::2] *= width
+            points[1::2] *= height
+            points = points.round(3)
+            entry['segmentation'] = [points.tolist()]
+            if len(points) >= 6 and len(points) % 2 == 0:  # the reader refuses others
+                entry['bbox'] = outline_box([points]).tolist()
+        if 'bbox' in entry:
+            entry['area'] = mask_area(entry, height, width)
+        objects.append(entry)
     return {'width': width, 'height': height, 'objects': objects}
 
 
