@@ -20,7 +20,14 @@ BITMAPS_ONLY = ('Albu', 'CopyPaste', 'Expand', 'RandomErasing')
 CUTTING = ('MinIoURandomCrop', 'RandomCrop', 'RandomErasing')
 # What clips or flips boxes, or takes them from masks, as boxes that end behind their last pixel.
 BEFORE_LEGACY_BOXES = (
-    *('Albu', 'CachedMixUp', 'CachedMosaic', 'CopyPaste', 'MaskBoxes', 'MinIoURandomCrop', 'RandomCrop', 'RandomFlip'),
+    'Albu',
+    'CachedMixUp',
+    'CachedMosaic',
+    'CopyPaste',
+    'MaskBoxes',
+    'MinIoURandomCrop',
+    'RandomCrop',
+    'RandomFlip',
 )
 
 

@@ -186,6 +186,7 @@ def _find_splits(folder: Path, written: Path) -> tuple[dict[str, Split], list[st
 
 
 def _find_file(folder: Path, patterns: tuple[str, ...], names: tuple[str, ...] = ()) -> Path | None:
+    """Return the one JSON file of the first pattern that any file has, up to two folders deep."""
     files = {
         path.relative_to(folder).as_posix().lower(): path
         for depth in ('*', '*/*', '*/*/*')
@@ -195,7 +196,7 @@ def _find_file(folder: Path, patterns: tuple[str, ...], names: tuple[str, ...] =
         pattern = pattern.replace('N', f'({"|".join(names)})')
         found = [path for name, path in files.items() if re.fullmatch(pattern, name)]
         if len(found) > 1:
-            _read_coco(found[0], folder)
+            _read_coco(found[0], folder)  # LabelMe has a file an image
             raise InputError(
                 f'--data {folder}: {shorten(found)} could each be the annotations, '
                 'leave one, or name them train.json and val.json.'
@@ -299,6 +300,7 @@ def _find_by_name(images: list[dict], folder: Path) -> dict[str, str]:
 
 
 def _as_split(ann_file: Path, images: Path, content: dict) -> Split:
+    """Return the split that a file's content makes, with images, classes and boxes as the reader normalises them."""
     reader = CocoReader(content, ann_file)
     reader.raise_failure()
     content = {**content, **{key: reader.content[key] for key in ('images', 'categories')}}
@@ -370,6 +372,7 @@ def _select(content: dict, image_ids: set) -> dict:
 
 
 def _write_split(path: Path, images: Path, content: dict) -> Split:
+    """Write a split whose content is not that of a file of the user's."""
     path = path.absolute()
     split = _as_split(path, images, content)
     atomic_write_text(path, json.dumps(content))  # each process of a training does, with the same content

@@ -193,7 +193,7 @@ class _ImageMasks:
         objects: The masks as RLE.
         empty_files: Number of files without an object.
         soft, pixels: Of files of an object, the pixels under half of the greatest value, and all but the background.
-        values, parts: Of ids, two of them, and the parts that don't touch of all objects.
+        values, parts: Of files of ids, the ids, and the number of parts that don't touch, of all objects.
     """
 
     width: int
@@ -222,7 +222,7 @@ def _read_image(path: Path, masks: Masks) -> _ImageMasks:
                 image.empty_files += 1
             continue
         found = np.unique(values[values != 0])
-        image.values |= {*found[:2].tolist()}
+        image.values |= {*found.tolist()}
         labels = np.where(values != 0, np.searchsorted(found, values) + 1, 0)
         for number, box in enumerate(find_objects(labels), start=1):
             columns = box[1]

@@ -13,7 +13,7 @@ from mmengine.runner import EpochBasedTrainLoop, Runner
 
 from centermask.utils.errors import InputError
 
-# What a scheduler counts, or makes of its other settings.
+# Parts of a scheduler's state that are no settings: what it counts and what it computes.
 _PROGRESS = ('last_step', '_global_step', '_last_value', 'base_values', 'total_iters', 'verbose')
 
 
