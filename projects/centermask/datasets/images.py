@@ -7,7 +7,6 @@ as EXIF says; of 16 bits the upper 8, gray three times, without alpha. What libr
 from __future__ import annotations
 
 import math
-import os
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -76,21 +75,14 @@ def find_images(source: str) -> list[Path]:
         return [path]
     if not path.is_dir():
         raise InputError(f"The image or folder {source} doesn't exist: give the path of one.")
-    images = list_images(path)
+    images = sorted(
+        entry
+        for entry in path.rglob('*')
+        if entry.suffix.lower() in SUFFIXES and not any(part[0] == '.' for part in entry.relative_to(path).parts)
+    )
     if not images:
         raise InputError(f'The folder {source} holds no image: their names would end in {", ".join(SUFFIXES)}.')
     return images
-
-
-def list_images(folder: Path) -> list[Path]:
-    """Return the images in a folder and those within it, linked ones too, sorted; hidden ones and macOS's are not."""
-    files = (Path(root, name) for root, _, names in os.walk(folder, followlinks=True) for name in names)
-    return sorted(
-        path
-        for path in files
-        if path.suffix.lower() in SUFFIXES
-        and not any(part.startswith(('.', '__MACOSX')) for part in path.relative_to(folder).parts)
-    )
 
 
 @contextmanager

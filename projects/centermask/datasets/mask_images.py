@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections import defaultdict
 from dataclasses import dataclass, field
@@ -15,7 +16,7 @@ from scipy.ndimage import find_objects
 from tqdm.contrib.concurrent import thread_map
 
 from centermask.datasets.coco_annotations import shorten
-from centermask.datasets.images import FORMATS, check_image, list_images, pil_unlimited
+from centermask.datasets.images import FORMATS, SUFFIXES, check_image, pil_unlimited
 from centermask.utils.errors import InputError
 
 IMAGE_FOLDERS = {'images', 'image', 'imgs', 'img', 'raw'}
@@ -71,8 +72,11 @@ def find_masks(folder: Path) -> MaskFolder | None:
     """
     images: dict[tuple[Folders, str], list[Path]] = defaultdict(list)
     candidates: list[tuple[Path, Folders]] = []
-    for path in list_images(folder):
+    files = (Path(root, name) for root, _, names in os.walk(folder, followlinks=True) for name in names)
+    for path in sorted(path for path in files if path.suffix.lower() in SUFFIXES):
         parts = path.relative_to(folder).parts[:-1]
+        if any(part.startswith(('.', '__MACOSX')) for part in (*parts, path.name)):
+            continue
         place = tuple(part for part in parts if part.lower() not in IMAGE_FOLDERS | MASK_FOLDERS)
         if any(part.lower() in MASK_FOLDERS for part in parts):
             candidates.append((path, place))
