@@ -71,6 +71,13 @@ def test_image_sizes_that_are_too_large_are_only_proposed() -> None:
     assert 'set it in every pipeline' in line and cfg.to_dict() == before
 
 
+def test_sizes_stay_where_larger_ones_lose_as_many() -> None:
+    cfg = load_config(DEMO)
+    split = make_split(*[1] * 10)
+    split.boxes = [(np.repeat(np.array([[40.0, 40, 120, 120]]), 8, axis=0), 256, 256)] * 10  # eight in one place
+    assert fit_image_size(cfg, split, {}) == []
+
+
 def test_large_objects_and_chosen_sizes_stay() -> None:
     cfg = load_config(DEMO)
     before = cfg.to_dict()

@@ -66,12 +66,13 @@ def fit_image_size(cfg: Config, train: Split, options: Mapping[str, Any]) -> lis
         return []
     assignment = Assignment(cfg)
     sample = train.boxes[:: max(1, len(train.boxes) // SAMPLE)]
-    now = scale_for(assignment, sample, MAX_LOST)
-    if now.factor == 1 or assignment.scale is None:
+    now = scale_for(assignment, sample, most_lost=1)
+    if now.lost <= MAX_LOST or assignment.scale is None:
         return []
     best = scale_for(assignment, sample, MOST_LOST)
-    lost = 1 - sum(assignment.learned(*image).sum() for image in sample) / sum(len(boxes) for boxes, _, _ in sample)
-    found = f'{lost:.0%} of the objects are too small for FCOS at scale={assignment.scale}, {best.lost:.1%} at'
+    if best.lost > now.lost / 2:  # objects covered by smaller ones are lost at any size
+        return []
+    found = f'{now.lost:.0%} of the objects are too small for FCOS at scale={now.scale}, {best.lost:.1%} at'
     if math.prod(best.scale) > MAX_AREA:
         return [f'Image size: {found} {best.scale}: set it in every pipeline if memory and time allow.']
     divisor = cfg.model.get('data_preprocessor', {}).get('pad_size_divisor', 1)
