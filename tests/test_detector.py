@@ -220,7 +220,7 @@ def test_mmdetection_api(tiny_config: Path, tmp_path: Path) -> None:
         assert torch.equal(same.pred_instances.scores, inference_detector(detector, array).pred_instances.scores)
     result = inference_detector(detector, np.zeros((100, 120, 3), np.uint8)).pred_instances
     assert result.masks.shape[1:] == (100, 120)
-    for array in (image.astype(np.float32), image[..., :2], image[None]):
+    for array in (image.astype(np.float32), image[..., :2], image[None], image[:0]):
         with pytest.raises(InputError, match=r'The image is an array of .* of the shape'):
             inference_detector(detector, array)
     with pytest.warns(UserWarning, match='read almost black'):

@@ -64,6 +64,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         kept = {key: len(check.content[key]) for key in ('images', 'annotations')}
         print(f'{args.fix} is written with what can be used: {kept["images"]} images, {kept["annotations"]} objects.')
         lost, listed = check.not_learned, kept['annotations']
+        if any(finding.kind is Kind.NOTHING for finding in check.findings):
+            raise RunError(f'{args.fix}: there is still nothing to train on, see above.')
         if any(finding.kind is Kind.RANGE for finding in check.findings):
             raise RunError(f'{args.images}: the values of the images must be scaled, see above; --fix mends no images.')
     elif check.fails:

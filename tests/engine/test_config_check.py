@@ -143,6 +143,11 @@ def test_values_that_fit(place: str, value: object) -> None:
         ),
         (
             'train_dataloader.dataset',
+            dict(type='CocoDataset', pipeline=[dict(type='LegacyBoxes', zzzz=[(160, 120)])]),
+            'pipeline.0.zzzz is no argument of LegacyBoxes, which takes none.',
+        ),
+        (
+            'train_dataloader.dataset',
             dict(type='CocoDataset', data_root=5),
             "data_root can't be 5: CocoDataset takes str or None.",
         ),

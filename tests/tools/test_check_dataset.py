@@ -59,6 +59,15 @@ def test_fix(check: Callable, shapes: Path, tmp_path: Path) -> None:
     assert check(tmp_path / 'good.json')[0] == 0
 
 
+def test_fix_of_boxes_alone(check: Callable, shapes: Path, tmp_path: Path) -> None:
+    content = json.loads((shapes / 'annotations.json').read_text())
+    for entry in content['annotations']:
+        entry['segmentation'] = []
+    (tmp_path / 'boxes.json').write_text(json.dumps(content))
+    code, _, err = check(tmp_path / 'boxes.json', '--fix', str(tmp_path / 'fixed.json'))
+    assert code == 1 and err.endswith('fixed.json: there is still nothing to train on, see above.\n')
+
+
 def test_report_holds_every_finding(check: Callable, shapes: Path, tmp_path: Path) -> None:
     content = json.loads((shapes / 'annotations.json').read_text())
     for entry in content['annotations'][:5]:

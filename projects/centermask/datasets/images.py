@@ -192,7 +192,8 @@ def as_read(image: np.ndarray) -> np.ndarray:
         InputError: The array is another one, such as one of floats, whose range isn't known.
     """
     channels = image.shape[2:] or (1,)
-    if image.ndim not in (2, 3) or channels[0] not in (1, 3, 4) or image.dtype not in (np.uint8, np.uint16):
+    known = image.dtype in (np.uint8, np.uint16) and image.ndim in (2, 3) and channels[0] in (1, 3, 4)
+    if not known or not image.size:
         raise InputError(
             f'The image is an array of {image.dtype} of the shape {image.shape}: give uint8, or uint16 that fills its '
             'range, of the shape (H, W), (H, W, 1), (H, W, 3) or (H, W, 4).'

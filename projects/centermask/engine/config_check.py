@@ -162,8 +162,9 @@ def _faults(place: str, node: dict) -> Iterator[str]:
         elif place and key not in _POPPED_KEYS and not any(hasattr(f, '__wrapped__') for f in _initialisers(owner)):
             if hint := _nearest(key, parameters, 0.5 if ours else 0.85):
                 yield f'{inner} is no argument of {owner.__name__}; {hint}'
-            elif ours and not _hands_on(_initialisers(owner)[-1]):
-                yield f'{inner} is no argument of {owner.__name__}, which takes {", ".join(sorted(parameters))}.'
+            elif ours and not any(map(_hands_on, _initialisers(owner)[-1:])):
+                takes = ', '.join(sorted(parameters)) or 'none'
+                yield f'{inner} is no argument of {owner.__name__}, which takes {takes}.'
 
 
 def _nearest(name: str, known: Collection[str], cutoff: float) -> str:
