@@ -78,8 +78,7 @@ def detect(tiny_config: Path) -> Callable[..., InstanceData]:
 def test_detections_of_the_same_pixels(views: bool, detect: Callable) -> None:
     once = detect(_ours(128, 128), views=views)
     assert len(once) > 0 and once.masks.shape[1:] == (160, 160)
-    for name in ('ours twice', 'theirs last'):
-        assert torch.equal(detect(*PIPELINES[name][0], views=views).bboxes, once.bboxes), name
+    assert torch.equal(detect(*PIPELINES['theirs last'][0], views=views).bboxes, once.bboxes)
     assert torch.equal(detect(views=views).bboxes, detect(_ours(160, 160), views=views).bboxes)
 
 

@@ -163,7 +163,7 @@ class CenterMaskCocoMetric(CocoMetric):
                         "metric='segm' of the evaluator needs masks and the model finds none: give 'bbox'."
                     )
                 masks = [{key: mask[key] for key in ('size', 'counts')} for mask in found['masks']]
-                fields |= {'segmentation': masks, 'area': mask_utils.area(masks)}
+                fields |= {'segmentation': masks, 'area': [float(mask_utils.area(mask)) for mask in masks]}
                 fields['score'] = found.get('mask_scores', found['scores'])
             for label, *values in zip(found['labels'].tolist(), *fields.values(), strict=True):
                 known = dict(zip(fields, values, strict=True))
