@@ -131,6 +131,12 @@ def test_no_objects() -> None:
     assert _learned(_head(**STAR), _objects()) == {}
 
 
+@pytest.mark.parametrize('option', ['nms_pre', 'max_per_img'])
+def test_limits_under_one_are_refused(option: str) -> None:
+    with pytest.raises(ValueError, match=rf'test_cfg\.{option} is a number from 1, not -1'):
+        _head([8], {option: -1}, **STAR)
+
+
 @pytest.mark.parametrize('recipe', [STAR, PAPER], ids=['star', 'paper'])
 def test_same_in_training_and_testing(recipe: dict[str, Any]) -> None:
     head = _head(**recipe)

@@ -40,8 +40,8 @@ class CenterMaskFCOSHead(FCOSHead):
             own, the class loss by positives + images (paper).
 
     Raises:
-        ValueError: for another number of ``regress_ranges`` than of ``strides``, and a ``test_cfg.nms`` that MMCV
-            can't run.
+        ValueError: for another number of ``regress_ranges`` than of ``strides``, limits in ``test_cfg`` under 1, and
+            a ``test_cfg.nms`` that MMCV can't run.
     """
 
     def __init__(
@@ -56,7 +56,11 @@ class CenterMaskFCOSHead(FCOSHead):
         super().__init__(num_classes, in_channels, **kwargs)
         if len(self.regress_ranges) != len(self.strides):
             raise ValueError(f'{len(self.strides)} strides need as many regress_ranges, not {self.regress_ranges}')
-        check_nms((self.test_cfg or {}).get('nms'))
+        test_cfg = self.test_cfg or {}
+        for limit in ('nms_pre', 'max_per_img'):
+            if test_cfg.get(limit, 1) < 1:
+                raise ValueError(f'test_cfg.{limit} is a number from 1, not {test_cfg[limit]}')
+        check_nms(test_cfg.get('nms'))
         self.sqrt_score = sqrt_score
         self.legacy_boxes = legacy_boxes
         self.sync_avg_factor = sync_avg_factor
