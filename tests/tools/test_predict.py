@@ -73,7 +73,10 @@ def _written(out: Path) -> tuple[dict, dict]:
 def test_results(predict: Callable, tmp_path: Path) -> None:
     code, said, _ = predict('--score-thr', '0')
     assert code == 0
-    assert 'the images are not in the config\'s annotation file: their ids count from 1, listed under "images"' in said
+    assert (
+        'not all of the images are in the config\'s annotation file: their ids count from 1, listed under "images"'
+        in said
+    )
     contents = _written(tmp_path / 'out')
     for content in contents:
         assert content['images'] == [

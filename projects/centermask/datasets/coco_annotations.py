@@ -43,7 +43,7 @@ class Kind(Enum):
     ID = Severity.FAILS, 'entries with the id or name of another'
     NOTHING = Severity.FAILS, 'files with nothing to train on'
     IMAGE = Severity.FAILS, 'images that are missing or can not be used'
-    FORM = Severity.FAILS, 'forms of numbers other than COCO has, which tools/check_dataset.py --fix mends'
+    FORM = Severity.FAILS, "way of writing numbers that is not COCO's, which tools/check_dataset.py --fix mends"
     SIZE = Severity.FAILS, 'images of another size than the file states'
     RANGE = Severity.FAILS, 'ranges of values that are not those of the file format'
     UNKNOWN = Severity.LOSES, 'objects of an image or category that the file does not list'
@@ -56,8 +56,11 @@ class Kind(Enum):
         Severity.LOSES,
         'objects that no FCOS location learns (too small, too thin, or covered by smaller ones)',
     )
-    DETECTIONS = Severity.LOSES, 'limits of detections an image, which train.py --data raises'
-    ROIS = Severity.NOTE, 'limits of training RoIs an image, so that a random part of the masks is learned at a time'
+    DETECTIONS = Severity.LOSES, 'limit of detections an image that is too low, which train.py --data raises'
+    ROIS = (
+        Severity.NOTE,
+        'low limit of training RoIs an image: a random part of the masks is learned at a time',
+    )
     BOX = Severity.NOTE, 'objects whose box is not that of their outline'
     OUTSIDE = Severity.NOTE, 'objects of which a part lies outside the image'
     AREA = Severity.NOTE, 'objects whose area is impossible (it is computed anew)'

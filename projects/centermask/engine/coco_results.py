@@ -57,7 +57,7 @@ class CocoResults:
         categories = [{'id': i, 'name': name} for i, name in zip(self._category_ids, classes, strict=True)]
         self._header = {'images': [], 'categories': categories}
         self.origin = (
-            "the images are not in the config's annotation file: "
+            "not all of the images are in the config's annotation file: "
             f'their ids {"are the numbers in their names" if are_numbers else "count from 1"}, listed under "images"'
         )
 
