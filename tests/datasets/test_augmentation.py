@@ -261,6 +261,8 @@ STEPS: dict[str, tuple[list[dict], tuple[bool, ...]]] = {
     'CachedMixUp': ([dict(type='CachedMixUp', img_scale=(SIDE, SIDE), flip_ratio=1.0)], (False,)),
     'CopyPaste': ([dict(type='CopyPaste')], (True,)),
 }
+# Numbers of objects of images that hold three each, for steps that lose none.
+COUNTS = {'Expand': {3}, 'PhotoMetricDistortion': {3}, 'CachedMixUp': {3, 6}}
 OF_EACH_FORM = [(name, bitmaps) for name, (_, forms) in STEPS.items() for bitmaps in forms]
 
 
@@ -314,6 +316,7 @@ def test_augmentation(name: str, bitmaps: bool, recipe: Recipe, squares: Path) -
         found = sample.gt_instances
         boxes, masks = found.bboxes.tensor.numpy(), found.masks
         assert len(boxes) == len(masks) == len(found.labels)
+        assert name not in COUNTS or len(boxes) in COUNTS[name]
         assert (masks.height, masks.width) == sample.img_shape == tuple(item['inputs'].shape[1:])
         ends = masks.get_bboxes('hbox').tensor.numpy() - [0, 0, recipe.legacy, recipe.legacy]
         for box, end, mask in zip(boxes, ends, masks.to_ndarray(), strict=True):
