@@ -149,10 +149,11 @@ def markdown(number: int, rows: Sequence[Row]) -> str:
     for row in body:
         config = row[-1] if ' ' in row[-1] else f'`{row[-1]}`'
         lines.append([*(cell.replace('*', r'\*') or '–' for cell in row[:-1]), config])  # noqa: RUF001
-    notes = ''.join(f'\n{", ".join(row.names.values())}: {row.note}.\n' for row in rows if row.table == number and row.note)
+    rows = [row for row in rows if row.table == number]
+    notes = ''.join(f'\n{", ".join(row.names.values())}: {row.note}.\n' for row in rows if row.note)
     reasons: dict[str, list[str]] = {}
     for row in rows:
-        if row.table == number and row.differs:
+        if row.differs:
             reasons.setdefault(row.differs, []).append(', '.join(row.names.values()))
     notes += ''.join(f'\nParameters of {"; ".join(of)}: {reason}.\n' for reason, of in reasons.items())
     text = '\n'.join(f'| {" | ".join(line)} |' for line in lines)
