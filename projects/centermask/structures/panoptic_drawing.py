@@ -77,7 +77,7 @@ def _borders(numbers: np.ndarray) -> np.ndarray:
 
 
 def _places(
-    numbers: np.ndarray, segments: Sequence[int], sizes: Sequence[tuple[int, int]]
+    numbers: np.ndarray, segments: np.ndarray, sizes: Sequence[tuple[int, int]]
 ) -> list[tuple[int, int] | None]:
     """Return the upper left corner of each segment's label, around its innermost pixel; None where it has no room.
 
@@ -89,7 +89,7 @@ def _places(
         sizes: width and height of each label.
     """
     height, width = numbers.shape
-    areas = np.bincount(numbers.ravel(), minlength=max(segments) + 1)[segments]
+    areas = np.bincount(numbers.ravel(), minlength=segments.max() + 1)[segments]
     places: list[tuple[int, int] | None] = [None] * len(segments)
     taken = np.empty((0, 4))
     for i in np.argsort(-areas, kind='stable'):
