@@ -199,16 +199,18 @@ def order_categories(truth: PanopticAnnotations, metainfo: dict[str, Any]) -> li
         metainfo: Of the data set: ``classes``, the things, and ``stuff_classes``, by label.
 
     Raises:
-        InputError: The ground truth lacks one of them or has others.
+        InputError: The ground truth lacks one of them or has others, or those of stuff aren't in the order of their
+            ids, which the labels of the semantic PNGs follow.
     """
     ordered = []
     for kind, key, there in (('things', 'classes', truth.things), ('stuff', 'stuff_classes', truth.stuff)):
-        names = metainfo.get(key, ())
+        names = tuple(metainfo.get(key, ()))
         by_name = {category.name: category for category in there}
-        if set(names) != by_name.keys():
+        if set(names) != by_name.keys() or (kind == 'stuff' and names != tuple(by_name)):
             raise InputError(
                 f'The panoptic file {truth.path} has the {kind} {shorten(by_name) or "none"} but the data set '
-                f'{shorten(names) or "none"}: set {key} in its metainfo to those of the file.'
+                f'{shorten(names) or "none"}: set {key} in its metainfo to those of the file'
+                + (', by rising id.' if kind == 'stuff' else '.')
             )
         ordered += [by_name[name] for name in names]
     return ordered
