@@ -58,7 +58,7 @@ def compute(cfg: Config, expected: Arrays, inputs: Path) -> Computed:
     with centermask.reference_threads(), torch.no_grad():
         arrays |= _panoptic_arrays(model.eval(), images.single)
     for name, thresholds in {'fusion.': DEFAULT, 'fusion_loose.': LOOSE}.items():
-        arrays |= _fuse_by_hand(panoptic, thresholds, name)
+        arrays |= fuse_by_hand(panoptic, thresholds, name)
     return Computed(
         arrays,
         KINDS + centermask.kinds_of(model),
@@ -143,7 +143,7 @@ def _panoptic_arrays(model: PanopticCenterMask, image: AnnotatedImage) -> Arrays
     return {f'bias3.{name}': array for name, array in arrays.items()}
 
 
-def _fuse_by_hand(panoptic: Arrays, thresholds: tuple[float, float, int], prefix: str) -> Arrays:
+def fuse_by_hand(panoptic: Arrays, thresholds: tuple[float, float, int], prefix: str) -> Arrays:
     """Return the fusion of the hand-made input, which belongs to no model."""
     classes = torch.from_numpy(panoptic['fusion.sem_seg']).long()
     masks = np.unpackbits(panoptic['fusion.masks'], axis=1, count=classes.numel()).reshape(-1, *classes.shape)
