@@ -4,6 +4,7 @@
 #   python tools/make_semantic_masks.py data/panoptic_shapes/train/panoptic.json data/panoptic_shapes/train/panoptic \
 #       data/panoptic_shapes/train/semantic
 _base_ = './centermask-lite-star_v2-19-slim_shapes.py'
+tta_model = None  # CenterMaskTTA makes no panoptic maps
 
 data_root = 'data/panoptic_shapes/'
 model = dict(

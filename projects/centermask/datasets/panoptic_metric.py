@@ -154,8 +154,8 @@ class PanopticQuality(BaseMetric):
         for sample in data_samples:
             if 'pred_panoptic_seg' not in sample:
                 raise InputError(
-                    "PanopticQuality needs panoptic maps and the model makes none: test a PanopticCenterMask's checkpoint, "
-                    'or take PanopticQuality and SemanticIoU out of the evaluators.'
+                    'PanopticQuality needs panoptic maps and the model makes none: test the checkpoint of a '
+                    'PanopticCenterMask, or take PanopticQuality and SemanticIoU out of the evaluators.'
                 )
             truth, truth_segments = read_truth(self.truth, sample)
             panoptic = sample['pred_panoptic_seg']['sem_seg'].squeeze(0).cpu().numpy()

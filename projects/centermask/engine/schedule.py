@@ -67,11 +67,6 @@ def _use_data(cfg: Config, data: CocoFolder) -> None:
                 f"--data: the config {cfg.filename} has no {mode}_dataloader.dataset that reads COCO's format: "
                 'give one that has, such as those under configs/.'
             )
-        if dataset.get('type') == 'CenterMaskPanopticDataset':
-            raise InputError(
-                f'--data: the config {cfg.filename} is of a panoptic model, which needs semantic PNGs too: write a config '
-                'with your paths, as docs/baselines_and_panoptic.md shows, or give one of a CenterMask.'
-            )
         dataset.update(
             data_root='',
             ann_file=str(split.ann_file),

@@ -51,8 +51,8 @@ def describe(
     """
     if isinstance(model, PanopticCenterMask):
         raise InputError(
-            f'The config {cfg.filename} builds a PanopticCenterMask, and an exported file has no place for a panoptic map: '
-            'predict with the checkpoint itself, or export a CenterMask, such as that of '
+            f'The config {cfg.filename} builds a PanopticCenterMask, and an exported file has no place for a panoptic '
+            'map: predict with the checkpoint itself, or export a CenterMask, such as that of '
             "configs/centermask-star_v2-39_fpn_3x_coco.py, which takes CenterMask2's panoptic checkpoints too."
         )
     if not isinstance(model, CenterMask) or model.roi_head is None:
