@@ -1,8 +1,5 @@
-# The demo's model with a semantic head, on shapes whose ground is grass, water or brick:
-#   python tools/make_shapes_dataset.py data/panoptic_shapes/train --images 2000 --panoptic
-#   python tools/make_shapes_dataset.py data/panoptic_shapes/val --images 200 --seed 1 --panoptic
-#   python tools/make_semantic_masks.py data/panoptic_shapes/train/panoptic.json data/panoptic_shapes/train/panoptic \
-#       data/panoptic_shapes/train/semantic
+# The demo's model with a semantic head, on shapes whose ground is grass, water or brick;
+# docs/baselines_and_panoptic.md has the commands that make them.
 _base_ = './centermask-lite-star_v2-19-slim_shapes.py'
 tta_model = None  # CenterMaskTTA makes no panoptic maps
 
