@@ -152,6 +152,11 @@ class PanopticQuality(BaseMetric):
         """Compare the panoptic maps of a batch with the ground truth."""
         categories = order_categories(self.truth, self.dataset_meta)
         for sample in data_samples:
+            if 'pred_panoptic_seg' not in sample:
+                raise InputError(
+                    'PanopticQuality needs panoptic maps and the model makes none: test the checkpoint of a '
+                    'PanopticCenterMask, or take PanopticQuality and SemanticIoU out of the evaluators.'
+                )
             truth, truth_segments = read_truth(self.truth, sample)
             panoptic = sample['pred_panoptic_seg']['sem_seg'].squeeze(0).cpu().numpy()
             check_same_size(panoptic, truth, self.truth.png(sample['img_id']))
