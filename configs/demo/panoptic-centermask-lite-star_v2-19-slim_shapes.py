@@ -8,7 +8,13 @@ model = dict(
     data_preprocessor=dict(pad_seg=True, seg_pad_value=255),
     backbone=dict(out_indices=(0, 1, 2, 3)),
     neck=dict(in_channels=[112, 256, 384, 512], num_outs=6),
-    semantic_head=dict(type='SemanticFPNHead', num_stuff_classes=3, in_channels=128, inner_channels=64),
+    semantic_head=dict(
+        type='SemanticFPNHead',
+        num_stuff_classes=3,
+        in_channels=128,
+        inner_channels=64,
+        loss_seg=dict(type='CrossEntropyLoss', ignore_index=255, avg_non_ignore=True, loss_weight=0.5),
+    ),
     # As large a part of an image as COCO's 4096 pixels.
     panoptic_fusion=dict(type='PanopticFusion', score_thr=0.5, mask_overlap=0.5, stuff_area_limit=340),
 )
