@@ -19,8 +19,8 @@ from .structures.rle_masks import RLEMasks
 class PanopticFusion(HeuristicFusionHead):
     """Lay instances by falling score, then stuff where no instance is.
 
-    A pixel of an instance is ``label + INSTANCE_OFFSET * id``, with ids from 1 on in the order of laying. One of stuff is
-    its label, from the number of things on; one of nothing (void) is the number of all classes.
+    A pixel of an instance is ``label + INSTANCE_OFFSET * id``, with ids from 1 on in the order of laying. One of stuff
+    is its label, from the number of things on; one of nothing (void) is the number of all classes.
 
     Unlike in MMDetection, instances below a score are left out, semantic class 0 is every thing, and shares are exact:
     one that equals ``mask_overlap`` isn't above it, however large the mask.
