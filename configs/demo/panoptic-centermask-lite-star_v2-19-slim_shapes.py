@@ -1,6 +1,7 @@
 # The demo's model with a semantic head, on shapes whose ground is grass, water or brick;
 # docs/baselines_and_panoptic.md has the commands that make them.
 _base_ = './centermask-lite-star_v2-19-slim_shapes.py'
+tta_model = None  # CenterMaskTTA makes no panoptic maps
 
 data_root = 'data/panoptic_shapes/'
 model = dict(
