@@ -4,8 +4,14 @@ Importing the package registers its parts in MMDetection's registries.
 """
 
 from . import checkpoints, datasets, engine
+from .baselines.averaging_fpn import AveragingFPN
+from .baselines.bipyramid_mask_head import BipyramidMaskHead
+from .baselines.focal_loss_star import FocalLossStar
 from .baselines.mobilenetv2 import MobileNetV2Features
 from .baselines.retinamask import RetinaMaskBoxHead, SelfAdjustingSmoothL1Loss
+from .baselines.tensormask import TensorMask
+from .baselines.tensormask_box_head import TensorMaskBoxHead
+from .baselines.window_assigner import WindowAssigner
 from .boxes import LegacyBboxOverlaps2D
 from .detector import CenterMask
 from .fcos_head import CenterMaskFCOSHead
@@ -19,11 +25,14 @@ from .tta import CenterMaskTTA
 from .vovnet import VoVNet
 
 __all__ = [
+    'AveragingFPN',
+    'BipyramidMaskHead',
     'CenterMask',
     'CenterMaskFCOSHead',
     'CenterMaskRoIHead',
     'CenterMaskTTA',
     'CenterMaskVisualizer',
+    'FocalLossStar',
     'LegacyBboxOverlaps2D',
     'MaskScoringHead',
     'MobileNetV2Features',
@@ -32,7 +41,10 @@ __all__ = [
     'ScaleAdaptiveRoIExtractor',
     'SelfAdjustingSmoothL1Loss',
     'SmoothedGIoULoss',
+    'TensorMask',
+    'TensorMaskBoxHead',
     'VoVNet',
+    'WindowAssigner',
     'checkpoints',
     'datasets',
     'engine',
