@@ -211,6 +211,28 @@ PAPER = [
     ),
 ]
 
+# Detectron2's TensorMask.
+TENSORMASK = [
+    *prefixed('backbone.bottom_up.', 'backbone.', RESNET_STAR),
+    *prefixed(
+        'backbone.',
+        'neck.',
+        [
+            ('top_block.p6.{*}', 'fpn_convs.4.conv.{*}'),
+            ('top_block.p7.{*}', 'fpn_convs.5.conv.{*}'),
+            ('fpn_lateral{i+2}.{*}', 'lateral_convs.{i}.conv.{*}'),
+            ('fpn_output{i+2}.{*}', 'fpn_convs.{i}.conv.{*}'),
+        ],
+    ),
+    ('head.cls_subnet.{2i}.{*}', 'bbox_head.cls_convs.{i}.conv.{*}'),
+    ('head.cls_score.{*}', 'bbox_head.conv_cls.{*}'),
+    ('head.bbox_subnet.{2i}.{*}', 'bbox_head.reg_convs.{i}.conv.{*}'),
+    ('head.bbox_pred.{*}', 'bbox_head.conv_reg.{*}'),
+    ('head.mask_subnet.{2i}.{*}', 'mask_head.convs.{i}.conv.{*}'),
+    ('head.mask_fuse.0.{*}', 'mask_head.fuse.conv.{*}'),
+    ('head.mask_pred_{i}.{*}', 'mask_head.predictors.{i}.{*}'),
+]
+
 
 class Layout(NamedTuple):
     """A naming scheme of a released model."""
@@ -233,8 +255,9 @@ LAYOUTS = [
     Layout('timm', NameTable(TIMM_DEPTHWISE), _CLASSIFIER),
     Layout('star', NameTable(STAR), _UNUSED_OF_STAR),
     Layout('paper', NameTable(PAPER)),
+    Layout('tensormask', NameTable(TENSORMASK), r'pixel_(mean|std)|anchor_generator\..+'),
 ]
-RECIPES = {layout.name: layout for layout in LAYOUTS if layout.name in ('star', 'paper')}
+RECIPES = {layout.name: layout for layout in LAYOUTS if layout.name in ('star', 'paper', 'tensormask')}
 
 
 class Translation(NamedTuple):
