@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from mmcv.cnn import ConvModule
@@ -142,16 +144,37 @@ class BipyramidMaskHead(BaseModule):
             data_samples: the images' metainfo.
             rescale: whether the result is in pixels of the original images.
         """
-        probabilities: list = [None] * sum(map(len, detections))
-        for chosen, logits in self.masks_of(x, [found.numbers for found in detections]):
-            for i, mask in zip(chosen.tolist(), logits.sigmoid().cpu().numpy(), strict=True):
-                probabilities[i] = mask
-        for found, sample in zip(detections, data_samples, strict=True):
+        probabilities = self.probabilities(x, [found.numbers for found in detections])
+        return self.predict_by_feat(probabilities, detections, [sample.metainfo for sample in data_samples], rescale)
+
+    def probabilities(self, x: Sequence[Tensor], numbers: Sequence[Tensor]) -> list[np.ndarray]:
+        """Return the mask of each window, float32, shape (2^k V, 2^k V).
+
+        Args:
+            x, numbers: as :meth:`masks_of` takes them.
+        """
+        masks: dict[int, np.ndarray] = {}
+        for chosen, logits in self.masks_of(x, numbers):
+            masks |= zip(chosen.tolist(), logits.sigmoid().cpu().numpy(), strict=True)
+        return [masks[i] for i in range(len(masks))]
+
+    def predict_by_feat(
+        self, probabilities: list[np.ndarray], detections: list[InstanceData], img_metas: list[dict], rescale: bool
+    ) -> list[InstanceData]:
+        """Return each image's detections with ``masks``: those of the windows, pasted into the windows.
+
+        Args:
+            probabilities: of the windows of all images.
+            detections, rescale: as :meth:`predict` takes them.
+            img_metas: metainfo of the images.
+        """
+        masks = iter(probabilities)
+        for found, meta in zip(detections, img_metas, strict=True):
             windows = found.pop('windows').cpu().numpy()
             del found.numbers
-            own, probabilities = probabilities[: len(windows)], probabilities[len(windows) :]
-            image_size = sample.metainfo['ori_shape' if rescale else 'img_shape'][:2]
-            arguments = own, windows, image_size, self.test_cfg['mask_thr_binary'], 'sampled'
+            image_size = meta['ori_shape' if rescale else 'img_shape'][:2]
+            of_image = [*islice(masks, len(windows))]
+            arguments = of_image, windows, image_size, self.test_cfg['mask_thr_binary'], 'sampled'
             if self.test_cfg.get('mask_format') == 'rle':
                 found.masks = encode(*arguments)
             else:

@@ -55,6 +55,7 @@ class TensorMaskBoxHead(AnchorHead):
         override = dict(type='Normal', name='conv_cls', std=0.01, bias_prob=0.01)
         init_cfg = init_cfg or dict(type='Normal', layer='Conv2d', std=0.01, override=override)
         super().__init__(num_classes, in_channels, feat_channels, init_cfg=init_cfg, **kwargs)
+        self.use_sigmoid_cls, self.cls_out_channels = True, num_classes
         check_nms(self.test_cfg and self.test_cfg.get('nms'))
 
     def _init_layers(self) -> None:

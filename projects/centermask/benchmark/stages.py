@@ -40,7 +40,7 @@ ROI_PARTS = dict(
 METHODS = dict(
     rpn_head=dict(predict_by_feat='selection and NMS'),
     bbox_head=dict(predict_by_feat='selection and NMS', _mask_predict_by_feat_single='mask branch'),
-    mask_head=dict(predict_by_feat='pasting'),
+    mask_head=dict(predict_by_feat='pasting', probabilities='mask branch'),
     roi_head=dict(forward='mask branch', postprocess='pasting'),
 )
 FUNCTIONS = (
