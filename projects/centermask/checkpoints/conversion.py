@@ -58,8 +58,8 @@ def convert(contents: Contents, source: str, configs: Path) -> Conversion:
         if contents.entry == 'state_dict' or any(name.startswith('bbox_head.') for name in contents.weights):
             raise InputError(f'The checkpoint {source} has the layout of MMDetection already: use it as it is.')
         raise InputError(
-            f'The checkpoint {source} has no layout that is known here: give one of CenterMask or CenterMask2, or an '
-            'ImageNet VoVNet, MobileNetV2 or ResNet.'
+            f'The checkpoint {source} has no layout that is known here: give one of CenterMask, CenterMask2 or '
+            'TensorMask, or an ImageNet VoVNet, MobileNetV2 or ResNet.'
         )
     found = _find_config(translation, source, configs)
     faults = [str(fault._replace(key=translation.released_name(fault.key))) for fault in found.mismatches]
@@ -81,22 +81,33 @@ def convert(contents: Contents, source: str, configs: Path) -> Conversion:
 
 def _count_classes(translation: Translation) -> int:
     """Return the number of classes that the box head tells apart, 0 of a backbone."""
-    bias = translation.weights.get('bbox_head.conv_cls.bias')
-    return 0 if bias is None or not bias.dim() else len(bias)
+    # TensorMask has outputs for each of two windows.
+    boxes = max(_length(translation, 'bbox_head.conv_reg.bias') // 4, 1)
+    return _length(translation, 'bbox_head.conv_cls.bias') // boxes
+
+
+def _length(translation: Translation, name: str) -> int:
+    """Return the length of a tensor, 0 where it is absent or a number."""
+    tensor = translation.weights.get(name)
+    return 0 if tensor is None or not tensor.dim() else len(tensor)
 
 
 def _find_config(translation: Translation, source: str, configs: Path) -> _Candidate:
     """Return the first config that the file fits, else the one that it differs least from.
 
     The config that the metafile names for a file of this name is tried first, then those of released models, long
-    schedules before short ones. Subfolders have models that were never released.
+    schedules before short ones. Subfolders have models that were never released, but for TensorMask's.
     """
     star = translation.layout != 'paper' and 'backbone.body.' not in translation.prefix
+    collection, folder = ('CenterMask2' if star else 'CenterMask'), configs
+    if translation.layout == 'tensormask':
+        collection, folder = 'TensorMask', configs / 'baselines'
     of_recipe = [
         model
         for model in _load_index(configs / 'metafile.yml')['Models']
-        if model['In Collection'] == ('CenterMask2' if star else 'CenterMask')
-        and (configs.parent / model['Config']).parent == configs
+        if model['In Collection'] == collection
+        and (configs.parent / model['Config']).parent == folder
+        and ('semantic head' in model['Metadata']['Architecture']) == (translation.layout == 'panoptic')
     ]
 
     def priority(model: dict) -> tuple[bool, bool, int]:
@@ -107,7 +118,8 @@ def _find_config(translation: Translation, source: str, configs: Path) -> _Candi
     ranked = sorted(of_recipe, key=priority, reverse=True)
     nearest = None
     for path in dict.fromkeys(configs.parent / model['Config'] for model in ranked):
-        module = _build(path, translation.layout in RECIPES, _count_classes(translation))
+        stuff = _length(translation, 'semantic_head.conv_logits.bias') - 1  # beside the channel of things
+        module = _build(path, translation.layout in RECIPES, _count_classes(translation), stuff)
         weights = translation.weights
         if translation.layout in ('detectron2', 'caffe2'):  # which may have the statistics folded in
             weights = add_bn_statistics(module, weights)
@@ -124,10 +136,12 @@ _load_index = cache(load)
 
 
 @cache
-def _build(config: Path, complete: bool, classes: int) -> nn.Module:
+def _build(config: Path, complete: bool, classes: int, stuff: int) -> nn.Module:
     """Build the config's model, or its backbone alone, without memory for its tensors."""
     model = Config.fromfile(config).model
     if complete:
         model.num_classes = classes or model.num_classes
+        if 'semantic_head' in model:
+            model.semantic_head.num_stuff_classes = max(stuff, 0) or model.semantic_head.num_stuff_classes
     with torch.device('meta'), DefaultScope.overwrite_default_scope('mmdet'):
         return MODELS.build(model if complete else model.backbone)
