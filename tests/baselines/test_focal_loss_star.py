@@ -21,7 +21,7 @@ def test_equation() -> None:
 
 
 def test_gradient() -> None:
-    """It is alpha_t (σ(γx) − 1) for the object's class and alpha_t σ(γx) for the others."""
+    """Below the sigmoid of gamma · x: minus 1 for the class of the object."""
     logits = torch.tensor([[1.0, -0.2]], requires_grad=True)
     FocalLossStar()(logits, torch.tensor([1]), avg_factor=1).backward()
     expected = torch.stack([0.7 * torch.tensor(3.0).sigmoid(), 0.3 * (torch.tensor(-0.6).sigmoid() - 1)])

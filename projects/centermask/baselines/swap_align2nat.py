@@ -65,16 +65,20 @@ class _Interpolation(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, aligned: Tensor, scale: int, places: Places, padding: float) -> Tensor:
         ctx.shape, ctx.dtype, ctx.scale, ctx.places = aligned.shape, aligned.dtype, scale, places
-        values = aligned.flatten()
         dtype = torch.promote_types(aligned.dtype, torch.float32)
+        values = aligned.flatten().to(dtype)
         parts = []
         for part in _parts(places, scale, aligned.shape):
-            side = _side(scale, aligned.shape)
-            masks, inside = aligned.new_zeros((2, len(part.rows), side, side), dtype=dtype)
-            for index, weight in _corners(part, scale, aligned.shape, dtype):
-                masks += values[index] * weight
-                inside += weight
-            parts.append(masks.add_(1 - inside, alpha=padding))
+            rows, columns = _axes(part, scale, aligned.shape, dtype)
+            inside_y, inside_x = (torch.stack([n.weight for n in axis]).sum(0) for axis in (rows, columns))
+            masks = padding * (1 - inside_y[:, :, None] * inside_x[:, None])  # (m, λV, λV)
+            for row in rows:
+                along = torch.zeros_like(masks)
+                for column in columns:
+                    index = row.offset[:, :, None] + column.offset[:, None]
+                    along.addcmul_(values.take(index), column.weight[:, None])
+                masks.addcmul_(along, row.weight[:, :, None])
+            parts.append(masks)
         return torch.cat(parts)
 
     @staticmethod
@@ -84,26 +88,32 @@ class _Interpolation(torch.autograd.Function):
         for part in _parts(ctx.places, ctx.scale, ctx.shape):
             of_part = gradient[done : done + len(part.rows)]
             done += len(part.rows)
-            for index, weight in _corners(part, ctx.scale, ctx.shape, gradient.dtype):
-                total.index_add_(0, index.flatten(), (of_part * weight).flatten())
+            rows, columns = _axes(part, ctx.scale, ctx.shape, gradient.dtype)
+            for row in rows:
+                along = of_part * row.weight[:, :, None]
+                for column in columns:
+                    index = row.offset[:, :, None] + column.offset[:, None]
+                    total.index_add_(0, index.flatten(), (along * column.weight[:, None]).flatten())
         return total.view(ctx.shape).to(ctx.dtype), None, None, None
 
 
-def _side(scale: int, shape: torch.Size) -> int:
-    """Return λV, the side of a natural mask, of aligned masks of this shape."""
-    return scale * round(shape[1] ** 0.5)
+class _Neighbour(NamedTuple):
+    """One of the neighbours of each value along an axis: its part of the flat index, and its weight, 0 outside."""
+
+    offset: Tensor  # (M, λV)
+    weight: Tensor  # (M, λV)
 
 
 def _parts(places: Places, scale: int, shape: torch.Size) -> Iterator[Places]:
-    """Yield the places, at least one part, as many at once as ``AT_ONCE`` allows."""
-    count = max(AT_ONCE // _side(scale, shape) ** 2, 1)
+    """Yield the places, as many at once as ``AT_ONCE`` allows, at least one part."""
+    count = max(int(AT_ONCE / (scale**2 * shape[1])), 1)
     yield from (Places(*part) for part in zip(*(axis.split(count) for axis in places), strict=True))
 
 
-def _corners(places: Places, scale: int, shape: torch.Size, dtype: torch.dtype) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield indices into the flat aligned masks and their weights, (M, λV, λV) each, of each neighbour in turn.
-
-    A neighbour outside has a weight of 0.
+def _axes(
+    places: Places, scale: int, shape: torch.Size, dtype: torch.dtype
+) -> tuple[list[_Neighbour], list[_Neighbour]]:
+    """Return the neighbours along (v, y) and along (u, x). Their indices add up to one into the flat aligned masks.
 
     Args:
         places: of M windows.
@@ -113,19 +123,16 @@ def _corners(places: Places, scale: int, shape: torch.Size, dtype: torch.dtype) 
     """
     _, channels, height, width = shape
     cells = round(channels**0.5)
-    first = places.images * (channels * height * width)
-    rows = [*_neighbours(places.rows, scale, cells, height, (cells * height * width, width), dtype)]
-    columns = [*_neighbours(places.columns, scale, cells, width, (height * width, 1), dtype)]
-    for row_index, row_weight in rows:
-        for column_index, column_weight in columns:
-            index = (first[:, None] + row_index)[:, :, None] + column_index[:, None]
-            yield index, row_weight[:, :, None] * column_weight[:, None]
+    rows = _neighbours(places.rows, scale, cells, height, (cells * height * width, width), dtype)
+    columns = _neighbours(places.columns, scale, cells, width, (height * width, 1), dtype)
+    first = places.images[:, None] * (channels * height * width)
+    return [row._replace(offset=row.offset + first) for row in rows], [*columns]
 
 
 def _neighbours(
     places: Tensor, scale: int, cells: int, length: int, strides: tuple[int, int], dtype: torch.dtype
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield the neighbours along an axis of the masks and the image: parts of the indices and weights, (M, λV) each.
+) -> Iterator[_Neighbour]:
+    """Yield the neighbours along an axis of the masks and of the image.
 
     Args:
         places: of M windows along the axis.
@@ -145,4 +152,4 @@ def _neighbours(
             weight = (1 - (cell - c).abs()) * (1 - (pixel - p).abs())
             weight = weight * ((c >= 0) & (c < cells) & (p >= 0) & (p < length))
             index = c.clamp(0, cells - 1).long() * strides[0] + p.clamp(0, length - 1).long() * strides[1]
-            yield index, weight.to(dtype)
+            yield _Neighbour(index, weight.to(dtype))
