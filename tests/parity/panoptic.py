@@ -41,13 +41,13 @@ def compute(cfg: Config, expected: Arrays, inputs: Path) -> Computed:
     Args:
         cfg: the config.
         expected: unused, its arrays are results only.
-        inputs: an ``inputs.npz``, with an ``inputs_panoptic.npz`` beside it.
+        inputs: an ``inputs.npz``; the file beside it whose name ends in ``_panoptic`` is read too.
 
     Raises:
         InputError: the model or the inputs can't be used.
     """
     model, recipe = build_reference_model(cfg)
-    panoptic = _read(inputs.with_name('inputs_panoptic.npz'))
+    panoptic = _read(inputs.with_stem(f'{inputs.stem}_panoptic'))
     images = _with_semantic_maps(read_inputs(inputs), panoptic, cfg, model)
     centermask.check_classes(model, images, cfg)
     with centermask.reference_threads():
@@ -58,7 +58,7 @@ def compute(cfg: Config, expected: Arrays, inputs: Path) -> Computed:
     with centermask.reference_threads(), torch.no_grad():
         arrays |= _panoptic_arrays(model.eval(), images.single)
     for name, thresholds in {'fusion.': DEFAULT, 'fusion_loose.': LOOSE}.items():
-        arrays |= _fuse_by_hand(panoptic, thresholds, name)
+        arrays |= fuse_by_hand(panoptic, thresholds, name)
     return Computed(
         arrays,
         KINDS + centermask.kinds_of(model),
@@ -143,7 +143,7 @@ def _panoptic_arrays(model: PanopticCenterMask, image: AnnotatedImage) -> Arrays
     return {f'bias3.{name}': array for name, array in arrays.items()}
 
 
-def _fuse_by_hand(panoptic: Arrays, thresholds: tuple[float, float, int], prefix: str) -> Arrays:
+def fuse_by_hand(panoptic: Arrays, thresholds: tuple[float, float, int], prefix: str) -> Arrays:
     """Return the fusion of the hand-made input, which belongs to no model."""
     classes = torch.from_numpy(panoptic['fusion.sem_seg']).long()
     masks = np.unpackbits(panoptic['fusion.masks'], axis=1, count=classes.numel()).reshape(-1, *classes.shape)

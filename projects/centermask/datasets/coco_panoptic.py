@@ -13,7 +13,7 @@ import numpy as np
 from mmdet.datasets import CocoPanopticDataset
 from mmdet.evaluation.functional import INSTANCE_OFFSET
 
-from centermask.datasets.coco_annotations import as_text, read_json
+from centermask.datasets.coco_annotations import as_text, is_relative_path, read_json
 from centermask.datasets.image_folder import ImageFolder
 from centermask.utils.atomic_io import atomic_write, atomic_write_text
 from centermask.utils.errors import InputError, RunError
@@ -61,9 +61,10 @@ class PanopticAnnotations:
         self.categories = _read_categories(content, self.path)
         self.things = [category for category in self.categories if category.isthing]
         self.stuff = [category for category in self.categories if not category.isthing]
-        self.images = {
-            as_text(_field(image, 'id', self.path)): image for image in _entries(content, 'images', self.path)
-        }
+        self.images = {}
+        for image in _entries(content, 'images', self.path):
+            _file_name(image, self.path)
+            self.images[as_text(_field(image, 'id', self.path))] = image
         self._segments: dict[str, list[dict]] = {}
         self._files: dict[str, str] = {}
         self._index(_entries(content, 'annotations', self.path))
@@ -72,11 +73,16 @@ class PanopticAnnotations:
         known = {category.id for category in self.categories}
         on_disk, missing = ImageFolder(self.folder), []
         for entry in annotations:
-            image, name = as_text(_field(entry, 'image_id', self.path)), _field(entry, 'file_name', self.path)
-            segments = _field(entry, 'segments_info', self.path)
+            image, name = as_text(_field(entry, 'image_id', self.path)), _file_name(entry, self.path)
+            segments = _entries(entry, 'segments_info', self.path)
+            if image not in self.images:
+                raise InputError(
+                    f'The panoptic file {self.path} has segments of the image {image}, which its list "images" lacks: '
+                    'add it there.'
+                )
             for segment in segments:
                 number, category = _field(segment, 'id', self.path), _field(segment, 'category_id', self.path)
-                if category not in known:
+                if not isinstance(category, int) or category not in known:
                     raise InputError(
                         f'The panoptic file {self.path} gives segment {number} of {name} the category {category}, '
                         'which its list "categories" lacks: add it there.'
@@ -122,24 +128,34 @@ class PanopticAnnotations:
         """
         path, segments = self.png(image_id), self._segments[as_text(image_id)]
         ids = read_ids(path)
-        image = self.images.get(as_text(image_id), {})
+        image = self.images[as_text(image_id)]
         stated = image.get('height', len(ids)), image.get('width', ids.shape[1])
         if ids.shape != stated:
             raise RunError(
                 f'The PNG {path} is {ids.shape[1]}x{ids.shape[0]} pixels but {self.path} states '
                 f'{stated[1]}x{stated[0]}: correct one of them.'
             )
-        known = np.array([0, *(segment['id'] for segment in segments)], dtype=ids.dtype)
-        order = np.argsort(known)
-        places = np.searchsorted(known[order], ids).clip(max=len(known) - 1)
-        numbers = order[places]
-        strange = known[numbers] != ids
-        if strange.any():
+        numbers = number_segments(ids, segments)
+        if numbers.min() < 0:
             raise RunError(
-                f'The PNG {path} holds the segment {ids[strange][0]}, which {self.path} does not list for this image: '
-                'correct one of them.'
+                f'The PNG {path} holds the segment {ids[numbers < 0][0]}, which {self.path} does not list for this '
+                'image: correct one of them.'
             )
         return numbers, segments
+
+
+def number_segments(ids: np.ndarray, segments: Sequence[dict]) -> np.ndarray:
+    """Return for each pixel the number of its segment, int64 (H, W): 1 is the first, 0 is void, -1 none of them.
+
+    Args:
+        ids: Of segments (H, W), 0 for void.
+        segments: With the ``id`` of each.
+    """
+    known = np.array([0, *(segment['id'] for segment in segments)], dtype=ids.dtype)
+    order = np.argsort(known)
+    places = np.searchsorted(known[order], ids).clip(max=len(known) - 1)
+    numbers = order[places]
+    return np.where(known[numbers] == ids, numbers, -1)
 
 
 def _entries(content: dict, key: str, path: str) -> list[dict]:
@@ -156,6 +172,17 @@ def _field(entry: Any, key: str, path: str) -> Any:
         raise InputError(
             f'The annotation file {path} is not in COCO\'s panoptic format: an entry has no "{key}".'
         ) from None
+
+
+def _file_name(entry: dict, path: str) -> str:
+    """Return the name of an entry's file, a path within a folder: others would name any file of the user's."""
+    name = _field(entry, 'file_name', path)
+    if not is_relative_path(name):
+        raise InputError(
+            f"The annotation file {path} is not in COCO's panoptic format: the file_name {name} is no path within a "
+            'folder.'
+        )
+    return name
 
 
 def _read_categories(content: dict, path: str) -> list[Category]:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
@@ -48,8 +49,7 @@ def semantic_map(numbers: np.ndarray, segments: Sequence[dict], labels: dict[int
 
 def semantic_path(truth: PanopticAnnotations, image_id: str, out: Path) -> Path:
     """Return where an image's semantic PNG goes: named like the image, which is how the data set finds it."""
-    name = truth.images[image_id]['file_name'] if image_id in truth.images else truth.png(image_id).name
-    return out / Path(name).with_suffix('.png')
+    return out / Path(truth.images[image_id]['file_name']).with_suffix('.png')
 
 
 def make_semantic_masks(ann_file: Path, folder: Path, out: Path, processes: int = 1) -> tuple[int, int]:
@@ -96,7 +96,8 @@ def _modified(path: Path) -> float:
 
 
 def _begin(truth: PanopticAnnotations, labels: dict[int, int], out: Path) -> None:
-    """Keep in a process of the pool what all its images need."""
+    """Keep in a process of the pool what all its images need, and leave Ctrl-C to the command."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     global _job
     _job = truth, labels, out
 
