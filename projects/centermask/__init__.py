@@ -4,6 +4,9 @@ Importing the package registers its parts in MMDetection's registries.
 """
 
 from . import checkpoints, datasets, engine
+from .baselines.averaging_fpn import AveragingFPN
+from .baselines.bipyramid_mask_head import BipyramidMaskHead
+from .baselines.focal_loss_star import FocalLossStar
 from .baselines.mobilenetv2 import MobileNetV2Features
 from .baselines.retinamask import RetinaMaskBoxHead, SelfAdjustingSmoothL1Loss
 from .baselines.shapemask_assigner import ShapeMaskAssigner
@@ -11,6 +14,9 @@ from .baselines.shapemask_box_coder import ShapeMaskBoxCoder
 from .baselines.shapemask_box_head import ShapeMaskBoxHead
 from .baselines.shapemask_fpn import ShapeMaskFPN
 from .baselines.shapemask_resnet import ShapeMaskResNet
+from .baselines.tensormask import TensorMask
+from .baselines.tensormask_box_head import TensorMaskBoxHead
+from .baselines.window_assigner import WindowAssigner
 from .boxes import LegacyBboxOverlaps2D
 from .detector import CenterMask
 from .fcos_head import CenterMaskFCOSHead
@@ -27,11 +33,14 @@ from .tta import CenterMaskTTA
 from .vovnet import VoVNet
 
 __all__ = [
+    'AveragingFPN',
+    'BipyramidMaskHead',
     'CenterMask',
     'CenterMaskFCOSHead',
     'CenterMaskRoIHead',
     'CenterMaskTTA',
     'CenterMaskVisualizer',
+    'FocalLossStar',
     'LegacyBboxOverlaps2D',
     'MaskScoringHead',
     'MobileNetV2Features',
@@ -48,7 +57,10 @@ __all__ = [
     'ShapeMaskFPN',
     'ShapeMaskResNet',
     'SmoothedGIoULoss',
+    'TensorMask',
+    'TensorMaskBoxHead',
     'VoVNet',
+    'WindowAssigner',
     'checkpoints',
     'datasets',
     'engine',

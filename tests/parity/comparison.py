@@ -140,5 +140,5 @@ def _in_expected_order(result: Computed, expected: Mapping[str, np.ndarray]) -> 
         for i in range(len(cost)):  # each expected detection takes the nearest of those left
             order[i] = cost[i].argmin()
             cost[:, order[i]] = np.inf
-        ordered |= {name: array[order] for name, array in computed.items() if name.startswith(group)}
+        ordered |= {name: array[order] for name, array in computed.items() if name.startswith(group) and array.ndim}
     return ordered
