@@ -55,6 +55,11 @@ def test_eq1() -> None:
     assert _levels(_extractor(P3_P4, assignment='fpn'), *sizes, area=1) == [3, 3, 3, 3, 4, 4, 4, 4, 4]
 
 
+def test_eq1_has_a_margin() -> None:
+    """A side of 224 less 1e-4, as rounding leaves it, is on the level of 224: the releases add 1e-6 to the ratio."""
+    assert _levels(_extractor(assignment='fpn'), (223.9999, 223.9999), (223.999, 223.999), area=1) == [4, 3]
+
+
 def test_legacy_boxes() -> None:
     """45² is less than half of 64², 46² is more."""
     assert _levels(_extractor(), (45, 45), area=64 * 64) == [4]

@@ -142,18 +142,20 @@ def as_csv(number: int, rows: Sequence[Row]) -> str:
 
 
 def markdown(number: int, rows: Sequence[Row]) -> str:
-    """Return a table as Markdown under its title, and below it why numbers of parameters are not the paper's."""
+    """Return a table as Markdown under its title, then notes, and why numbers of parameters are not the paper's."""
     head, *body = cells(number, rows)
     names = len(TABLES[number].names)
     lines = [head, ['---'] * names + ['---:'] * (len(head) - names - 1) + ['---']]
     for row in body:
         config = row[-1] if ' ' in row[-1] else f'`{row[-1]}`'
         lines.append([*(cell.replace('*', r'\*') or '–' for cell in row[:-1]), config])  # noqa: RUF001
+    rows = [row for row in rows if row.table == number]
+    notes = ''.join(f'\n{", ".join(row.names.values())}: {row.note}.\n' for row in rows if row.note)
     reasons: dict[str, list[str]] = {}
     for row in rows:
-        if row.table == number and row.differs:
+        if row.differs:
             reasons.setdefault(row.differs, []).append(', '.join(row.names.values()))
-    notes = ''.join(f'\nParameters of {"; ".join(of)}: {reason}.\n' for reason, of in reasons.items())
+    notes += ''.join(f'\nParameters of {"; ".join(of)}: {reason}.\n' for reason, of in reasons.items())
     text = '\n'.join(f'| {" | ".join(line)} |' for line in lines)
     return f'**Table {number}**: {TABLES[number].title}.\n\n{text}\n{notes}'
 

@@ -57,7 +57,7 @@ class ScaleAdaptiveRoIExtractor(BaseRoIExtractor):
         if self.assignment == 'scale_adaptive':
             k = torch.ceil(self.k_max - torch.log2(image_areas[rois[:, 0].long()] / roi_areas))  # Eq. 2
         else:
-            k = torch.floor(4 + torch.log2(roi_areas.sqrt() / 224))  # Eq. 1
+            k = torch.floor(4 + torch.log2(roi_areas.sqrt() / 224 + 1e-6))  # Eq. 1, with the 1e-6 of released code
         return k.clamp(self.k_min, self.k_max).long() - self.k_min
 
     def forward(self, feats: Sequence[Tensor], rois: Tensor, image_areas: Tensor) -> Tensor:

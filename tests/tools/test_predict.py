@@ -18,9 +18,9 @@ from PIL import Image
 from pycocotools.coco import COCO
 
 from centermask import CenterMaskVisualizer
+from centermask.datasets.coco_panoptic import THING_IDS
 from centermask.datasets.images import find_images
 from centermask.engine.cli import run
-from centermask.engine.coco_results import COCO_UNUSED_IDS
 from centermask.engine.inferencer import drawing_name
 from centermask.utils.errors import InputError
 
@@ -167,8 +167,7 @@ def test_images_of_one_name_in_several_folders(predict: Callable, images: Path, 
 
 
 def test_coco_ids() -> None:
-    ids = [i for i in range(1, 91) if i not in COCO_UNUSED_IDS]
-    names = dict(zip(CocoDataset.METAINFO['classes'], ids, strict=True))
+    names = dict(zip(CocoDataset.METAINFO['classes'], THING_IDS, strict=True))
     assert (names['person'], names['stop sign'], names['backpack'], names['toothbrush']) == (1, 13, 27, 90)
 
 

@@ -48,6 +48,7 @@ class Row(NamedTuple):
         config: path from the repository's root; None where the figures are the literature's.
         measured: metadata of the entry.
         differs: why the number of parameters is not the paper's, or None.
+        note: what is to be known of the paper's figures, or None.
     """
 
     table: int
@@ -57,6 +58,7 @@ class Row(NamedTuple):
     config: str | None
     measured: dict[str, Any]
     differs: str | None
+    note: str | None
 
     def __str__(self) -> str:
         return f'table {self.table}, row {self.number} ({", ".join(self.names.values())})'
@@ -79,6 +81,7 @@ def read_metafile(path: Path) -> tuple[list[Row], dict[str, str]]:
                 config=entry.get('Config'),
                 measured=entry.get('Metadata', {}),
                 differs=row.get('Differs'),
+                note=row.get('Note'),
             )
             for entry in [*metafile['Collections'], *metafile['Models']]
             for row in entry.get('Rows', ())

@@ -112,6 +112,13 @@ class Resize(mmdet.datasets.transforms.Resize):
             # Bitmaps are rounded to 0 and 1; to nearest they would move by half a pixel.
             results['gt_masks'] = results['gt_masks'].resize(results['img_shape'], 'bilinear')
 
+    def _resize_seg(self, results: dict) -> None:
+        if results.get('gt_seg_map') is not None:
+            # To the nearest centre of a pixel, as PIL does; OpenCV takes corners, half a pixel beside the polygons.
+            height, width = results['img_shape']
+            resized = mmcv.imresize(results['gt_seg_map'], (width, height), interpolation='nearest', backend='pillow')
+            results['gt_seg_map'] = resized
+
 
 @TRANSFORMS.register_module()
 class FloorResize(Resize):

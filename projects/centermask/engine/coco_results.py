@@ -13,12 +13,10 @@ from mmengine.config import Config
 
 from centermask.datasets.coco import innermost, paths_of
 from centermask.datasets.coco_annotations import read_json
+from centermask.datasets.coco_panoptic import THING_IDS
 from centermask.datasets.image_folder import ImageFolder
 from centermask.utils.atomic_io import atomic_write_text
 from centermask.utils.errors import InputError
-
-# COCO's ids of its 80 categories run from 1 to 90 with these left out.
-COCO_UNUSED_IDS = (12, 26, 29, 30, 45, 66, 68, 69, 71, 83)
 
 
 class CocoResults:
@@ -53,7 +51,7 @@ class CocoResults:
         self._image_ids = {path: numbers[i] if are_numbers else i + 1 for i, path in enumerate(images)}
         self._category_ids = list(range(1, len(classes) + 1))
         if tuple(classes) == CocoDataset.METAINFO['classes']:
-            self._category_ids = [i for i in range(1, 91) if i not in COCO_UNUSED_IDS]
+            self._category_ids = [*THING_IDS]
         categories = [{'id': i, 'name': name} for i, name in zip(self._category_ids, classes, strict=True)]
         self._header = {'images': [], 'categories': categories}
         self.origin = (
