@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 import torch
 from mmcv.ops import RoIAlign
-from mmdet.registry import MODELS
 from torch import Tensor, nn
 
 from centermask.scale_adaptive_roi_extractor import ScaleAdaptiveRoIExtractor
@@ -25,7 +24,6 @@ class CornerRoIAlign(RoIAlign):
         return super().forward(input, torch.cat([rois[:, :1], rois[:, 1:] + half_cell], 1))
 
 
-@MODELS.register_module()
 class ShapeMaskCrop(ScaleAdaptiveRoIExtractor):
     """Crops from the level ⌊4 + log2(√area / 224)⌋, clamped to those of ``featmap_strides``.
 
@@ -43,11 +41,17 @@ class ShapeMaskCrop(ScaleAdaptiveRoIExtractor):
         init_cfg: dict | list[dict] | None = None,
     ) -> None:
         layer = dict(output_size=output_size, sampling_ratio=1, aligned=True)
-        super().__init__(layer, out_channels, featmap_strides, assignment='fpn', init_cfg=init_cfg)
+        super().__init__(layer, out_channels, featmap_strides, init_cfg=init_cfg)
 
     def build_roi_layers(self, layer_cfg: dict, featmap_strides: Sequence[int]) -> nn.ModuleList:
         """Return the operator of each level."""
         return nn.ModuleList(CornerRoIAlign(spatial_scale=1 / stride, **layer_cfg) for stride in featmap_strides)
+
+    def map_roi_levels(self, rois: Tensor, image_areas: Tensor | None = None) -> Tensor:
+        """Return the index into ``featmap_strides`` of each box's level, shape (R,); an empty box has the first."""
+        sides = rois[:, 3:] - rois[:, 1:3]
+        level = torch.floor(4 + torch.log2(sides.prod(1).sqrt() / 224))
+        return level.clamp(self.k_min, self.k_max).long() - self.k_min
 
     def forward(self, feats: Sequence[Tensor], rois: Tensor) -> Tensor:  # type: ignore[override]
         """Return crops (R, C, 32, 32) of levels (N, C, H, W) at boxes (R, 5): image index, x1, y1, x2, y2 in pixels."""
