@@ -74,15 +74,15 @@ def place_labels(
             label = np.array([left, top, left + width, top + height])
             if top < 0 or label[2] > image_size[1] or label[3] > image_size[0]:
                 continue
-            if not _overlaps(label, taken).any() and (_overlaps(label, boxes) <= MAX_COVERED * areas).all():
+            if not overlaps(label, taken).any() and (overlaps(label, boxes) <= MAX_COVERED * areas).all():
                 places[i] = (left, top)
                 taken = np.vstack([taken, label])
                 break
     return places
 
 
-def _overlaps(box: np.ndarray, boxes: np.ndarray) -> np.ndarray:
-    """Return the areas that a box has in common with boxes (N, 4)."""
+def overlaps(box: np.ndarray, boxes: np.ndarray) -> np.ndarray:
+    """Return the areas that a box (4,) has in common with boxes (N, 4)."""
     return (np.minimum(box[2:], boxes[:, 2:]) - np.maximum(box[:2], boxes[:, :2])).clip(0).prod(1)
 
 

@@ -14,11 +14,12 @@ from mmdet.registry import VISUALIZERS
 from mmdet.structures import DetDataSample
 from mmdet.structures.mask import BitmapMasks, PolygonMasks
 from mmdet.visualization import DetLocalVisualizer
-from mmengine.structures import InstanceData
+from mmengine.structures import InstanceData, PixelData
 from PIL import Image, ImageDraw
 
 from centermask.structures.captions import Caption, Colour, draw_legend, place_labels
 from centermask.structures.fonts import drawable_names
+from centermask.structures.panoptic_drawing import draw_panoptic, panoptic_truth
 from centermask.structures.rle_masks import RLEMasks
 
 MAX_LABELLED = 40  # objects; more have a legend instead of labels, and no boxes around masks
@@ -32,7 +33,8 @@ class CenterMaskVisualizer(DetLocalVisualizer):
     """MMDetection's visualizer, drawn by OpenCV and Pillow at a size that can be read.
 
     A class has a colour, in a data set of one class an object has. Labels are drawn where there is room; where they
-    are not, a legend on the right has the classes and their numbers of objects.
+    are not, a legend on the right has the classes and their numbers of objects. Where the data set's metainfo names
+    ``stuff_classes``, panoptic maps are drawn instead of objects.
 
     Args:
         name, image, vis_backends, save_dir: As MMDetection's takes them.
@@ -71,7 +73,38 @@ class CenterMaskVisualizer(DetLocalVisualizer):
             width, height = (max(1, round(pixels * self._scale)) for pixels in image.shape[1::-1])
             interpolation = cv2.INTER_AREA if self._scale < 1 else cv2.INTER_CUBIC
             image = cv2.resize(image.clip(0, 255).astype(np.uint8), (width, height), interpolation=interpolation)
+        if data_sample is not None and self.dataset_meta.get('stuff_classes'):
+            data_sample = self._with_panoptic_maps_alone(data_sample)
         super().add_datasample(name, image, data_sample, draw_gt, draw_pred, **kwargs)
+
+    def _with_panoptic_maps_alone(self, data_sample: DetDataSample) -> DetDataSample:
+        """Return a sample without what its panoptic maps show; that of the ground truth is made of its parts."""
+        shown = data_sample.cpu()
+        if 'pred_panoptic_seg' in shown:
+            for name in {'pred_instances', 'pred_sem_seg'} & {*shown.keys()}:
+                del shown[name]
+        if 'gt_sem_seg' in shown and 'masks' in shown.get('gt_instances', ()):
+            things, stuff = (len(self.dataset_meta[name]) for name in ('classes', 'stuff_classes'))
+            panoptic = panoptic_truth(shown.gt_instances, np.asarray(shown.gt_sem_seg.sem_seg)[0], things, stuff)
+            shown.gt_panoptic_seg = PixelData(sem_seg=panoptic[None], metainfo=dict(gap=self._gap))
+            del shown.gt_instances, shown.gt_sem_seg
+        return shown
+
+    def _draw_panoptic_seg(
+        self, image: np.ndarray, panoptic_seg: PixelData, classes: Sequence[str], palette: Any
+    ) -> np.ndarray:
+        """Return the resized RGB image (H, W, 3) with the segments drawn on it, and a legend or a gap beside it."""
+        names = drawable_names((*classes, *self.dataset_meta.get('stuff_classes', ())))
+        drawn = draw_panoptic(
+            image,
+            np.asarray(panoptic_seg.sem_seg)[0],
+            names,
+            _class_colours(palette, len(names)),
+            min(1.0, 2 * self.alpha),  # of the whole image, not of a few objects
+            _font_size(image),
+            MAX_LABELLED,
+        )
+        return np.hstack([drawn, np.full((len(drawn), panoptic_seg.get('gap', 0), 3), 255, np.uint8)])
 
     def _draw_instances(
         self, image: np.ndarray, instances: InstanceData, classes: Sequence[str] | None, palette: Any
@@ -86,7 +119,7 @@ class CenterMaskVisualizer(DetLocalVisualizer):
         names = drawable_names(known + tuple(f'class {i}' for i in range(len(known), max(labels) + 1)))
         by_class = _class_colours(palette, len(names))
         colours = distinct_colours(len(labels)) if len(names) == 1 else [by_class[label] for label in labels]
-        font_size = max(12, max(drawn.shape) // 100)
+        font_size = _font_size(drawn)
         few = len(labels) <= MAX_LABELLED
         boxes = _draw_objects(drawn, instances, self._scale, colours, self.alpha, few)
         if few:
@@ -100,6 +133,11 @@ class CenterMaskVisualizer(DetLocalVisualizer):
             for label, count in Counter(labels).most_common()
         ]
         return np.hstack([drawn, draw_legend(title, rows, len(drawn), font_size), gap])
+
+
+def _font_size(image: np.ndarray) -> int:
+    """Return the pixels of letters that can be read on an image (H, W, 3)."""
+    return max(12, max(image.shape) // 100)
 
 
 @cache
