@@ -6,11 +6,13 @@ Importing the package registers its parts in MMDetection's registries.
 from . import checkpoints, datasets, engine
 from .baselines.mobilenetv2 import MobileNetV2Features
 from .baselines.retinamask import RetinaMaskBoxHead, SelfAdjustingSmoothL1Loss
+from .baselines.shapemask import ShapeMask
 from .baselines.shapemask_assigner import ShapeMaskAssigner
 from .baselines.shapemask_box_coder import ShapeMaskBoxCoder
 from .baselines.shapemask_box_head import ShapeMaskBoxHead
 from .baselines.shapemask_fpn import ShapeMaskFPN
 from .baselines.shapemask_resnet import ShapeMaskResNet
+from .baselines.shapemask_roi_head import ShapeMaskRoIHead
 from .boxes import LegacyBboxOverlaps2D
 from .detector import CenterMask
 from .fcos_head import CenterMaskFCOSHead
@@ -36,11 +38,13 @@ __all__ = [
     'SAGMaskHead',
     'ScaleAdaptiveRoIExtractor',
     'SelfAdjustingSmoothL1Loss',
+    'ShapeMask',
     'ShapeMaskAssigner',
     'ShapeMaskBoxCoder',
     'ShapeMaskBoxHead',
     'ShapeMaskFPN',
     'ShapeMaskResNet',
+    'ShapeMaskRoIHead',
     'SmoothedGIoULoss',
     'VoVNet',
     'checkpoints',
