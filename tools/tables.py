@@ -167,18 +167,21 @@ def page(rows: Sequence[Row]) -> str:
 
 def model_zoo() -> str:
     """Return docs/model_zoo.md with a line for each released checkpoint in its table."""
-    lines = ['| config | mask AP | box AP | COCO | checkpoint |', '| --- | --- | --- | --- | --- |']
+    kinds = ('mask AP', 'box AP', 'PQ')
+    lines = [f'| config | {" | ".join(kinds)} | COCO | checkpoint |', '| --- | --- | --- | --- | --- | --- |']
     for model in mmengine.load(REPOSITORY / METAFILE)['Models']:
         if 'Weights' not in model:
             continue
         metrics: dict[str, dict[str, float]] = {}
         for result in model['Results']:
             metrics.setdefault(result['Dataset'].removeprefix('COCO '), {}).update(result['Metrics'])
-        ap = [', '.join(f'{split[kind]:.1f}' for split in metrics.values()) for kind in ('mask AP', 'box AP')]
-        note = ' ¹' if model['Name'].startswith('panoptic') else ''
+        results = [
+            ', '.join(f'{split[kind]:.1f}' for split in metrics.values() if kind in split) or '–'  # noqa: RUF001
+            for kind in kinds
+        ]
         file = Path(model['Weights'].partition('?')[0]).name
-        config = f'`{Path(model["Config"]).stem}`{note}'
-        lines.append(f'| {config} | {" | ".join(ap)} | {", ".join(metrics)} | [{file}]({model["Weights"]}) |')
+        config = f'`{Path(model["Config"]).stem}`'
+        lines.append(f'| {config} | {" | ".join(results)} | {", ".join(metrics)} | [{file}]({model["Weights"]}) |')
     page = (REPOSITORY / MODEL_ZOO).read_text(encoding='utf-8')
     return re.sub(r'(^\|.*\n)+', '\n'.join([*lines, '']), page, count=1, flags=re.MULTILINE)
 

@@ -17,13 +17,16 @@ from centermask.checkpoints.reading import read
 from centermask.utils.errors import InputError
 
 
-def read_checkpoint(source: str, map_location: Any = 'cpu', remedy: str = 'give the path of a checkpoint.') -> dict:
+def read_checkpoint(
+    source: str, map_location: Any = 'cpu', remedy: str = 'give the path of a checkpoint.', panoptic: bool = True
+) -> dict:
     """Return the content of a checkpoint of MMDetection's or of a released layout.
 
     Args:
         source: file, URL or short form, as :func:`~centermask.checkpoints.reading.read` takes it.
         map_location: as for ``torch.load``.
         remedy: what the user can do where it can't be read, the end of the sentence.
+        panoptic: whether it is for a model with a semantic head; for others that of a released file is left out.
 
     Returns:
         The weights are under ``state_dict`` by MMDetection's names, without the ``module.`` of parallel wrappers. Of
@@ -33,7 +36,7 @@ def read_checkpoint(source: str, map_location: Any = 'cpu', remedy: str = 'give 
         InputError: it is missing, can't be fetched, is damaged, holds no weights, or its meta is no dict.
     """
     contents = read(source, map_location, remedy)
-    translation = from_release(contents.weights)
+    translation = from_release(contents.weights, panoptic)
     if translation is None:
         if not isinstance(meta := contents.others.get('meta', {}), Mapping):
             raise InputError(f"The checkpoint {source} can't be used, its meta is {meta!r} and no dict: {remedy}")

@@ -23,6 +23,7 @@ from centermask.datasets.packing import pack_all_resizes
 from centermask.engine.coco_results import CocoResults
 from centermask.export.exported_detector import ExportedCenterMask, warn_of_another_config
 from centermask.export.runtime import is_exported
+from centermask.panoptic_centermask import PanopticCenterMask
 from centermask.roi_head import CenterMaskRoIHead
 from centermask.structures.rle_masks import RLEMasks
 from centermask.utils.errors import InputError, config_errors
@@ -51,9 +52,9 @@ class CenterMaskInferencer(DetInferencer):
             warn_of_another_config(cfg, exported.exported.metadata, source)
             exported.cfg = cfg
             return exported.eval()
-        checkpoint = read_checkpoint(source)
         with config_errors(cfg.filename):
             model = MODELS.build(cfg.model)
+        checkpoint = read_checkpoint(source, panoptic=isinstance(model, PanopticCenterMask))
         check_match(load_weights(model, checkpoint['state_dict']), source, model)
         meta, count = checkpoint.get('meta', {}), count_classes(model)
         data = cfg.test_dataloader.dataset
