@@ -1,4 +1,7 @@
-"""Draw a data set of textured shapes in COCO format: OUT/images/*.jpg and OUT/annotations.json."""
+"""Draw a data set of textured shapes in COCO format: OUT/images/*.jpg and OUT/annotations.json.
+
+With --panoptic on three kinds of ground, with OUT/panoptic.json and OUT/panoptic/*.png in COCO's panoptic format.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from centermask.datasets.panoptic_shapes import STUFF, make_panoptic_dataset
 from centermask.datasets.shapes import CLASSES, make_dataset
 from centermask.engine.cli import run
 
@@ -16,8 +20,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument('out', type=Path, help='folder to write')
     parser.add_argument('--images', type=int, required=True, help='number of images')
     parser.add_argument('--seed', type=int, default=0, help='another seed gives other images (default 0)')
+    parser.add_argument('--panoptic', action='store_true', help=f'draw them on {", ".join(STUFF)}, which are stuff')
     args = parser.parse_args(argv)
-    coco = make_dataset(args.out, args.images, args.seed)
+    make = make_panoptic_dataset if args.panoptic else make_dataset
+    coco = make(args.out, args.images, args.seed)
     crowds = sum(annotation['iscrowd'] for annotation in coco['annotations'])
     objects = len(coco['annotations']) - crowds
     print(f'{args.out}: {args.images} images, {objects} objects ({", ".join(CLASSES)}), {crowds} crowds')

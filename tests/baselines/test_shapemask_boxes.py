@@ -216,7 +216,7 @@ def test_step(counts: tuple[int, int]) -> None:
     """With and without objects, losses are finite and reach every parameter."""
     head = _head().train()
     objects = [_objects(*[[10.0, 20, 60, 70], [30.0, 30, 120, 100]][:count]) for count in counts]
-    losses = head.loss_by_feat(*head(_features()), objects, [{}, {}])
+    losses = head.loss_by_feat(*head(_features()), objects, [dict(batch_input_shape=(128, 128))] * 2)
     assert losses['loss_cls'] > 0 and (losses['loss_bbox'] > 0) == any(counts)
     sum(losses.values()).backward()
     assert without_gradient(head) == []
@@ -225,18 +225,22 @@ def test_step(counts: tuple[int, int]) -> None:
 def test_losses() -> None:
     """Both are divided by positive anchors + 1, boxes by four times as many; a target of 0 costs nothing."""
     head = _head()
-    # One object on one anchor: the square one of the first scale at the centre of P7's only place.
-    anchors = head.prior_generator.grid_priors([(128 // s, 128 // s) for s in (8, 16, 32, 64, 128)], device='cpu')
-    objects = InstanceData(bboxes=anchors[4][:1] + torch.tensor([0.0, 0, 51.2, 0]), labels=torch.tensor([2]))
-    logits = [torch.full((1, 36, 128 // s, 128 // s), -20.0) for s in (8, 16, 32, 64, 128)]
-    logits[4][0, 3] = 0.0  # class 2 of the first anchor, after the background's channel
+    levels = [(256 // stride, 256 // stride) for stride in (8, 16, 32, 64, 128)]
+    anchors = head.prior_generator.grid_priors(levels, device='cpu')
+    place = (3 * 8 + 3) * 9  # the square anchor of the first scale in row 3 and column 3 of P5
+    assert anchors[2][place].tolist() == [48, 48, 176, 176]
+    box = torch.tensor([[48.0, 48, 188.8, 176]])
+    logits = [torch.full((1, 36, *size), -20.0) for size in levels]
+    logits[2][0, 3, 3, 3] = 0.0  # class 2 of this anchor, after the background's channel
     deltas = [torch.full_like(level, 0.1) for level in logits]
-    losses = head.loss_by_feat(logits, deltas, [objects], [{}])
-    labels, targets = head.targets_of_image(torch.cat(anchors), objects.bboxes, objects.labels)
+    objects = InstanceData(bboxes=box, labels=torch.tensor([2]))
+    losses = head.loss_by_feat(logits, deltas, [objects], [dict(batch_input_shape=(256, 256))])
+    labels, targets = head.targets_of_image(torch.cat(anchors), box, objects.labels)
     positive = (labels == 2).nonzero()[:, 0]
     divisor = len(positive) + 1
-    assert labels[-9] == 2 and 1 < len(positive) < 40
-    torch.testing.assert_close(targets[-9], torch.tensor([0.05, 0, math.log(1.1), 0]))
+    place += 9 * (32**2 + 16**2)
+    assert labels[place] == 2 and 1 < len(positive) < 40
+    torch.testing.assert_close(targets[place], torch.tensor([0.05, 0, math.log(1.1), 0]))
 
     missed = 0.4 * 20 * (len(positive) - 1)  # the other positives' logit is -20
     assert losses['loss_cls'].item() == pytest.approx((0.4 * 0.5**1.5 * math.log(2) + missed) / divisor, rel=1e-4)
@@ -244,6 +248,15 @@ def test_losses() -> None:
     for error in (0.1 - targets[positive][targets[positive] != 0]).abs().tolist():
         huber += error**2 / 2 if error <= 0.15 else 0.15 * (error - 0.075)
     assert losses['loss_bbox'].item() == pytest.approx(50 * huber / (4 * divisor), rel=1e-4)
+
+
+def test_objects_are_clipped() -> None:
+    """Boxes end at the input's last pixel."""
+    head = _head().eval()
+    maps = head(_features(images=1))
+    meta = dict(batch_input_shape=(128, 128))
+    beyond, within = (_objects([50.0, 60, 300, 128]), _objects([50.0, 60, 127, 127]))
+    assert head.loss_by_feat(*maps, [beyond], [meta]) == head.loss_by_feat(*maps, [within], [meta])
 
 
 def _detect(scores: dict[tuple[int, int], float], **test_cfg) -> InstanceData:

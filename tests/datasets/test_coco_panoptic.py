@@ -6,8 +6,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from helpers.small_panoptic import CONTENT, make_ids, write_set
 from mmdet.evaluation.functional import INSTANCE_OFFSET
-from tests.helpers.small_panoptic import CONTENT, make_ids, write_set
 
 from centermask.datasets.coco_panoptic import (
     STUFF,

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from helpers.small_panoptic import METAINFO, SIZE, write_set
 from mmdet.evaluation.functional import INSTANCE_OFFSET
-from tests.helpers.small_panoptic import METAINFO, SIZE, write_set
 
 from centermask.datasets.coco_panoptic import Category, PanopticAnnotations
 from centermask.datasets.panoptic_metric import PanopticQuality, match_segments, quality, sum_matches

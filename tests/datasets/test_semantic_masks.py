@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from tests.helpers.small_panoptic import CONTENT, METAINFO, make_ids, write_set
+from helpers.small_panoptic import CONTENT, METAINFO, make_ids, write_set
 
 from centermask.datasets.semantic_metric import SemanticIoU
 from centermask.engine.cli import run

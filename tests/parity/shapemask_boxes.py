@@ -77,7 +77,7 @@ def compute_box_losses(cfg: Mapping, expected: Mapping[str, np.ndarray]) -> Arra
             targets.append(_spread(head.num_classes, anchors, *given))
         # Rounding decides which targets are exactly 0 and don't count, so the losses are those of the given targets.
         head.targets_of_image = Mock(side_effect=targets)  # type: ignore[method-assign]
-        losses = head.loss_by_feat(logits, deltas, objects, [{}] * len(objects))
+        losses = head.loss_by_feat(logits, deltas, objects, [dict(batch_input_shape=size)] * len(objects))
         (losses['loss_cls'] + losses['loss_bbox']).backward()
         for kind, maps in (('cls', logits), ('reg', deltas)):
             grads = [torch.zeros_like(level) if level.grad is None else level.grad for level in maps]

@@ -12,7 +12,7 @@ from mmdet.registry import MODELS
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
-from centermask.boxes import check_nms, nms_of_image, scale_factors
+from centermask.boxes import check_nms, clip_boxes, nms_of_image, scale_factors
 
 
 def _flatten(maps: Sequence[Tensor], channels: int) -> Tensor:
@@ -32,8 +32,8 @@ class ShapeMaskBoxHead(RetinaHead):
     """RetinaNet's head with convs that all levels share and BN that each level has for itself.
 
     Channel 0 of an anchor's classes is the background, which nothing learns and nothing reads; class c is channel
-    c + 1. The convs before BN have biases, which those of :class:`mmdet.models.RetinaSepBNHead` lack. Detections
-    are clipped to [0, width − 1] × [0, height − 1] of the network's input, with its padding.
+    c + 1. The convs before BN have biases, which those of :class:`mmdet.models.RetinaSepBNHead` lack. Boxes of objects
+    and of detections are clipped to [0, width − 1] × [0, height − 1] of the network's input, with its padding.
 
     Args:
         num_classes: number of classes without the background.
@@ -83,7 +83,11 @@ class ShapeMaskBoxHead(RetinaHead):
         """
         sizes = [level.shape[-2:] for level in cls_scores]
         anchors = torch.cat(self.prior_generator.grid_priors(sizes, device=cls_scores[0].device))
-        targets = [self.targets_of_image(anchors, objects.bboxes, objects.labels) for objects in batch_gt_instances]
+        targets = []
+        for objects, meta in zip(batch_gt_instances, batch_img_metas, strict=True):
+            height, width = meta['batch_input_shape']
+            boxes = clip_boxes(objects.bboxes, (height - 1, width - 1))
+            targets.append(self.targets_of_image(anchors, boxes, objects.labels))
         labels, deltas = (torch.cat(parts) for parts in zip(*targets, strict=True))
         logits = _flatten(cls_scores, self.cls_out_channels).flatten(0, 1)
         predicted = _flatten(bbox_preds, 4).flatten(0, 1)

@@ -235,7 +235,7 @@ def find_segments(panoptic: np.ndarray, categories: Sequence[Category]) -> tuple
 
     Returns:
         For each pixel the id of its segment, int32 (H, W), from 1 on and 0 for void; and ``segments_info``, whose
-        i-th entry has the id i + 1.
+        i-th entry has the id i + 1, in the order of the map's values.
     """
     areas = np.bincount(panoptic.reshape(-1))
     areas[len(categories) : len(categories) + 1] = 0

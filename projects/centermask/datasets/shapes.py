@@ -166,6 +166,11 @@ def make_scene(
     """Return the background (H, W, 3) of an image and the shapes on it, from back to front; see :func:`draw_image`."""
     rng = np.random.default_rng((seed, index))
     colours, background = _texture(rng, [], size)
+    return background, place_shapes(rng, colours, size, radii)
+
+
+def place_shapes(rng: Generator, colours: np.ndarray, size: Size, radii: tuple[float, float] = RADIUS) -> list[Shape]:
+    """Return the shapes of an image, from back to front, in contrast with a background's colours (N, 3)."""
     shapes: list[Shape] = []
     kind = rng.random()
     if kind >= EMPTY_RATIO:
@@ -173,7 +178,7 @@ def make_scene(
             shapes.append(_crowd(rng, colours, size))
         for _ in range(rng.integers(1, MAX_OBJECTS + 1)):
             _add_on_top(rng, shapes, colours, size, radii)
-    return background, shapes
+    return shapes
 
 
 def solid_pieces(shape: BaseGeometry) -> list[Polygon]:
@@ -190,7 +195,7 @@ def solid_pieces(shape: BaseGeometry) -> list[Polygon]:
     return pieces
 
 
-def _coverage(shape: BaseGeometry, size: Size) -> np.ndarray:
+def coverage(shape: BaseGeometry, size: Size) -> np.ndarray:
     """Return the part of each pixel that lies inside an outline, (H, W) in [0, 1]."""
     height, width = size
     canvas = np.zeros((height * SUPERSAMPLING, width * SUPERSAMPLING), np.uint8)
@@ -206,14 +211,14 @@ def paint(background: np.ndarray, shapes: Sequence[Shape]) -> np.ndarray:
     """Draw shapes from back to front: (H, W, 3) RGB, uint8."""
     canvas = background.copy()
     for shape in shapes:
-        canvas += _coverage(shape.outline, canvas.shape[:2])[..., None] * (shape.texture - canvas)
+        canvas += coverage(shape.outline, canvas.shape[:2])[..., None] * (shape.texture - canvas)
     return np.clip(np.round(canvas), 0, 255).astype(np.uint8)
 
 
 def annotate(shape: Shape) -> dict:
     """Return the COCO annotation of a shape's visible part, without ids."""
     if shape.crowd:
-        mask = _coverage(shape.visible, shape.texture.shape[:2]) >= 0.5
+        mask = coverage(shape.visible, shape.texture.shape[:2]) >= 0.5
         encoded = mask_utils.encode(np.asfortranarray(mask))
         return dict(
             category_id=shape.label + 1,
@@ -253,7 +258,7 @@ def draw_image(
     return paint(background, shapes), [annotate(shape) for shape in shapes]
 
 
-def _read_info(folder: Path) -> dict:
+def read_info(folder: Path) -> dict:
     """Return the ``info`` of a folder that :func:`make_dataset` wrote, {} for another."""
     try:
         info = json.loads((folder / 'annotations.json').read_text())['info']
@@ -264,7 +269,7 @@ def _read_info(folder: Path) -> dict:
 
 def dataset_exists(out: Path, images: int, seed: int) -> bool:
     """Return whether ``make_dataset(out, images, seed)`` has written this folder before."""
-    return _read_info(out) == dict(description=DESCRIPTION, seed=seed, images=images, size=list(SIZE))
+    return read_info(out) == dict(description=DESCRIPTION, seed=seed, images=images, size=list(SIZE))
 
 
 def make_dataset(
@@ -292,28 +297,38 @@ def make_dataset(
     Raises:
         InputError: A number is out of range, or the folder can't be written or holds something else.
     """
+    coco = start_coco(images, seed, size, classes)
+    with atomic_folder(out, lambda folder: bool(read_info(folder))) as folder:
+        for index in tqdm(range(images), desc=f'Drawing {folder.name}', unit='image', disable=None):
+            add_image(folder, coco, *draw_image(seed, index, size, radii))
+        (folder / 'annotations.json').write_text(json.dumps(coco))
+    return coco
+
+
+def start_coco(images: int, seed: int, size: Size, classes: Sequence[str] = CLASSES) -> dict[str, Any]:
+    """Return the content of an ``annotations.json`` without images; see :func:`make_dataset`."""
     if images < 1:
         raise InputError(f'--images {images}: give a number of images, at least 1.')
     if seed < 0:
         raise InputError(f'--seed {seed}: give zero or a positive number.')
-    coco: dict[str, Any] = dict(
+    return dict(
         info=dict(description=DESCRIPTION, seed=seed, images=images, size=list(size)),
         images=[],
         annotations=[],
         categories=[dict(id=i, name=name, supercategory='shape') for i, name in enumerate(classes, 1)],
     )
+
+
+def add_image(folder: Path, coco: dict[str, Any], pixels: np.ndarray, annotations: Sequence[dict]) -> dict:
+    """Write an image (H, W, 3) into ``folder/images``, add it and its objects to a file's content, return its entry."""
+    number = len(coco['images']) + 1
+    entry = dict(id=number, file_name=f'{number - 1:06d}.jpg', width=pixels.shape[1], height=pixels.shape[0])
     # Halved chroma would smear the edges between colours.
     quality = [cv2.IMWRITE_JPEG_QUALITY, 92, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
-    with atomic_folder(out, lambda folder: bool(_read_info(folder))) as folder:
-        (folder / 'images').mkdir()
-        for index in tqdm(range(images), desc=f'Drawing {folder.name}', unit='image', disable=None):
-            pixels, annotations = draw_image(seed, index, size, radii)
-            name = f'{index:06d}.jpg'
-            _, data = cv2.imencode('.jpg', pixels[..., ::-1], quality)
-            (folder / 'images' / name).write_bytes(data.tobytes())
-            coco['images'].append(dict(id=index + 1, file_name=name, width=size[1], height=size[0]))
-            for annotation in annotations:
-                number = len(coco['annotations']) + 1
-                coco['annotations'].append(dict(id=number, image_id=index + 1, **annotation))
-        (folder / 'annotations.json').write_text(json.dumps(coco))
-    return coco
+    _, data = cv2.imencode('.jpg', pixels[..., ::-1], quality)
+    (folder / 'images').mkdir(exist_ok=True)
+    (folder / 'images' / entry['file_name']).write_bytes(data.tobytes())
+    coco['images'].append(entry)
+    for annotation in annotations:
+        coco['annotations'].append(dict(id=len(coco['annotations']) + 1, image_id=number, **annotation))
+    return entry
