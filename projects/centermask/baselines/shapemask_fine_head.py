@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import torch
-from mmengine.model import BaseModule
+from mmengine.model import xavier_init
 from torch import Tensor, nn
 
-from .shapemask_coarse_head import INITIAL_LOGIT, conv_tower, init_convs
+from .shapemask_mask_head import ShapeMaskHead
 
 
 def instance_embedding(features: Tensor, coarse: Tensor) -> Tensor:
@@ -22,32 +22,22 @@ def instance_embedding(features: Tensor, coarse: Tensor) -> Tensor:
     return (features * mask).sum((2, 3)) / mask.sum((2, 3)).clamp(min=1)
 
 
-class FineMaskHead(BaseModule):
+class FineMaskHead(ShapeMaskHead):
     """Logits of a mask of 128×128 cells from the features and the coarse mask.
 
     Args:
-        num_masks: 1, or the number of classes with the background.
-        channels: of the features.
-        num_convs: 3×3 convs.
-        norm_cfg: config of their norm.
+        num_masks, channels, num_convs, norm_cfg: as in :class:`ShapeMaskHead`.
         scale: cells of the fine mask along a cell of the coarse one.
     """
 
     def __init__(self, num_masks: int, channels: int, num_convs: int, norm_cfg: dict, scale: int = 4) -> None:
-        super().__init__()
-        self.prior = nn.Linear(1, channels)
-        self.convs = conv_tower(num_convs, channels, norm_cfg)
+        super().__init__(num_masks, channels, num_convs, norm_cfg)
         self.upsample = nn.ConvTranspose2d(channels, channels, scale, stride=scale)
-        self.logits = nn.Conv2d(channels, num_masks, 1)
 
     def init_weights(self) -> None:
-        """Draw the weights; every pixel begins as background."""
+        """Draw the weights."""
         super().init_weights()
-        init_convs(self)
-        for layer in (self.prior, self.upsample):
-            nn.init.xavier_uniform_(layer.weight)
-            nn.init.zeros_(layer.bias)
-        nn.init.constant_(self.logits.bias, INITIAL_LOGIT)
+        xavier_init(self.upsample, distribution='uniform')
 
     def forward(self, features: Tensor, coarse: Tensor, channel: Tensor) -> Tensor:
         """Return logits (N, 128, 128).
@@ -57,9 +47,8 @@ class FineMaskHead(BaseModule):
             coarse: logits, shape (N, 32, 32).
             channel: which of the masks each object takes, shape (N,).
         """
-        embedding = instance_embedding(features, coarse)[..., None, None]
-        x = features - embedding + self.prior(coarse.sigmoid()[..., None]).permute(0, 3, 1, 2)
-        return self.upsampled_logits(self.convs(x), channel)
+        centred = features - instance_embedding(features, coarse)[..., None, None]
+        return self.upsampled_logits(self.features_of_mask(centred, coarse.sigmoid()), channel)
 
     def upsampled_logits(self, x: Tensor, channel: Tensor) -> Tensor:
         """Return the logits of each object's mask, (N, 128, 128), from features (N, C, 32, 32).
@@ -67,7 +56,8 @@ class FineMaskHead(BaseModule):
         The deconv and the 1×1 conv after it are linear. As one product they need no features of 128×128 cells, which
         would take 8 MB an object.
         """
-        weight, bias = self.logits.weight[channel, :, 0, 0], self.logits.bias[channel]  # (N, C), (N,)
+        assert self.upsample.bias is not None
+        weight, bias = self.weights_of_masks(channel)
         kernels = torch.einsum('ioyx,no->niyx', self.upsample.weight, weight)  # (N, C, 4, 4)
         cells = torch.einsum('nihw,niyx->nhywx', x, kernels)  # (N, 32, 4, 32, 4)
         return cells.flatten(3).flatten(1, 2) + (weight @ self.upsample.bias + bias)[:, None, None]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-from mmengine.model import BaseModule
+from mmengine.model import BaseModule, normal_init
 from torch import Tensor, nn
 
 from .shapemask_priors import load_priors
@@ -55,8 +55,7 @@ class ShapePriorHead(BaseModule):
             InputError: the file is missing, or its shapes aren't those of this model.
         """
         super().init_weights()
-        nn.init.normal_(self.logits.weight, std=0.01)
-        nn.init.zeros_(self.logits.bias)
+        normal_init(self.logits, std=0.01)
         if self.file is not None:
             self.priors.copy_(load_priors(self.file, *self.priors.shape))
 

@@ -40,7 +40,7 @@ def load_priors(path: str, num_rows: int, num_priors: int, height: int, width: i
         ) from None
     except (OSError, ValueError, EOFError) as error:
         raise InputError(f"{of} can't be read as an array of NumPy ({error}): make it anew or give another.") from error
-    rows = {num_rows: slice(None), num_rows - 1: slice(None)}
+    rows = {count: [*range(count)] for count in (num_rows - 1, num_rows)}
     if num_rows == len(COCO_IDS) + 1:
         rows[91] = [0, *COCO_IDS]
     shape = (num_rows - 1, num_priors, height, width)

@@ -9,13 +9,14 @@ import numpy as np
 import torch
 from mmdet.registry import MODELS
 from mmdet.structures import SampleList
-from mmengine.model import BaseModule
+from mmengine.model import BaseModule, xavier_init
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
 from centermask.boxes import scale_factors
 from centermask.mask_pasting import encode, paste
 from centermask.mask_targets import has_outline
+from centermask.structures.rle_masks import RLEMasks
 
 from .shapemask_coarse_head import CoarseMaskHead
 from .shapemask_crop import ShapeMaskCrop
@@ -87,8 +88,7 @@ class ShapeMaskRoIHead(BaseModule):
     def init_weights(self) -> None:
         """Draw the weights and read the priors."""
         super().init_weights()
-        nn.init.xavier_uniform_(self.feature.weight)
-        nn.init.zeros_(self.feature.bias)
+        xavier_init(self.feature, distribution='uniform')
 
     def forward(self, x: Sequence[Tensor], images: Tensor, boxes: Tensor, outer: Tensor, classes: Tensor) -> ShapeMasks:
         """Return the masks of R objects.
@@ -172,7 +172,7 @@ class ShapeMaskRoIHead(BaseModule):
             image.masks = self.pasted(cells, frames, meta['ori_shape' if rescale else 'img_shape'][:2])
         return detections
 
-    def pasted(self, probabilities: Tensor, outer: Tensor, image_size: tuple[int, int]) -> Tensor:
+    def pasted(self, probabilities: Tensor, outer: Tensor, image_size: tuple[int, int]) -> Tensor | RLEMasks:
         """Return the masks of an image from those in outer boxes, by the rule of the paper recipe of CenterMask.
 
         Args:
