@@ -131,10 +131,9 @@ class ShapeMaskBoxHead(RetinaHead):
         """
         cfg = cfg or self.test_cfg
         class_scores = _flatten([level[None] for level in cls_score_list], self.cls_out_channels)[0, :, 1:].sigmoid()
-        anchors, labels = (class_scores > cfg['score_thr']).nonzero(as_tuple=True)
-        scores = class_scores[anchors, labels]
-        best = best_of_each_class(scores, labels, cfg['nms_pre'])
-        anchors, labels, scores = anchors[best], labels[best], scores[best]
+        scores, anchors = class_scores.topk(min(cfg['nms_pre'], len(class_scores)), dim=0)  # (K, classes)
+        rank, labels = (scores > cfg['score_thr']).nonzero(as_tuple=True)
+        scores, anchors = scores[rank, labels], anchors[rank, labels]
         deltas = _flatten([level[None] for level in bbox_pred_list], 4)[0, anchors]
         boxes = self.bbox_coder.decode(torch.cat(mlvl_priors)[anchors], deltas, img_meta['batch_input_shape'])
         kept, scores = nms_of_image(boxes, scores, labels, self.num_classes, cfg['nms'])
@@ -143,16 +142,3 @@ class ShapeMaskBoxHead(RetinaHead):
         return InstanceData(
             bboxes=boxes / scale_factors(boxes, img_meta) if rescale else boxes, scores=scores, labels=labels[kept]
         )
-
-
-def best_of_each_class(scores: Tensor, labels: Tensor, limit: int) -> Tensor:
-    """Return the indices of the ``limit`` candidates of each class with the highest scores.
-
-    Args:
-        scores, labels: of all candidates, shape (K,). Of equal scores, the first counts as higher.
-    """
-    order = scores.argsort(descending=True, stable=True)
-    order = order[labels[order].argsort(stable=True)]  # by class, then by score
-    count = labels.bincount()
-    rank = torch.arange(len(labels), device=labels.device) - (count.cumsum(0) - count)[labels[order]]
-    return order[rank < limit]
