@@ -15,6 +15,7 @@ from parity.synthetic import fingerprint
 from torch import Tensor, nn
 
 from centermask import ShapeMaskAssigner, ShapeMaskBoxCoder, ShapeMaskBoxHead, ShapeMaskFPN, ShapeMaskResNet
+from centermask.boxes import nms_of_image
 
 MODEL = read_config('shapemask_r101_fpn_2x_coco').model
 BN = MODEL.neck.norm_cfg
@@ -276,6 +277,21 @@ def test_candidates_are_limited_by_class() -> None:
     (found,) = head.predict_by_feat(logits, [level * 0 for level in logits], batch_img_metas=[meta])
     assert found.labels.tolist() == [0, 0, 1]
     torch.testing.assert_close(found.scores, torch.tensor([2.0, 1.5, 0.0]).sigmoid())
+
+
+def test_nms_leaves_out_worse_candidates() -> None:
+    """The detections are those of NMS of all candidates, also where most of the best suppress each other."""
+    generator = torch.Generator().manual_seed(0)
+    head = _head()
+    corners = torch.rand(1000, 2, generator=generator) * 900
+    corners[:60] /= 900  # the best suppress each other
+    boxes, labels = torch.cat([corners, corners + 90], 1), torch.randint(0, 3, (1000,), generator=generator)
+    scores = torch.linspace(1, 0.1, 1000)
+    everything = nms_of_image(boxes, scores, labels, 3, HEAD['test_cfg']['nms'])[0]
+    assert everything[4] > 60 and len(everything) < 1000
+    for limit in (5, 40, 1000):
+        kept, found = head._nms(boxes, scores, labels, dict(HEAD['test_cfg'], max_per_img=limit))
+        assert kept.tolist() == everything[:limit].tolist() and torch.equal(found, scores[kept])
 
 
 def test_wrong_nms_is_refused() -> None:
