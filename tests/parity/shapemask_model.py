@@ -17,6 +17,7 @@ from centermask.baselines.shapemask import ShapeMask
 from centermask.baselines.shapemask_mask_losses import mask_loss, prior_loss
 from centermask.baselines.shapemask_outer_boxes import outer_boxes
 from centermask.baselines.shapemask_targets import targets_of_image
+from centermask.boxes import clip_boxes
 from parity.outputs import _outputs
 from parity.shapemask_boxes import LEVELS, assign
 from parity.shapemask_masks import unpack
@@ -100,7 +101,7 @@ def compute_training(model: ShapeMask, image: np.ndarray, expected: Mapping[str,
     total = sum(box_losses.values()) + sum(mask_losses.values())
     total.backward()
     size = tuple(samples[0].batch_input_shape)
-    arrays = assign(model.bbox_head, size, objects.bboxes, labels + 1) | {
+    arrays = assign(model.bbox_head, size, clip_boxes(objects.bboxes, (size[0] - 1, size[1] - 1)), labels + 1) | {
         'frozen': np.array(sorted(by_key(dict.fromkeys(frozen)))),
         'boxes': targets.boxes,
         'outer_boxes': targets.outer,
