@@ -33,13 +33,13 @@ PAGE = Path('docs/paper_tables.md')
 MODEL_ZOO = Path('docs/model_zoo.md')
 
 OURS = ('params (M)', 'GFLOPs', 'ms', 'mask AP', 'box AP')
-LITERATURE = {'ShapeMask', 'TensorMask'}  # methods of Table 5 that are no config here
+LITERATURE = {'TensorMask'}  # methods of Table 5 that are no config here
 TOLERANCE = 0.1  # million parameters
 
 TITLE = f"""# The paper's tables
 
 Written by `python tools/tables.py --docs` from the entries of `{METAFILE}`, the one source of every figure here.
-Every row is a config, but for two that carry the literature's figures.
+Every row is a config, but for one that carries the literature's figures.
 """
 NOTES = f"""Columns marked "paper" hold the paper's figures: AP on COCO val2017 in Tables 1 to 4 and on test-dev in
 Table 5 (YOLACT's are its authors'); a dash stands where there is none. Ours: parameters without those of BN, as the
@@ -167,18 +167,21 @@ def page(rows: Sequence[Row]) -> str:
 
 def model_zoo() -> str:
     """Return docs/model_zoo.md with a line for each released checkpoint in its table."""
-    lines = ['| config | mask AP | box AP | COCO | checkpoint |', '| --- | --- | --- | --- | --- |']
+    kinds = ('mask AP', 'box AP', 'PQ')
+    lines = [f'| config | {" | ".join(kinds)} | COCO | checkpoint |', '| --- | --- | --- | --- | --- | --- |']
     for model in mmengine.load(REPOSITORY / METAFILE)['Models']:
         if 'Weights' not in model:
             continue
         metrics: dict[str, dict[str, float]] = {}
         for result in model['Results']:
             metrics.setdefault(result['Dataset'].removeprefix('COCO '), {}).update(result['Metrics'])
-        ap = [', '.join(f'{split[kind]:.1f}' for split in metrics.values()) for kind in ('mask AP', 'box AP')]
-        note = ' ¹' if model['Name'].startswith('panoptic') else ''
+        results = [
+            ', '.join(f'{split[kind]:.1f}' for split in metrics.values() if kind in split) or '–'  # noqa: RUF001
+            for kind in kinds
+        ]
         file = Path(model['Weights'].partition('?')[0]).name
-        config = f'`{Path(model["Config"]).stem}`{note}'
-        lines.append(f'| {config} | {" | ".join(ap)} | {", ".join(metrics)} | [{file}]({model["Weights"]}) |')
+        config = f'`{Path(model["Config"]).stem}`'
+        lines.append(f'| {config} | {" | ".join(results)} | {", ".join(metrics)} | [{file}]({model["Weights"]}) |')
     page = (REPOSITORY / MODEL_ZOO).read_text(encoding='utf-8')
     return re.sub(r'(^\|.*\n)+', '\n'.join([*lines, '']), page, count=1, flags=re.MULTILINE)
 

@@ -18,9 +18,12 @@ from .detector import CenterMask
 from .fcos_head import CenterMaskFCOSHead
 from .losses import SmoothedGIoULoss
 from .mask_scoring_head import MaskScoringHead
+from .panoptic_centermask import PanopticCenterMask
+from .panoptic_fusion import PanopticFusion
 from .roi_head import CenterMaskRoIHead
 from .sag_mask_head import SAGMaskHead
 from .scale_adaptive_roi_extractor import ScaleAdaptiveRoIExtractor
+from .semantic_head import SemanticFPNHead
 from .structures.visualizer import CenterMaskVisualizer
 from .tta import CenterMaskTTA
 from .vovnet import VoVNet
@@ -34,10 +37,13 @@ __all__ = [
     'LegacyBboxOverlaps2D',
     'MaskScoringHead',
     'MobileNetV2Features',
+    'PanopticCenterMask',
+    'PanopticFusion',
     'RetinaMaskBoxHead',
     'SAGMaskHead',
     'ScaleAdaptiveRoIExtractor',
     'SelfAdjustingSmoothL1Loss',
+    'SemanticFPNHead',
     'ShapeMask',
     'ShapeMaskAssigner',
     'ShapeMaskBoxCoder',

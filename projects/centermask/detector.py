@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -84,7 +85,10 @@ class CenterMask(FusedInference, SingleStageDetector):
 
         MMEngine adds them up. FCOS alone has the first three.
         """
-        x = self.extract_feat(batch_inputs)  # P3 to P7
+        return self.loss_by_feat(self.extract_feat(batch_inputs), batch_data_samples)
+
+    def loss_by_feat(self, x: Sequence[Tensor], batch_data_samples: SampleList) -> dict[str, Tensor]:
+        """Return the losses of :meth:`loss` from the levels ``x`` of the pyramid, P3 to P7."""
         if self.roi_head is None:
             return self.bbox_head.loss(x, batch_data_samples)
         proposal_cfg = ConfigDict(self.test_cfg, max_per_img=self.train_cfg['max_per_img'])
@@ -100,15 +104,19 @@ class CenterMask(FusedInference, SingleStageDetector):
             batch_data_samples: their metainfo.
             rescale: whether to return boxes and masks in pixels of the original images.
         """
-        x = self.extract_feat(batch_inputs)  # P3 to P7
+        results = self.predict_by_feat(self.extract_feat(batch_inputs), batch_data_samples, rescale)
+        return self.add_pred_to_datasample(batch_data_samples, results)
+
+    def predict_by_feat(
+        self, x: Sequence[Tensor], batch_data_samples: SampleList, rescale: bool = True
+    ) -> list[InstanceData]:
+        """Return the ``pred_instances`` of :meth:`predict` from the levels ``x`` of the pyramid, P3 to P7."""
         if self.roi_head is None:
             detections = self.bbox_head.predict(x, batch_data_samples, rescale=rescale)
             sizes = [sample.metainfo['ori_shape' if rescale else 'img_shape'][:2] for sample in batch_data_samples]
-            results = [self.clip_detections(*pair) for pair in zip(detections, sizes, strict=True)]
-        else:
-            detections = self.bbox_head.predict(x, batch_data_samples, rescale=False)
-            results = self.roi_head.predict(x, detections, batch_data_samples, rescale=rescale)
-        return self.add_pred_to_datasample(batch_data_samples, results)
+            return [self.clip_detections(*pair) for pair in zip(detections, sizes, strict=True)]
+        detections = self.bbox_head.predict(x, batch_data_samples, rescale=False)
+        return self.roi_head.predict(x, detections, batch_data_samples, rescale=rescale)
 
     def clip_detections(self, detections: InstanceData, image_size: tuple[int, int]) -> InstanceData:
         """Return the detections of FCOS alone on one image, clipped like those with masks.

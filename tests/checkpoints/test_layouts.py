@@ -8,7 +8,7 @@ import torch
 from helpers import released_files as released
 from helpers.small_model import small_model
 
-from centermask.checkpoints.layouts import from_release, recipe_of, to_release
+from centermask.checkpoints.layouts import RECIPES, from_release, recipe_of, to_release
 from centermask.utils.errors import InputError
 
 VOVNET, RESNET, MOBILENETV2 = (512, 768, 1024), (512, 1024, 2048), (32, 96, 320)
@@ -22,7 +22,7 @@ FILES = {  # layout, shapes, number of unused tensors
     'star, depthwise': ('star', released.star(released.vovnet('19-slim-dw'), (256, 384, 512), lite=True), 0),
     'star, MobileNetV2': ('star', released.star(released.mobilenetv2(), MOBILENETV2, lite=True), 0),
     'star, ResNeXt': ('star', released.star(released.resnet_star(101, resnext=True), RESNET), 0),
-    'panoptic': ('star', released.star(released.resnet_star(50), RESNET) | released.semantic_head(), 27),
+    'panoptic': ('panoptic', released.star(released.resnet_star(50), RESNET) | released.semantic_head(), 0),
     'paper': ('paper', released.lite_paper(), 0),
     'paper, ResNet': ('paper', released.paper(released.resnet_paper(50), RESNET), 0),
     'paper, MobileNetV2': ('paper', released.paper(released.mobilenetv2(), MOBILENETV2, lite=True, scoring=False), 0),
@@ -42,7 +42,7 @@ FILES = {  # layout, shapes, number of unused tensors
 @pytest.mark.parametrize('name', FILES)
 def test_recognised_and_bijective(name: str) -> None:
     layout, shapes, unused = FILES[name]
-    for prefix in ('', 'module.') if layout in ('star', 'paper') else ('', 'module.backbone.bottom_up.'):
+    for prefix in ('', 'module.') if layout in RECIPES else ('', 'module.backbone.bottom_up.'):
         weights = released.empty(released.with_prefix(prefix, shapes))
         translation = from_release(weights)
         assert (translation.layout, translation.prefix) == (layout, prefix)
@@ -73,15 +73,24 @@ def test_synthetic_names_are_the_released_ones(shared: Path) -> None:
 
 
 def test_every_released_model(shared: Path) -> None:
-    """All tensors of all released files are translated, except the additional ones of panoptic models."""
+    """All tensors of all released files are translated, and back."""
     files = [file for recipe in ('paper', 'star') for file in (shared / 'parity' / recipe).glob('*.keys.json')]
     assert len(files) == 32
     for file in files:
         shapes = {name: tuple(shape) for name, shape in json.loads(file.read_text()).items()}
         translation = from_release(released.empty(shapes))
-        assert translation.layout == file.parent.name and not translation.unknown
-        assert bool(translation.unused) == ('panoptic' in file.name)
-        assert to_release(translation.weights, translation.layout).keys() == shapes.keys() - {*translation.unused}
+        assert translation.layout == ('panoptic' if 'panoptic' in file.name else file.parent.name)
+        assert not translation.unknown and not translation.unused
+        assert to_release(translation.weights, translation.layout).keys() == shapes.keys()
+
+
+def test_instance_branch_of_a_panoptic_file() -> None:
+    """A model without semantic head gets all but the semantic head and level P2, by the names of its own pyramid."""
+    shapes = released.star(released.resnet_star(50), RESNET)
+    translation = from_release(released.empty(shapes | released.semantic_head()), panoptic=False)
+    assert translation.layout == 'star' and not translation.unknown
+    assert translation.unused == [*released.semantic_head()]
+    assert translation.weights.keys() == from_release(released.empty(shapes)).weights.keys()
 
 
 def test_caffe2_with_momenta() -> None:

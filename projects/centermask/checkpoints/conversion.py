@@ -81,8 +81,13 @@ def convert(contents: Contents, source: str, configs: Path) -> Conversion:
 
 def _count_classes(translation: Translation) -> int:
     """Return the number of classes that the box head tells apart, 0 of a backbone."""
-    bias = translation.weights.get('bbox_head.conv_cls.bias')
-    return 0 if bias is None or not bias.dim() else len(bias)
+    return _length(translation, 'bbox_head.conv_cls.bias')
+
+
+def _length(translation: Translation, name: str) -> int:
+    """Return the length of a tensor, 0 where it is absent or a number."""
+    tensor = translation.weights.get(name)
+    return 0 if tensor is None or not tensor.dim() else len(tensor)
 
 
 def _find_config(translation: Translation, source: str, configs: Path) -> _Candidate:
@@ -97,6 +102,7 @@ def _find_config(translation: Translation, source: str, configs: Path) -> _Candi
         for model in _load_index(configs / 'metafile.yml')['Models']
         if model['In Collection'] == ('CenterMask2' if star else 'CenterMask')
         and (configs.parent / model['Config']).parent == configs
+        and ('semantic head' in model['Metadata']['Architecture']) == (translation.layout == 'panoptic')
     ]
 
     def priority(model: dict) -> tuple[bool, bool, int]:
@@ -107,7 +113,8 @@ def _find_config(translation: Translation, source: str, configs: Path) -> _Candi
     ranked = sorted(of_recipe, key=priority, reverse=True)
     nearest = None
     for path in dict.fromkeys(configs.parent / model['Config'] for model in ranked):
-        module = _build(path, translation.layout in RECIPES, _count_classes(translation))
+        stuff = _length(translation, 'semantic_head.conv_logits.bias') - 1  # beside the channel of things
+        module = _build(path, translation.layout in RECIPES, _count_classes(translation), stuff)
         weights = translation.weights
         if translation.layout in ('detectron2', 'caffe2'):  # which may have the statistics folded in
             weights = add_bn_statistics(module, weights)
@@ -124,10 +131,12 @@ _load_index = cache(load)
 
 
 @cache
-def _build(config: Path, complete: bool, classes: int) -> nn.Module:
+def _build(config: Path, complete: bool, classes: int, stuff: int) -> nn.Module:
     """Build the config's model, or its backbone alone, without memory for its tensors."""
     model = Config.fromfile(config).model
     if complete:
         model.num_classes = classes or model.num_classes
+        if 'semantic_head' in model:
+            model.semantic_head.num_stuff_classes = max(stuff, 0) or model.semantic_head.num_stuff_classes
     with torch.device('meta'), DefaultScope.overwrite_default_scope('mmdet'):
         return MODELS.build(model if complete else model.backbone)

@@ -1,7 +1,7 @@
 """Names of tensors in the released checkpoints and in MMDetection's layout.
 
-Two code bases released CenterMask: ``star`` (CenterMask2, on Detectron2) and ``paper`` (on maskrcnn-benchmark). The
-other layouts are those of ImageNet backbones.
+Two code bases released CenterMask: ``star`` (CenterMask2, on Detectron2; ``panoptic`` with its semantic head) and
+``paper`` (on maskrcnn-benchmark). The other layouts are those of ImageNet backbones.
 """
 
 from __future__ import annotations
@@ -156,30 +156,48 @@ def _fcos_head(centerness: str) -> list[tuple[str, str]]:
     ]
 
 
-STAR = [
-    *prefixed('backbone.bottom_up.', 'backbone.', [*VOVNET, *RESNET_STAR, *MOBILENETV2]),
+def _star(first_level: int) -> list[tuple[str, str]]:
+    """Rows of CenterMask2's model on a pyramid that begins at P2 or P3."""
+    last = 5 - first_level  # the place of P5 among the levels; P6 and P7 come after it
+    return [
+        *prefixed('backbone.bottom_up.', 'backbone.', [*VOVNET, *RESNET_STAR, *MOBILENETV2]),
+        *prefixed(
+            'backbone.',
+            'neck.',
+            [
+                ('top_block.p6.{*}', f'fpn_convs.{last + 1}.conv.{{*}}'),
+                ('top_block.p7.{*}', f'fpn_convs.{last + 2}.conv.{{*}}'),
+                (f'fpn_lateral{{i+{first_level}}}.{{*}}', 'lateral_convs.{i}.conv.{*}'),
+                (f'fpn_output{{i+{first_level}}}.{{*}}', 'fpn_convs.{i}.conv.{*}'),
+            ],
+        ),
+        *prefixed('proposal_generator.fcos_head.', 'bbox_head.', _fcos_head('ctrness')),
+        *prefixed(
+            'roi_heads.',
+            'roi_head.',
+            [
+                ('mask_head.mask_fcn{i+1}.{*}', 'mask_head.convs.{i}.conv.{*}'),
+                ('mask_head.spatialAtt.conv.{*}', 'mask_head.spatial_attention.conv.{*}'),
+                ('mask_head.deconv.{*}', 'mask_head.upsample.{*}'),
+                ('mask_head.predictor.{*}', 'mask_head.conv_logits.{*}'),
+                ('maskiou_head.maskiou_fcn{i+1}.{*}', 'mask_iou_head.convs.{i}.{*}'),
+                ('maskiou_head.maskiou_fc{i+1}.{*}', 'mask_iou_head.fcs.{i}.{*}'),
+                ('maskiou_head.maskiou.{*}', 'mask_iou_head.fc_mask_iou.{*}'),
+            ],
+        ),
+    ]
+
+
+STAR = _star(first_level=3)
+PANOPTIC = [
+    *_star(first_level=2),
     *prefixed(
-        'backbone.',
-        'neck.',
+        'sem_seg_head.',
+        'semantic_head.',
         [
-            ('top_block.p6.{*}', 'fpn_convs.3.conv.{*}'),
-            ('top_block.p7.{*}', 'fpn_convs.4.conv.{*}'),
-            ('fpn_lateral{i+3}.{*}', 'lateral_convs.{i}.conv.{*}'),
-            ('fpn_output{i+3}.{*}', 'fpn_convs.{i}.conv.{*}'),
-        ],
-    ),
-    *prefixed('proposal_generator.fcos_head.', 'bbox_head.', _fcos_head('ctrness')),
-    *prefixed(
-        'roi_heads.',
-        'roi_head.',
-        [
-            ('mask_head.mask_fcn{i+1}.{*}', 'mask_head.convs.{i}.conv.{*}'),
-            ('mask_head.spatialAtt.conv.{*}', 'mask_head.spatial_attention.conv.{*}'),
-            ('mask_head.deconv.{*}', 'mask_head.upsample.{*}'),
-            ('mask_head.predictor.{*}', 'mask_head.conv_logits.{*}'),
-            ('maskiou_head.maskiou_fcn{i+1}.{*}', 'mask_iou_head.convs.{i}.{*}'),
-            ('maskiou_head.maskiou_fc{i+1}.{*}', 'mask_iou_head.fcs.{i}.{*}'),
-            ('maskiou_head.maskiou.{*}', 'mask_iou_head.fc_mask_iou.{*}'),
+            ('p{i+2}.{2j}.weight', 'conv_upsample_layers.{i}.conv.{j}.conv.weight'),
+            ('p{i+2}.{2j}.norm.{*}', 'conv_upsample_layers.{i}.conv.{j}.gn.{*}'),
+            ('predictor.{*}', 'conv_logits.{*}'),
         ],
     ),
 ]
@@ -220,8 +238,9 @@ class Layout(NamedTuple):
     unused: str = '(?!)'  # pattern of tensors that the model here doesn't have
 
 
-# Image normalisation; of panoptic models the semantic head and the pyramid's level P2, which only it reads.
-_UNUSED_OF_STAR = r'pixel_(mean|std)|sem_seg_head\..+|backbone\.fpn_(lateral|output)2\.(weight|bias)'
+_PIXELS = r'pixel_(mean|std)'  # image normalisation
+# Of a panoptic model the semantic head and the pyramid's level P2, which only it reads.
+_UNUSED_OF_STAR = rf'{_PIXELS}|sem_seg_head\..+|backbone\.fpn_(lateral|output)2\.(weight|bias)'
 _CLASSIFIER = r'(classifier|head\.fc|stem\.fc|fc1000|fc|linear|pred)\..+'
 # In the order of preference, where a file could be of two of them.
 LAYOUTS = [
@@ -231,10 +250,11 @@ LAYOUTS = [
     Layout('caffe2', NameTable(RESNET_CAFFE2), r'(fc1000|last_out\w*|pred)_[wb]|conv1_b|.+_momentum'),
     Layout('timm', NameTable(TIMM), _CLASSIFIER),
     Layout('timm', NameTable(TIMM_DEPTHWISE), _CLASSIFIER),
+    Layout('panoptic', NameTable(PANOPTIC), _PIXELS),
     Layout('star', NameTable(STAR), _UNUSED_OF_STAR),
     Layout('paper', NameTable(PAPER)),
 ]
-RECIPES = {layout.name: layout for layout in LAYOUTS if layout.name in ('star', 'paper')}
+RECIPES = {layout.name: layout for layout in LAYOUTS if layout.name in ('star', 'panoptic', 'paper')}
 
 
 class Translation(NamedTuple):
@@ -254,17 +274,21 @@ class Translation(NamedTuple):
         return name if released is None else self.prefix + released
 
 
-def from_release(weights: Mapping[str, Tensor]) -> Translation | None:
+def from_release(weights: Mapping[str, Tensor], panoptic: bool = True) -> Translation | None:
     """Recognise the layout of a released checkpoint and translate it to MMDetection's.
 
     Args:
         weights: tensors by their names, which may all have the same prefix (``module.``, ``backbone.body.`` ...).
+        panoptic: False takes a panoptic model as its instance branch, for a model without semantic head.
 
     Returns:
         The translation; None where most names are of no released layout.
     """
     best, most = None, 0
+    panoptic = panoptic and any('sem_seg_head.' in name for name in weights)
     for layout in LAYOUTS:
+        if layout.name == 'panoptic' and not panoptic:
+            continue
         translation = _translate(weights, layout)
         recognised = translation.renamed + len(translation.unused)
         if 2 * translation.renamed > len(weights) - len(translation.unused) and recognised > most:
@@ -321,13 +345,17 @@ def _for_bgr_of_255(weights: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def recipe_of(weights: Mapping[str, Tensor]) -> str:
-    """Return the recipe of a model by its weights: masks of the ``paper`` recipe have a channel for background.
+    """Return the release whose layout a model's weights have: ``star``, ``panoptic`` or ``paper``.
+
+    Masks of the ``paper`` recipe have a channel for background.
 
     Args:
         weights: a complete model's, by MMDetection's names.
     """
     classes, masks = weights['bbox_head.conv_cls.weight'], weights['roi_head.mask_head.conv_logits.weight']
-    return 'paper' if len(masks) == len(classes) + 1 else 'star'
+    if len(masks) == len(classes) + 1:
+        return 'paper'
+    return 'panoptic' if 'semantic_head.conv_logits.weight' in weights else 'star'
 
 
 def to_release(weights: Mapping[str, Tensor], recipe: str) -> dict[str, Tensor]:
@@ -335,7 +363,7 @@ def to_release(weights: Mapping[str, Tensor], recipe: str) -> dict[str, Tensor]:
 
     Args:
         weights: by MMDetection's names. Batch counters of BN, which frozen norms there have not, are dropped.
-        recipe: ``star`` or ``paper``.
+        recipe: ``star``, ``panoptic`` or ``paper``.
 
     Raises:
         InputError: a tensor has no name there.

@@ -11,6 +11,7 @@ from typing import Any
 from centermask.checkpoints.layouts import from_release
 from centermask.checkpoints.reading import weights_of
 from centermask.detector import CenterMask
+from centermask.panoptic_centermask import PanopticCenterMask
 
 
 def rename_released(model: CenterMask, state_dict: dict[str, Any]) -> None:
@@ -23,7 +24,7 @@ def rename_released(model: CenterMask, state_dict: dict[str, Any]) -> None:
     if state_dict.keys() & dict(model.named_parameters()).keys():
         return  # MMDetection's layout
     contents = weights_of(state_dict)
-    translation = from_release(contents.weights) if contents else None
+    translation = from_release(contents.weights, isinstance(model, PanopticCenterMask)) if contents else None
     if translation:
         state_dict.clear()
         state_dict.update({**translation.weights, **translation.unknown})

@@ -28,6 +28,7 @@ from centermask.engine.randomness import IterationSeedHook
 from centermask.engine.resumable_loader import ResumableLoader, end_workers, shield_workers
 from centermask.engine.resumed_schedule import ConfiguredSchedule
 from centermask.engine.resumption import fast_forward, find_resume_checkpoint
+from centermask.panoptic_centermask import PanopticCenterMask
 from centermask.roi_head import CenterMaskRoIHead
 from centermask.utils.atomic_io import write_synced
 from centermask.utils.errors import InputError, config_errors
@@ -235,8 +236,8 @@ class CenterMaskRunner(Runner):
         Raises:
             InputError: it can't be read or doesn't fit.
         """
-        checkpoint = read_checkpoint(filename, map_location)
         model = self._detector()
+        checkpoint = read_checkpoint(filename, map_location, panoptic=isinstance(model, PanopticCenterMask))
         training = isinstance(self._train_loop, BaseLoop)
         if training and not self._resume:
             load_pretrained(model, checkpoint, filename)
