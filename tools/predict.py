@@ -31,7 +31,8 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         '--out-dir',
         type=Path,
         required=True,
-        help='receives vis/* with detections drawn, and COCO results: predictions.bbox.json and predictions.segm.json',
+        help='receives vis/* with detections drawn, and COCO results: predictions.bbox.json and predictions.segm.json; '
+        'of a panoptic model predictions.panoptic.json too',
     )
     parser.add_argument(
         '--score-thr', type=float, default=0.3, help='least score of a drawn detection (default 0.3); JSON holds all'
@@ -92,7 +93,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         use_half_precision(cfg, args.device, is_exported(args.checkpoint))
     require_writable(args.out_dir, '--out-dir')
     inferencer = CenterMaskInferencer(cfg, args.checkpoint, args.device)
-    print(f'{len(images)} images, detections above {args.score_thr} are drawn into {args.out_dir / "vis"}')
+    panoptic = 'stuff_classes' in inferencer.model.dataset_meta
+    what = 'panoptic segments' if panoptic else f'detections above {args.score_thr}'
+    print(f'{len(images)} images, {what} are drawn into {args.out_dir / "vis"}')
     if remark := describe_range(facts.values()):
         print(f'{args.images}: {remark}', file=sys.stderr)
     predict(images, root, inferencer, args.out_dir, args.score_thr)

@@ -33,13 +33,13 @@ PAGE = Path('docs/paper_tables.md')
 MODEL_ZOO = Path('docs/model_zoo.md')
 
 OURS = ('params (M)', 'GFLOPs', 'ms', 'mask AP', 'box AP')
-LITERATURE = {'ShapeMask', 'TensorMask'}  # methods of Table 5 that are no config here
+LITERATURE = {'TensorMask'}  # methods of Table 5 that are no config here
 TOLERANCE = 0.1  # million parameters
 
 TITLE = f"""# The paper's tables
 
 Written by `python tools/tables.py --docs` from the entries of `{METAFILE}`, the one source of every figure here.
-Every row is a config, but for two that carry the literature's figures.
+Every row is a config, but for one that carries the literature's figures.
 """
 NOTES = f"""Columns marked "paper" hold the paper's figures: AP on COCO val2017 in Tables 1 to 4 and on test-dev in
 Table 5 (YOLACT's are its authors'); a dash stands where there is none. Ours: parameters without those of BN, as the

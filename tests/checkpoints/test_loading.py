@@ -7,7 +7,14 @@ import torch
 from helpers.small_model import small_model
 from torch import nn
 
-from centermask.checkpoints.loading import check_match, class_counts, load_pretrained, load_weights, read_checkpoint
+from centermask.checkpoints.loading import (
+    check_match,
+    class_counts,
+    count_classes,
+    load_pretrained,
+    load_weights,
+    read_checkpoint,
+)
 from centermask.utils.errors import InputError
 
 
@@ -86,6 +93,34 @@ def test_training_starts_class_layers_fresh(logged: list[str]) -> None:
     assert torch.equal(model.classes.weight, fresh)
     assert load_weights(Net(4), checkpoint['state_dict']) == []  # what an EMA hook would load next
     assert logged == ['a.pth was trained on 80 classes and the config has 4: classes, masks start fresh.']
+
+
+OF_THINGS = ('bbox_head.conv_cls', 'roi_head.mask_head.conv_logits', 'roi_head.mask_iou_head.fc_mask_iou')
+OF_STUFF = ('semantic_head.conv_logits',)
+
+
+@pytest.mark.parametrize(
+    ('changes', 'layers'),
+    [
+        ({'num_classes': 2}, OF_THINGS),
+        ({'semantic_head.num_stuff_classes': 5}, OF_STUFF),
+        ({'num_classes': 2, 'semantic_head.num_stuff_classes': 5}, OF_THINGS + OF_STUFF),
+    ],
+)
+def test_other_classes_of_things_and_of_stuff(logged: list[str], changes: dict, layers: tuple[str, ...]) -> None:
+    model = small_model('panoptic', changes)
+    assert count_classes(model) == changes.get('num_classes', 3)
+    mismatches = load_weights(model, small_model('panoptic').state_dict())
+    assert class_counts(model, mismatches) == ((3, 2) if 'num_classes' in changes else None)
+    load_pretrained(model, {'state_dict': small_model('panoptic').state_dict()}, 'a.pth')
+    classes = '3 classes and the config has 2' if 'num_classes' in changes else 'another number of stuff classes'
+    assert logged == [f'a.pth was trained on {classes}: {", ".join(layers)} start fresh.']
+
+
+def test_semantic_head_of_another_width() -> None:
+    model = small_model('panoptic', {'semantic_head': dict(inner_channels=64)})
+    with pytest.raises(InputError, match='it belongs to another model: semantic_head'):
+        load_pretrained(model, {'state_dict': small_model('panoptic').state_dict()}, 'a.pth')
 
 
 class Anchors(nn.Module):

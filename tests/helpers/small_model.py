@@ -15,7 +15,8 @@ from centermask import CenterMask
 from helpers.read_configs import read_config
 
 MODELS_FOLDER = Path(__file__).resolve().parents[2] / 'configs/_base_/models'
-RECIPES = {'paper': 'centermask', 'star': 'centermask_star'}  # files of MODELS_FOLDER
+# Files of MODELS_FOLDER.
+RECIPES = {'paper': 'centermask', 'star': 'centermask_star', 'panoptic': 'panoptic_centermask_star'}
 WIDTH = 32
 SMALL = {
     'num_classes': 3,
@@ -31,6 +32,11 @@ SMALL = {
     'roi_head.mask_head': dict(num_convs=1, in_channels=WIDTH, conv_out_channels=WIDTH),
     'roi_head.mask_iou_head': dict(num_convs=2, in_channels=WIDTH, conv_out_channels=WIDTH, fc_out_channels=16),
 }
+SMALL_PANOPTIC = {
+    'neck': dict(in_channels=[112, 256, 384, 512]),
+    'semantic_head': dict(num_stuff_classes=2, in_channels=WIDTH, inner_channels=WIDTH),
+    'panoptic_fusion': dict(score_thr=0.05, stuff_area_limit=64),
+}
 
 Object = tuple[int, list[list[float]]]
 """Class and polygons of an object, the polygons as flat lists x0, y0, x1, y1, …"""
@@ -39,7 +45,8 @@ Object = tuple[int, list[list[float]]]
 def small_model_config(recipe: str = 'star', changes: dict[str, Any] | None = None) -> dict:
     """Return the config of the recipe's model, narrower and shallower, with ``changes`` by dotted keys."""
     config = read_config(f'_base_/models/{RECIPES[recipe]}')
-    config.merge_from_dict({f'model.{key}': value for key, value in SMALL.items()})
+    for small in (SMALL, SMALL_PANOPTIC) if recipe == 'panoptic' else (SMALL,):
+        config.merge_from_dict({f'model.{key}': value for key, value in small.items()})
     config.merge_from_dict({f'model.{key}': value for key, value in (changes or {}).items()})
     return config.model
 

@@ -168,22 +168,11 @@ def _in_expected_order(computed: Mapping[str, np.ndarray], expected: Mapping[str
         (our_boxes, boxes), (our_labels, labels), (our_scores, scores) = (
             (computed[key].astype(np.float64), expected[key].astype(np.float64)) for key in keys
         )
-        order = detection_order((our_boxes, our_labels, our_scores), (boxes, labels, scores))
+        cost = np.abs(boxes[:, None] - our_boxes).max(-1, initial=0) + np.abs(scores[:, None] - our_scores)
+        cost = np.nan_to_num(cost + 1e6 * (labels[:, None] != our_labels), nan=1e9)
+        order = np.empty(len(cost), int)
+        for i in range(len(cost)):  # each expected detection takes the nearest of those left
+            order[i] = cost[i].argmin()
+            cost[:, order[i]] = np.inf
         ordered |= {name: array[order] for name, array in computed.items() if name.startswith(group)}
     return ordered
-
-
-def detection_order(found: tuple[np.ndarray, ...], expected: tuple[np.ndarray, ...]) -> np.ndarray:
-    """Return the index of the found detection that each expected one is compared with, shape (N,).
-
-    Args:
-        found, expected: boxes (N, 4), labels (N,) and scores (N,).
-    """
-    (our_boxes, our_labels, our_scores), (boxes, labels, scores) = found, expected
-    cost = np.abs(boxes[:, None] - our_boxes).max(-1, initial=0) + np.abs(scores[:, None] - our_scores)
-    cost = np.nan_to_num(cost + 1e6 * (labels[:, None] != our_labels), nan=1e9)
-    order = np.empty(len(cost), int)
-    for i in range(len(cost)):  # each expected detection takes the nearest of those left
-        order[i] = cost[i].argmin()
-        cost[:, order[i]] = np.inf
-    return order

@@ -99,9 +99,12 @@ class ShapeMaskRoIHead(BaseModule):
             boxes, outer: x1, y1, x2, y2 in pixels of the network's input, shape (R, 4).
             classes: 0 is the background, shape (R,).
         """
-        crops = self.crop(x, torch.cat([images[:, None].to(outer), outer], 1))  # (R, 256, 32, 32)
-        features = self.feature(crops.movedim(1, 3)).movedim(3, 1)  # (R, 128, 32, 32)
+        features = self.features(x, torch.cat([images[:, None].to(outer), outer], 1))
         return self.masks_of_features(features, boxes, outer, classes)
+
+    def features(self, x: Sequence[Tensor], rois: Tensor) -> Tensor:
+        """Return the features (R, 128, 32, 32) of P3 to P7 in boxes (R, 5): image in the batch, x1, y1, x2, y2."""
+        return self.feature(self.crop(x, rois).movedim(1, 3)).movedim(3, 1)
 
     def masks_of_features(self, features: Tensor, boxes: Tensor, outer: Tensor, classes: Tensor) -> ShapeMasks:
         """Return the masks of R objects from the features (R, 128, 32, 32) in their outer boxes."""

@@ -85,7 +85,7 @@ def variants_of(config: Config, settings: Settings) -> Iterator[Variant]:
     * ``runtimes``: a CenterMask with a mask branch as a file of ONNX Runtime or OpenVINO; with ``int8`` quantised, too.
     """
     yield AS_SHIPPED
-    if settings.equal and config.model.type != 'CenterMask':
+    if settings.equal and not builds_centermask(config):
         yield EQUAL
     if settings.amp:
         half = str(half_type(torch.device(settings.device))).removeprefix('torch.')
@@ -159,6 +159,12 @@ def synthetic_image(index: int = 0) -> np.ndarray:
 def is_centermask(model: Any) -> bool:
     """Return whether a model is a CenterMask, which fuses its layers and keeps large buffers without being asked."""
     return isinstance(model, CenterMask)
+
+
+def builds_centermask(config: Config) -> bool:
+    """Return whether a config's model is a CenterMask, or one with more heads."""
+    kind = MODELS.get(config.model.type)
+    return isinstance(kind, type) and issubclass(kind, CenterMask)
 
 
 def encode(results: Any) -> None:
@@ -241,7 +247,7 @@ def timed_model(config: Config, settings: Settings, variant: Variant = AS_SHIPPE
     config = copy.deepcopy(config)
     test_cfg = config.model.test_cfg
     test_cfg.get('rcnn', test_cfg)['max_per_img'] = settings.detections
-    if settings.masks == 'rle' and config.model.type == 'CenterMask':
+    if settings.masks == 'rle' and builds_centermask(config):
         test_cfg['mask_format'] = 'rle'
     if settings.size:
         set_size(config, *settings.size)

@@ -161,7 +161,8 @@ def dense_outputs(
     logits = priors.new_full((len(priors), head.cls_out_channels), LOW)
     if not head.use_sigmoid_cls:
         logits[:, -1] = 0  # background
-    logits[indices, objects.numbers % head.num_classes] = objects.scores.logit()
+    first = head.cls_out_channels - head.num_classes if head.use_sigmoid_cls else 0  # ShapeMask's 0 is the background
+    logits[indices, objects.numbers % head.num_classes + first] = objects.scores.logit()
     scores = [_as_map(*level) for level in zip(logits.split(counts), cls_scores, strict=True)]
     if any(level[0].numel() != 4 * count for level, count in zip(bbox_preds, counts, strict=True)):
         return scores, [*bbox_preds]  # GFL's distributions

@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 
 import torch
 from mmdet.models.dense_heads import RPNHead
+from mmdet.models.seg_heads.base_semantic_head import BaseSemanticHead
+from mmdet.models.seg_heads.panoptic_fusion_heads import BasePanopticFusionHead
 from mmengine.logging import print_log
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -130,16 +132,18 @@ def load_pretrained(model: nn.Module, checkpoint: dict, source: str) -> None:
         InputError: anything else doesn't match.
     """
     mismatches = load_weights(model, checkpoint['state_dict'])
+    of_stuff = _of_stuff(model, mismatches)
     classes = class_counts(model, mismatches)
-    if not classes:
+    if not classes and len(mismatches) > len(of_stuff):
         check_match(mismatches, source, model)
+    if not mismatches:
         return
     fresh = model.state_dict()
     checkpoint['state_dict'].update({mismatch.key: fresh[mismatch.key].clone() for mismatch in mismatches})
     layers = dict.fromkeys(mismatch.key.rpartition('.')[0] for mismatch in mismatches)
+    trained = f'{classes[0]} classes and the config has {classes[1]}' if classes else 'another number of stuff classes'
     print_log(
-        f'{source} was trained on {classes[0]} classes and the config has {classes[1]}: '
-        f'{", ".join(layers)} start fresh.',
+        f'{source} was trained on {trained}: {", ".join(layers)} start fresh.',
         logger='current',
         level=logging.WARNING,
     )
@@ -151,8 +155,12 @@ def count_classes(model: nn.Module) -> int:
 
 
 def _class_numbers(model: nn.Module) -> dict[str, int]:
-    """Return the number of classes of each part that has one, by the part's name; an RPN only finds objects."""
-    parts = [(name, part) for name, part in model.named_modules() if not isinstance(part, RPNHead)]
+    """Return the number of classes of each part that has one, by the part's name.
+
+    Left out are RPNs, which only find objects, and the parts that know classes of stuff.
+    """
+    others = (RPNHead, BaseSemanticHead, BasePanopticFusionHead)
+    parts = [(name, part) for name, part in model.named_modules() if not isinstance(part, others)]
     numbers = {name: getattr(part, 'num_classes', None) for name, part in parts}
     return {name: number for name, number in numbers.items() if isinstance(number, int)}
 
@@ -160,14 +168,30 @@ def _class_numbers(model: nn.Module) -> dict[str, int]:
 def class_counts(model: nn.Module, mismatches: list[KeyMismatch]) -> tuple[int, int] | None:
     """Return the numbers of classes of the file and of the model if they alone explain all mismatches, else None.
 
-    They do where every part with classes has a mismatch and one number of the file's classes explains each of them.
+    They do where every part with classes has a mismatch and one number of the file's classes explains each of them. The
+    number of stuff classes may differ too.
     """
     numbers = _class_numbers(model)
+    of_stuff = _of_stuff(model, mismatches)
+    mismatches = [mismatch for mismatch in mismatches if mismatch not in of_stuff]
     in_model = min(numbers.values(), default=0)
     if not mismatches or not all(any(m.key.startswith(name) for m in mismatches) for name in numbers):
         return None
     in_file = set.intersection(*(_possible_class_counts(mismatch, in_model) for mismatch in mismatches))
     return (in_file.pop(), in_model) if len(in_file) == 1 else None
+
+
+def _of_stuff(model: nn.Module, mismatches: list[KeyMismatch]) -> list[KeyMismatch]:
+    """Return the mismatches of a semantic head's last layer, which has an output for each class of stuff."""
+    heads = [name for name, part in model.named_modules() if isinstance(part, BaseSemanticHead)]
+    return [
+        mismatch
+        for mismatch in mismatches
+        if any(mismatch.key.startswith(f'{head}.conv_logits.') for head in heads)
+        and mismatch.in_file
+        and mismatch.in_model
+        and mismatch.in_file[1:] == mismatch.in_model[1:]
+    ]
 
 
 def _possible_class_counts(mismatch: KeyMismatch, in_model: int) -> set[int]:

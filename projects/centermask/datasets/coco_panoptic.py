@@ -169,6 +169,15 @@ def _read_categories(content: dict, path: str) -> list[Category]:
     return sorted(read)
 
 
+def read_categories(ann_file: str | Path) -> list[Category]:
+    """Return a panoptic file's categories in the order of their ids.
+
+    Raises:
+        InputError: The file is missing, or has no categories in COCO's panoptic format.
+    """
+    return _read_categories(read_json(ann_file), str(ann_file))
+
+
 def read_panoptic_classes(ann_file: str | Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Return the names of a panoptic file's things and of its stuff, each in the order of their ids.
 
@@ -177,7 +186,7 @@ def read_panoptic_classes(ann_file: str | Path) -> tuple[tuple[str, ...], tuple[
     Raises:
         InputError: The file is missing, or has no categories in COCO's panoptic format.
     """
-    categories = _read_categories(read_json(ann_file), str(ann_file))
+    categories = read_categories(ann_file)
     return (
         tuple(category.name for category in categories if category.isthing),
         tuple(category.name for category in categories if not category.isthing),

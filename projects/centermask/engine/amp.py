@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from mmdet.registry import OPTIM_WRAPPERS
+from mmdet.registry import MODELS, OPTIM_WRAPPERS
 from mmengine.config import Config
 from mmengine.device import is_cuda_available
 from mmengine.optim import AmpOptimWrapper, OptimWrapper
 
 from centermask.engine.nonfinite import SkipNonFinite
+from centermask.fast.fused_inference import FusedInference
 from centermask.utils.errors import InputError
 
 
@@ -53,7 +54,8 @@ def use_half_precision(cfg: Config, device: str, exported: bool = False) -> None
     """
     if exported:
         raise InputError('--amp: an exported file has its precision: export the checkpoint with --half.')
-    if cfg.model.type != 'CenterMask':
+    kind = MODELS.get(cfg.model.type)
+    if not (isinstance(kind, type) and issubclass(kind, FusedInference)):
         raise InputError(f'--amp: the model of {cfg.filename} is a {cfg.model.type}, and only a CenterMask takes it.')
     if device == 'cpu' and not torch.cpu._is_avx512_bf16_supported():
         raise InputError('--amp: this CPU has no bfloat16 (avx512_bf16) and would be slower: leave --amp out.')

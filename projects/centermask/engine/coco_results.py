@@ -34,30 +34,36 @@ class CocoResults:
         cfg: the config.
 
     Attributes:
+        classes, category_ids: names and ids, by label.
         origin: a clause that says what the ids are.
     """
 
     def __init__(self, images: Sequence[Path], root: Path, classes: Sequence[str], cfg: Config) -> None:
-        self._root, self._classes = root, classes
+        self._root, self.classes = root, classes
         self._header: dict[str, list[dict]] | None = None
         self._results: dict[str, list[dict]] = {'bbox': [], 'segm': []}
         for mode in ('test', 'val'):
             if found := _ids_of_file(cfg.get(f'{mode}_dataloader') or {}, images, classes):
-                ann_file, self._image_ids, self._category_ids = found
+                ann_file, self._image_ids, self.category_ids = found
                 self.origin = f'ids are those of {ann_file}'
                 return
         numbers = [int(path.stem) for path in images if path.stem.isdecimal()]
         are_numbers = len(set(numbers)) == len(images)
         self._image_ids = {path: numbers[i] if are_numbers else i + 1 for i, path in enumerate(images)}
-        self._category_ids = list(range(1, len(classes) + 1))
+        self.category_ids = list(range(1, len(classes) + 1))
         if tuple(classes) == CocoDataset.METAINFO['classes']:
-            self._category_ids = [*THING_IDS]
-        categories = [{'id': i, 'name': name} for i, name in zip(self._category_ids, classes, strict=True)]
+            self.category_ids = [*THING_IDS]
+        categories = [{'id': i, 'name': name} for i, name in zip(self.category_ids, classes, strict=True)]
         self._header = {'images': [], 'categories': categories}
         self.origin = (
             "not all of the images are in the config's annotation file: "
             f'their ids {"are the numbers in their names" if are_numbers else "count from 1"}, listed under "images"'
         )
+
+    def image(self, path: Path, size: tuple[int, int]) -> dict[str, Any]:
+        """Return the entry of an image of a size (height, width) in a list of images."""
+        name = path.relative_to(self._root).as_posix()
+        return {'id': self._image_ids[path], 'file_name': name, 'height': size[0], 'width': size[1]}
 
     def add(self, path: Path, size: tuple[int, int], found: dict[str, Any]) -> None:
         """Add the detections on an image.
@@ -68,17 +74,17 @@ class CocoResults:
             found: ``labels``, ``scores``, ``bboxes`` (x1, y1, x2, y2 in pixels), and with a mask branch ``masks`` (RLE)
                 and ``mask_scores``.
         """
-        image_id, name = self._image_ids[path], path.relative_to(self._root).as_posix()
+        image = self.image(path, size)
         if self._header:
-            self._header['images'].append({'id': image_id, 'file_name': name, 'height': size[0], 'width': size[1]})
+            self._header['images'].append(image)
         for i, label in enumerate(found['labels']):
             x1, y1, x2, y2 = found['bboxes'][i]
             entry = {
                 'id': len(self._results['bbox']) + 1,
-                'image_id': image_id,
-                'file_name': name,
-                'category_id': self._category_ids[label],
-                'category_name': self._classes[label],
+                'image_id': image['id'],
+                'file_name': image['file_name'],
+                'category_id': self.category_ids[label],
+                'category_name': self.classes[label],
             }
             self._results['bbox'].append({**entry, 'bbox': [x1, y1, x2 - x1, y2 - y1], 'score': found['scores'][i]})
             if 'masks' in found:  # FCOS alone has none

@@ -21,6 +21,7 @@ from torch import nn
 from centermask.checkpoints.loading import check_match, count_classes, load_weights, read_checkpoint
 from centermask.datasets.packing import pack_all_resizes
 from centermask.engine.coco_results import CocoResults
+from centermask.engine.panoptic_results import PanopticResults
 from centermask.export.exported_detector import ExportedCenterMask, warn_of_another_config
 from centermask.export.runtime import is_exported
 from centermask.panoptic_centermask import PanopticCenterMask
@@ -56,16 +57,21 @@ class CenterMaskInferencer(DetInferencer):
             model = MODELS.build(cfg.model)
         checkpoint = read_checkpoint(source, panoptic=isinstance(model, PanopticCenterMask))
         check_match(load_weights(model, checkpoint['state_dict']), source, model)
-        meta, count = checkpoint.get('meta', {}), count_classes(model)
-        data = cfg.test_dataloader.dataset
+        meta, data = checkpoint.get('meta', {}), cfg.test_dataloader.dataset
         of_config = {**DATASETS.get(data.type).METAINFO, **data.get('metainfo', {})}
-        classes = class_names(meta.get('dataset_meta'), count) or class_names(of_config, count)
-        if classes is None:
-            raise InputError(
-                f'Neither {source} nor {cfg.filename} names the {count} classes of the model: set '
-                'test_dataloader.dataset.metainfo.classes in the config.'
-            )
-        checkpoint['meta'] = {**meta, 'dataset_meta': {'classes': classes}}
+        counts = {'classes': count_classes(model)}
+        if semantic_head := getattr(model, 'semantic_head', None):
+            counts['stuff_classes'] = semantic_head.num_stuff_classes
+        names = {}
+        for key, count in counts.items():
+            found = class_names(meta.get('dataset_meta'), count, key) or class_names(of_config, count, key)
+            if found is None:
+                raise InputError(
+                    f'Neither {source} nor {cfg.filename} names the {count} {key} of the model: set '
+                    f'test_dataloader.dataset.metainfo.{key} in the config.'
+                )
+            names[key] = found
+        checkpoint['meta'] = {**meta, 'dataset_meta': names}
         self._load_weights_to_model(model, checkpoint, cfg)
         if isinstance(getattr(model, 'roi_head', None), CenterMaskRoIHead):
             model.roi_head.test_cfg['mask_format'] = 'rle'
@@ -82,7 +88,13 @@ class CenterMaskInferencer(DetInferencer):
         return super()._init_visualizer(cfg)
 
     def pred2dict(self, data_sample: DetDataSample, pred_out_dir: str = '') -> dict:
-        """Return the result with ``mask_scores``, by which masks rank; masks that come run-length encoded stay so."""
+        """Return the result with ``mask_scores``, by which masks rank; masks that come run-length encoded stay so.
+
+        It has no panoptic map, for which MMDetection needs panopticapi: :class:`PanopticResults` writes it.
+        """
+        data_sample = data_sample.new()
+        if 'pred_panoptic_seg' in data_sample:
+            del data_sample.pred_panoptic_seg
         masks = data_sample.pred_instances.get('masks')
         if isinstance(masks, RLEMasks):
             del data_sample.pred_instances.masks
@@ -95,10 +107,10 @@ class CenterMaskInferencer(DetInferencer):
         return result
 
 
-def class_names(metainfo: Any, count: int) -> tuple[str, ...] | None:
-    """Return the names of the classes in a data set's metainfo; None unless there are ``count`` (0: any number)."""
+def class_names(metainfo: Any, count: int, key: str = 'classes') -> tuple[str, ...] | None:
+    """Return the names of classes in a data set's metainfo; None unless there are ``count`` (0: any number)."""
     metainfo = metainfo if isinstance(metainfo, Mapping) else {}
-    names = metainfo.get('classes', metainfo.get('CLASSES'))  # MMDetection 2 wrote capitals
+    names = metainfo.get(key, metainfo.get(key.upper()))  # MMDetection 2 wrote capitals
     if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
         return None
     return tuple(names) if count in (0, len(names)) else None
@@ -131,19 +143,24 @@ def require_apart(images: Sequence[Path], out_dir: Path) -> None:
 def predict(
     images: Sequence[Path], root: Path, inferencer: CenterMaskInferencer, out_dir: Path, score_thr: float
 ) -> None:
-    """Write each image with its detections drawn, and all detections as COCO results.
+    """Write each image with its detections drawn, and all detections as COCO results; also panoptic maps.
 
     Boxes are scored by the detector and masks by its mask scoring head. The JSON files hold every detection, and are
-    written also when an error or Ctrl-C ends the loop, with the detections until then.
+    written also when an error or Ctrl-C ends the loop, with the detections until then. Of a panoptic model the panoptic
+    map is drawn.
 
     Args:
         images: paths.
         root: folder that the names in the files are relative to.
         inferencer: the detector.
-        out_dir: folder of ``vis/*``, ``predictions.bbox.json`` and ``predictions.segm.json``.
+        out_dir: folder of ``vis/*``, ``predictions.bbox.json`` and ``predictions.segm.json``; of a panoptic model also
+            of ``predictions.panoptic.json`` and ``predictions.panoptic/*.png``.
         score_thr: the least score of a detection that is drawn.
     """
-    results = CocoResults(images, root, inferencer.model.dataset_meta['classes'], inferencer.cfg)
+    meta = inferencer.model.dataset_meta
+    results = CocoResults(images, root, meta['classes'], inferencer.cfg)
+    stuff = meta.get('stuff_classes')
+    panoptic = PanopticResults(results, stuff, inferencer.cfg, out_dir) if stuff else None
     done = 0
     try:
         for path in track_iter_progress(images):
@@ -157,9 +174,14 @@ def predict(
                 out_file=str(out_dir / 'vis' / drawing_name(path, root)),
             )
             results.add(path, sample.ori_shape, inferencer.pred2dict(sample))
+            if panoptic:
+                panoptic.add(path, sample.pred_panoptic_seg.sem_seg[0].cpu().numpy())
             done += 1
     finally:
         if done < len(images):
             print(f'\nstopped at {images[done]}: only the results of the {done} images before it are written')
         boxes, masks = results.write(out_dir)
         print(f'boxes with detection scores are in {boxes}, masks with mask scores in {masks}; {results.origin}')
+        if panoptic:
+            written = panoptic.write()
+            print(f'panoptic segments are in {written}, their PNGs in {written.with_suffix("")}')
