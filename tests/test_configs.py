@@ -26,9 +26,11 @@ NAMES = sorted(
 )  # baselines have tests of their own
 FCOS = 'fcos_r50_fpn_1x_coco'
 DEMO, CUSTOM = (f'centermask-lite-star_v2-19-slim_{data}' for data in ('shapes', 'custom'))
+PANOPTIC_DEMO, PANOPTIC_CUSTOM = (f'panoptic-{name}' for name in (DEMO, CUSTOM))
+PANOPTIC_FILE = 'custom_panoptic/annotations/panoptic_train'
 # One config for each distinct model.
 DISTINCT = [
-    *(FCOS, DEMO, CUSTOM),
+    *(FCOS, DEMO, CUSTOM, PANOPTIC_DEMO, PANOPTIC_CUSTOM),
     *(f'centermask_{part}_fpn_1x_coco' for part in ('r50-eq1', 'r50-eq2', 'r50-sam', 'r50-p3-p7')),
     *(f'centermask_{backbone}_fpn_1x_coco' for backbone in ('hrnetv2-w18', 'v1-39', 'v1-39-residual-se')),
     *(f'centermask_{backbone}_fpn_3x_coco' for backbone in ('mobilenetv2', 'r50', 'x101', 'v2-99')),
@@ -42,10 +44,13 @@ LITE = {'paper': 'centermask-lite_v2-39_fpn_4x_coco', 'star': 'centermask-lite-s
 
 @pytest.fixture(autouse=True)
 def own_data(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """The annotation file from which the config for own data reads its classes."""
-    annotations = tmp_path / 'data/custom/annotations/train.json'
-    annotations.parent.mkdir(parents=True)
-    annotations.write_text('{"images": [], "annotations": [], "categories": [{"id": 7, "name": "cup"}]}')
+    """The annotation files from which the configs for own data read their classes."""
+    stuff = [{'id': number, 'name': name, 'isthing': 0} for number, name in ((9, 'wall'), (2, 'table'))]
+    cup = {'id': 7, 'name': 'cup', 'isthing': 1}
+    for name, categories in (('custom/annotations/train', [cup]), (PANOPTIC_FILE, [*stuff, cup])):
+        annotations = tmp_path / f'data/{name}.json'
+        annotations.parent.mkdir(parents=True)
+        annotations.write_text(json.dumps({'images': [], 'annotations': [], 'categories': categories}))
     monkeypatch.chdir(tmp_path)
 
 
@@ -118,6 +123,27 @@ def test_has_the_tensors_of_the_release(shared: Path, name: str) -> None:
     expected = json.loads((shared / 'parity' / _keys_file(name)).read_text())
     released = to_release(_model(name).state_dict(), _recipe(name))
     assert {key: list(tensor.shape) for key, tensor in released.items()} == expected
+
+
+@pytest.mark.parametrize('backbone', ['r50', 'r101', 'x101', 'v2-39', 'v2-57', 'v2-99'])
+def test_panoptic_models(shared: Path, backbone: str) -> None:
+    """They have the tensors of their releases, and differ from the instance configs in P2 and the semantic part."""
+    name = f'panoptic-centermask-star_{backbone}_fpn_3x_coco'
+    key = _keys_file(name).replace('star/', 'star/panoptic_')
+    expected = json.loads((shared / 'parity' / key).read_text())
+    released = to_release(_model(name).state_dict(), 'panoptic')
+    assert {key: list(tensor.shape) for key, tensor in released.items()} == expected
+
+    panoptic, instances = (read_config(n).model for n in (name, name.removeprefix('panoptic-')))
+    assert (panoptic.pop('type'), instances.pop('type')) == ('PanopticCenterMask', 'CenterMask')
+    assert panoptic.semantic_head.pop('loss_seg').loss_weight == 0.5
+    del panoptic['semantic_head'], panoptic['panoptic_fusion']
+    assert panoptic.data_preprocessor.pop('pad_seg') and panoptic.data_preprocessor.pop('seg_pad_value') == 255
+    for part, key, before in (('backbone', 'out_indices', (1, 2, 3)), ('neck', 'num_outs', 5)):
+        assert instances[part].pop(key, before) == before
+    assert panoptic.backbone.pop('out_indices') == (0, 1, 2, 3) and panoptic.neck.pop('num_outs') == 6
+    assert panoptic.neck.in_channels[1:] == instances.neck.pop('in_channels') and panoptic.neck.pop('in_channels')
+    assert panoptic == instances
 
 
 def test_schedules_share_the_model() -> None:
@@ -238,7 +264,7 @@ def test_tables_1_and_2() -> None:
 # Backbone
 
 
-@pytest.mark.parametrize('name', [name for name in DISTINCT if name != DEMO])
+@pytest.mark.parametrize('name', [name for name in DISTINCT if name not in (DEMO, PANOPTIC_DEMO)])
 def test_norms_of_the_backbone_are_frozen(name: str) -> None:
     norms = [m for m in _model(name).train().modules() if isinstance(m, nn.BatchNorm2d)]
     assert {norm.eps for norm in norms} == {0 if _recipe(name) == 'paper' else 1e-5}
@@ -345,6 +371,17 @@ def test_classes_of_own_data() -> None:
         assert loader.dataset.data_root == 'data/custom/'
     assert config.val_evaluator.ann_file == config.test_evaluator.ann_file == 'data/custom/annotations/val.json'
     assert max(config.param_scheduler[-1].milestones) < config.train_cfg.max_iters
+
+
+def test_classes_of_own_panoptic_data() -> None:
+    """Stuff is in the order of its ids, as in the semantic PNGs."""
+    config = read_config(PANOPTIC_CUSTOM)
+    model = _model(PANOPTIC_CUSTOM)
+    assert (model.bbox_head.num_classes, model.semantic_head.num_stuff_classes) == (1, 2)
+    for loader in (config.train_dataloader, config.val_dataloader, config.test_dataloader):
+        assert loader.dataset.metainfo.to_dict() == {'classes': ('cup',), 'stuff_classes': ('table', 'wall')}
+        assert loader.dataset.data_root == 'data/custom_panoptic/'
+    assert all('custom_panoptic' in metric.ann_file for metric in config.val_evaluator)
 
 
 def test_demo() -> None:

@@ -22,14 +22,8 @@ class SemanticFPNHead(PanopticFPNHead):
     Class 0 is every thing, 1 to S are the stuff classes. MMDetection's head has the things last, shrinks the targets
     instead of enlarging the logits, and counts ignored pixels in the mean.
 
-    Args:
-        loss_seg: config of the loss.
-        **kwargs: other arguments of :class:`mmdet.models.PanopticFPNHead`, such as ``num_stuff_classes``.
+    Args: of :class:`mmdet.models.PanopticFPNHead`. ``loss_seg`` needs ``avg_non_ignore=True`` for that mean.
     """
-
-    def __init__(self, loss_seg: dict | None = None, **kwargs) -> None:
-        loss = dict(type='CrossEntropyLoss', ignore_index=255, avg_non_ignore=True, loss_weight=0.5)
-        super().__init__(loss_seg=loss_seg or loss, **kwargs)
 
     def init_weights(self) -> None:
         """Initialise all convs by He's method for the outputs (``fan_out``)."""

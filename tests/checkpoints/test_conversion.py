@@ -15,7 +15,7 @@ from mmengine.config import Config
 from torch import Tensor, nn
 
 from centermask.checkpoints.conversion import Conversion, convert
-from centermask.checkpoints.layouts import from_release, to_release
+from centermask.checkpoints.layouts import RECIPES, from_release, to_release
 from centermask.checkpoints.loading import add_bn_statistics, load_pretrained, load_weights
 from centermask.checkpoints.reading import Contents
 from centermask.utils.errors import InputError
@@ -70,6 +70,11 @@ LAYOUTS: dict[str, tuple[released.Shapes, str, str]] = {  # shapes, config, a ke
         'centermask-lite_v2-19_fpn_4x_coco',
         'module.roi_heads.mask.predictor.mask_fcn_logits.weight',
     ),
+    'panoptic': (
+        released.PIXELS | released.star(released.resnet_star(50), RESNET) | released.semantic_head(),
+        'panoptic-centermask-star_r50_fpn_3x_coco',
+        'sem_seg_head.p5.4.norm.weight',
+    ),
     'vovnet': (
         released.vovnet('19-slim') | CLASSIFIER | COUNTER,
         'centermask-lite-star_v2-19-slim_fpn_4x_coco',
@@ -103,10 +108,10 @@ def test_layouts(layout: str) -> None:
     shapes, config, _ = LAYOUTS[layout]
     conversion = _convert(released.empty(shapes))
     assert (conversion.checkpoint['meta']['source'], conversion.config.stem) == (layout, config)
-    assert ('dataset_meta' in conversion.checkpoint['meta']) == (layout in ('star', 'paper'))
+    assert ('dataset_meta' in conversion.checkpoint['meta']) == (layout in RECIPES)
     model = Config.fromfile(conversion.config).model
     with torch.device('meta'):
-        module = MODELS.build(model if layout in ('star', 'paper') else model.backbone)
+        module = MODELS.build(model if layout in RECIPES else model.backbone)
     assert load_weights(module, conversion.checkpoint['state_dict']) == []
 
 
@@ -146,6 +151,13 @@ def test_other_files() -> None:
         _convert({'a': torch.zeros(1)})
     with pytest.raises(InputError, match='has the layout of MMDetection already'):
         convert(Contents(small_model('star').state_dict(), 'state_dict', {}), 'a.pth', CONFIGS)
+
+
+def test_another_number_of_stuff_classes() -> None:
+    shapes = released.star(released.resnet_star(50), RESNET, classes=5) | released.semantic_head(classes=8)
+    checkpoint, config, _ = _convert(released.empty(shapes))
+    assert config.stem == 'panoptic-centermask-star_r50_fpn_3x_coco'
+    assert len(checkpoint['state_dict']['semantic_head.conv_logits.bias']) == 8
 
 
 @pytest.mark.parametrize(('shapes', 'channels'), [(released.lite_star(5), 5), (released.lite_paper(1), 2)])

@@ -121,7 +121,7 @@ def test_half_of_the_names_are_not_enough() -> None:
     assert from_release(released.empty(teacher | student)) is None
 
 
-@pytest.mark.parametrize('recipe', ['star', 'paper'])
+@pytest.mark.parametrize('recipe', ['star', 'paper', 'panoptic'])
 def test_round_trip_of_models(recipe: str) -> None:
     weights = small_model(recipe).state_dict()
     assert recipe_of(weights) == recipe

@@ -13,7 +13,7 @@ from centermask.checkpoints.layouts import to_release
 
 
 @pytest.mark.parametrize('prefix', ['', 'module.'])
-@pytest.mark.parametrize('recipe', ['star', 'paper'])
+@pytest.mark.parametrize('recipe', ['star', 'paper', 'panoptic'])
 def test_released_files(recipe: str, prefix: str, tmp_path: Path) -> None:
     source = small_model(recipe)
     weights = {prefix + name: tensor + 1 for name, tensor in to_release(source.state_dict(), recipe).items()}
@@ -22,6 +22,18 @@ def test_released_files(recipe: str, prefix: str, tmp_path: Path) -> None:
     load_checkpoint(model, str(tmp_path / 'a.pth'), strict=True)
     for name, tensor in model.state_dict().items():
         assert name.endswith('num_batches_tracked') or torch.equal(tensor, source.state_dict()[name] + 1), name
+
+
+def test_instance_branch_of_a_panoptic_file(tmp_path: Path) -> None:
+    """A CenterMask takes it, and leaves out the semantic head and level P2."""
+    source = small_model('panoptic').state_dict()
+    torch.save({'model': to_release(source, 'panoptic')}, tmp_path / 'a.pth')
+    model = small_model('star')
+    load_checkpoint(model, str(tmp_path / 'a.pth'), strict=True)
+    for name, tensor in model.state_dict().items():
+        level = int(name.split('.')[2]) + 1 if name.startswith('neck.') else None
+        name = name if level is None else name.replace(f'.{level - 1}.', f'.{level}.', 1)
+        assert name.endswith('num_batches_tracked') or torch.equal(tensor, source[name]), name
 
 
 def test_mmdetection_layout_is_not_translated(tmp_path: Path) -> None:

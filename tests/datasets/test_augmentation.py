@@ -355,6 +355,7 @@ ALBU = dict(type='Albu', transforms=[], bbox_params=dict(type='BboxParams', filt
         ([*LOADED, dict(type='MaskBoxes'), dict(type='MinIoURandomCrop')], "dict(type='MaskBoxes')"),
         ([*LOADED, dict(type='LegacyBoxes'), dict(type='RandomCrop', recompute_bbox=True)], 'before LegacyBoxes'),
         ([*LOADED, dict(type='LegacyBoxes'), dict(type='RandomFlip')], 'or use LegacyFlip'),
+        ([{**POLYGONS[0], 'with_seg': True}, dict(type='CachedMosaic')], 'does not move semantic labels'),
     ],
 )
 def test_refused_augmentation(steps: list[dict], words: str) -> None:

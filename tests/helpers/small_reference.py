@@ -1,13 +1,13 @@
 """Files like a reference's, computed by a small model itself."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
 from mmengine.config import Config
-from parity.inputs import read_inputs
-from parity.model import build_reference_model
-from parity.outputs import Arrays, compute
+from parity.centermask import compute
+from parity.comparison import Arrays, Computed
 from parity.synthetic import fingerprint
 
 from helpers.small_model import Object, noise_image, small_model_config, square, truth
@@ -46,16 +46,16 @@ def write_config(folder: Path, recipe: str = 'star', changes: dict | None = None
     return path
 
 
-def computed_by(config: Path, inputs: Path) -> Arrays:
-    """Return the arrays that the model of a config computes."""
-    return compute(*build_reference_model(Config.fromfile(config)), read_inputs(inputs))
+def computed_by(config: Path, inputs: Path) -> Computed:
+    """Return what the model of a config computes."""
+    return compute(Config.fromfile(config), {}, inputs)
 
 
 def as_in_files(computed: Arrays) -> Arrays:
     """Return the arrays as a reference writes them: maps as fingerprints, gradients of trained parameters only."""
-    maps = ('backbone.', 'fpn.', 'fcos.', 'roi.', 'det.mask_probs', 'bias3.det.mask_probs')
+    maps = r'(backbone|fpn|fcos|roi)\..*|(bias3\.)?det\.mask_probs|(.*\.)?sem\.logits(_full)?'
     return {
-        name: fingerprint(array) if name.startswith(maps) else array
+        name: fingerprint(array) if re.fullmatch(maps, name) else array
         for name, array in computed.items()
         if not ('grad.' in name and np.isnan(array))
     }

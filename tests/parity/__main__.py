@@ -10,7 +10,7 @@ from pathlib import Path
 from centermask.engine.cli import run
 from centermask.engine.configs import load_config
 from centermask.utils.errors import RunError
-from parity import compare_with_reference, find_inputs, read_arrays, read_inputs
+from parity import compare_with_reference, find_inputs, read_arrays
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -20,14 +20,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument(
         '--inputs',
         type=Path,
-        help='images, boxes and labels, with polygons in a .json file beside '
+        help='images, boxes and labels, with polygons in a .json file beside, for panoptic models inputs_panoptic.npz '
         "(default: inputs.npz in EXPECTED's folder or the one above)",
     )
     args = parser.parse_args(argv)
     cfg = load_config(args.config)
     expected = read_arrays(args.expected, 'expected file')
-    inputs = read_inputs(args.inputs or find_inputs(args.expected))
-    rows = compare_with_reference(cfg, expected, inputs)
+    rows = compare_with_reference(cfg, expected, args.inputs or find_inputs(args.expected))
     print(f'{"array":75} {"deviation":>9} {"tolerance":>9}  unit')
     for row in rows:
         print(row)

@@ -3,40 +3,53 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import numpy as np
-from mmengine.config import Config
 
-from centermask.detector import CenterMask
-from centermask.utils.errors import InputError
-from centermask.vovnet import VARIANTS, OSAModule
-from parity.inputs import Inputs
-from parity.model import build_reference_model
-from parity.outputs import Arrays, compute
 from parity.synthetic import fingerprint
+
+Arrays = dict[str, np.ndarray]
+Kind = tuple[str, str, float]
+"""A pattern of arrays' names, the unit of their deviation (a key of :data:`UNITS`), and the largest allowed one."""
 
 # Where exactly 0 is expected of a loss or a gradient.
 NEAR_ZERO = 1e-6
-GRADIENTS, GRADIENTS_OF_99 = 5e-3, 1e-2
 
-# How arrays are compared (the first match counts): name, unit of the deviation, largest allowed deviation.
-# Units relative to the array's scale hold on any CPU: with the instructions of SSE4.1 or of AVX2 alone, mask logits
-# near 0 deviate by 8e-5 of themselves, and no logit by more than 3e-6 of the largest.
-KINDS: tuple[tuple[str, str, float], ...] = (
-    (r'backbone\..*|fpn\..*', 'std', 5e-5),
-    (r'fcos\..*|roi\.features|(bias3\.)?det\.mask_probs', 'std', 3e-4),
-    (r'mask\.(logits|iou)|.*\.mask_scores', 'largest', 5e-5),
-    (r'.*\.scores', 'ratio', 1e-4),
-    (r'.*\.boxes', 'pixels', 0.01),
-    (r'.*\.mask_areas', 'pixels', 2),
-    (r'.*\.labels|.*train\.positives', 'number', 0),
-    (r'(.*\.)?loss\..*', 'ratio', 1e-4),
-    (r'(.*\.)?grad\..*', 'ratio', GRADIENTS),
-)
-# Arrays that a model without mask scoring lacks; references may leave them out or empty.
-OF_MASK_SCORING = re.compile(r'mask\.iou|.*\bloss\.maskiou|.*\.mask_scores')
+# The deviation of found values from expected ones, both float64 and of one shape. Fingerprints begin with mean and std.
+UNITS: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
+    'std': lambda found, expected: _ratio(found - expected, expected[1]),
+    'largest': lambda found, expected: _ratio(found - expected, np.abs(expected).max()),
+    'ratio': lambda found, expected: _ratio(found - expected, np.abs(expected)),
+    'pixels': lambda found, expected: np.abs(found - expected),
+    'number': lambda found, expected: np.abs(found - expected),
+    'part of all': lambda found, expected: _ratio(found - expected, np.abs(expected).sum()),
+    'pixels, part': lambda found, expected: np.mean(found != expected),
+    'segments': lambda found, expected: _of_segments(found, expected),
+}
+
+
+class Computed(NamedTuple):
+    """The arrays of a model, and how they are compared with a file's.
+
+    Attributes:
+        arrays: by the names of the expected ones. Maps are complete where those are fingerprints.
+        kinds: the first one that matches a name counts.
+        detections: groups of ``boxes``, ``labels`` and ``scores``, by the start of their names. They are matched by
+            label and box, since detections of close scores may swap.
+        steps: the start of the names of each training step. The file chooses which gradients (``grad.*``) it lists, at
+            least one for each step.
+        lacking: pattern of arrays that the model lacks; the file may lack them too, or have them empty.
+        given: pattern of arrays of the file that were input here, and aren't compared.
+    """
+
+    arrays: Arrays
+    kinds: tuple[Kind, ...]
+    detections: tuple[str, ...] = ()
+    steps: tuple[str, ...] = ()
+    lacking: str = '(?!)'
+    given: str = '(?!)'
 
 
 class Row(NamedTuple):
@@ -59,79 +72,30 @@ class Row(NamedTuple):
         return f'{self.name:75} {self.deviation:9.2e} {self.tolerance:9.2e}  {self.unit:16} {verdict}'
 
 
-def compare_with_reference(cfg: Config, expected: Arrays, inputs: Inputs) -> list[Row]:
-    """Compare a config's model, with synthetic weights, with every array of a reference.
-
-    Args:
-        cfg: the config.
-        expected: the reference's arrays by name.
-        inputs: the inputs that they were computed from.
-
-    Returns:
-        A row for each expected array, then one for each array that the reference should have had.
-
-    Raises:
-        InputError: the config's model can't be compared, or not on these inputs.
-    """
-    model, recipe = build_reference_model(cfg)
-    classes = model.bbox_head.num_classes
-    largest = max(labels.max() for labels in (inputs.single.labels, inputs.multi.labels, inputs.roi_labels))
-    if largest >= classes:
-        raise InputError(
-            f'The inputs have an object of class {largest} and the model of {cfg.filename} has {classes} classes: give '
-            'the config of the model that the numbers are of.'
-        )
-    tolerance = GRADIENTS_OF_99 if _is_vovnet_99(model) else GRADIENTS
-    has_scoring = model.roi_head.mask_iou_head is not None
-    return compare(compute(model, recipe, inputs), expected, has_scoring, tolerance)
-
-
-def _is_vovnet_99(model: CenterMask) -> bool:
-    """Return whether the backbone is the deepest, whose gradients rounding moves most."""
-    modules = sum(isinstance(part, OSAModule) for part in model.backbone.modules())
-    return modules == sum(VARIANTS['99'].blocks_per_stage)
-
-
-def compare(
-    computed: Mapping[str, np.ndarray],
-    expected: Mapping[str, np.ndarray],
-    mask_scoring: bool = True,
-    gradient_tolerance: float = GRADIENTS,
-) -> list[Row]:
-    """Compare arrays by name.
-
-    Detections are matched by label and box, since detections of close scores may swap. The reference chooses which
-    gradients it lists, at least one for each training step. All other arrays must be there on both sides.
-
-    Args:
-        computed: the result of :func:`~parity.outputs.compute`.
-        expected: the reference's arrays.
-        mask_scoring: whether the model has a mask scoring head.
-        gradient_tolerance: the largest relative deviation of a gradient's L2 norm.
-    """
-    computed = _in_expected_order(computed, expected)
+def compare(computed: Computed, expected: Mapping[str, np.ndarray]) -> list[Row]:
+    """Return a row for each expected array, then one for each array that is missing among them."""
+    arrays = _in_expected_order(computed, expected)
     rows = []
     for name, reference in expected.items():
-        if not mask_scoring and OF_MASK_SCORING.fullmatch(name) and not reference.size:
-            rows.append(Row(name, 0, 0, 'empty, as is right without mask scoring'))
-        elif name not in computed:
+        if re.fullmatch(computed.given, name):
+            continue
+        if re.fullmatch(computed.lacking, name) and not reference.size:
+            rows.append(Row(name, 0, 0, 'empty, as is right for this model'))
+        elif name not in arrays:
             rows.append(Row(name, np.nan, 0, '', 'MISSING: the model has no such array'))
         else:
-            rows.append(_row(name, computed[name], reference, gradient_tolerance))
-    for name in computed:
-        optional = 'grad.' in name or (not mask_scoring and OF_MASK_SCORING.fullmatch(name))
-        if name not in expected and not optional:
+            rows.append(_row(name, arrays[name], reference, computed.kinds))
+    for name in arrays:
+        if name not in expected and 'grad.' not in name and not re.fullmatch(computed.lacking, name):
             rows.append(Row(name, np.nan, 0, '', 'MISSING: the file has no such array'))
-    for step in ('', 'multi.', 'bias3.'):
+    for step in computed.steps:
         if not any(name.startswith(f'{step}grad.') for name in expected):
             rows.append(Row(f'{step}grad.*', np.nan, 0, '', 'MISSING: the file has none of them'))
     return rows
 
 
-def _row(name: str, found: np.ndarray, reference: np.ndarray, gradient_tolerance: float) -> Row:
-    unit, tolerance = next((unit, limit) for pattern, unit, limit in KINDS if re.fullmatch(pattern, name))
-    if 'grad.' in name:
-        tolerance = gradient_tolerance
+def _row(name: str, found: np.ndarray, reference: np.ndarray, kinds: tuple[Kind, ...]) -> Row:
+    unit, tolerance = next((unit, limit) for pattern, unit, limit in kinds if re.fullmatch(pattern, name))
     if unit == 'std':
         found = fingerprint(found)
     if found.shape != reference.shape:
@@ -140,26 +104,28 @@ def _row(name: str, found: np.ndarray, reference: np.ndarray, gradient_tolerance
     if not reference.size:
         return Row(name, 0, tolerance, unit)
     found, reference = found.astype(np.float64), reference.astype(np.float64)
-    deviation, size = np.abs(found - reference), np.abs(reference)
     if unit == 'ratio' and not reference.any():
-        return Row(name, deviation.max(), NEAR_ZERO, 'absolute')
-    if unit == 'std':
-        scale = reference[1]
-    elif unit == 'largest':
-        scale = size.max()
-    elif unit == 'ratio':
-        scale = size
-    else:
-        scale = 1.0
+        return Row(name, np.abs(found).max(), NEAR_ZERO, 'absolute')
+    return Row(name, UNITS[unit](found, reference).max(), tolerance, unit)
+
+
+def _ratio(difference: np.ndarray, scale: np.ndarray | np.floating) -> np.ndarray:
+    """Return the absolute difference in units of ``scale``; 0 stays 0, also of a map that is 0 throughout."""
     with np.errstate(divide='ignore', invalid='ignore'):
-        deviation = np.where(deviation == 0, 0, deviation / scale)  # of a map that is 0 throughout, too
-    return Row(name, deviation.max(), tolerance, unit)
+        return np.where(difference == 0, 0, np.abs(difference) / scale)
 
 
-def _in_expected_order(computed: Mapping[str, np.ndarray], expected: Mapping[str, np.ndarray]) -> Arrays:
+def _of_segments(found: np.ndarray, expected: np.ndarray) -> np.ndarray:
+    """Return the deviation of each segment's pixels (column 3) in parts of all; of what else differs, infinity."""
+    deviation = _ratio(found - expected, expected[:, 3].sum())
+    others = np.delete(found != expected, 3, axis=1).any(1)
+    return np.where(others, np.inf, deviation[:, 3])
+
+
+def _in_expected_order(result: Computed, expected: Mapping[str, np.ndarray]) -> Arrays:
     """Return the computed arrays with detections in the order of the expected ones, where there are as many."""
-    ordered = dict(computed)
-    for group in ('det.', 'raw.', 'bias3.det.', 'bias3.raw.'):
+    computed, ordered = result.arrays, dict(result.arrays)
+    for group in result.detections:
         keys = [f'{group}{kind}' for kind in ('boxes', 'labels', 'scores')]
         if any(
             key not in computed or key not in expected or computed[key].shape != expected[key].shape for key in keys

@@ -19,6 +19,7 @@ class AnnotatedImage(NamedTuple):
     boxes: NDArray[np.float32]  # (G, 4), x1, y1, x2, y2 in pixels
     labels: NDArray[np.int64]  # (G,)
     polygons: list[list[np.ndarray]]  # the polygons of each object, flat: x0, y0, x1, y1, …
+    sem_seg: NDArray[np.uint8] | None = None  # (H, W), semantic classes for a panoptic model
 
 
 class Inputs(NamedTuple):

@@ -6,7 +6,6 @@ from functools import partial
 
 from mmdet.registry import MODELS
 from mmengine.config import Config
-from mmengine.registry import init_default_scope
 from torch import Tensor, nn
 
 from centermask.checkpoints.layouts import from_release, recipe_of, to_release
@@ -25,21 +24,13 @@ def build_reference_model(cfg: Config) -> tuple[CenterMask, str]:
     rounds.
 
     Returns:
-        The model and its recipe, ``'star'`` or ``'paper'``.
+        The model and its layout, ``'star'``, ``'panoptic'`` or ``'paper'``.
 
     Raises:
-        InputError: the config has no CenterMask, or its model has no released layout.
+        InputError: the model has no released layout.
     """
-    if not isinstance(cfg.get('model'), dict):
-        raise InputError(f'The config {cfg.filename} has no model: give one of those directly in configs/.')
-    init_default_scope(cfg.get('default_scope') or 'mmdet')
     with config_errors(cfg.filename):
         model = MODELS.build(cfg.model)  # without init_weights(), which would fetch the backbone's
-    if not isinstance(model, CenterMask):
-        raise InputError(
-            f'The model of {cfg.filename} is a {type(model).__name__}, which has no mask branch of CenterMask to '
-            'compare: give the config of a CenterMask.'
-        )
     state = model.state_dict()
     recipe = recipe_of(state)
     translation = from_release(synthetic_weights(to_release(state, recipe)))
@@ -50,7 +41,7 @@ def build_reference_model(cfg: Config) -> tuple[CenterMask, str]:
         raise InputError(f"The model of {cfg.filename} doesn't come back from its released layout: {misfits[0]}.")
     for module in model.backbone.modules():
         if isinstance(module, nn.BatchNorm2d) and not module.weight.requires_grad:
-            module.forward = partial(_frozen_norm, module, fused=recipe == 'star')  # type: ignore[method-assign]
+            module.forward = partial(_frozen_norm, module, fused=recipe != 'paper')  # type: ignore[method-assign]
     if recipe == 'paper' and model.roi_head.mask_iou_head is not None:
         model.roi_head.mask_iou_head.area_ratio = 'first_polygon'
     return model, recipe

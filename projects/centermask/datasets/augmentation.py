@@ -18,6 +18,8 @@ BOXES_ONLY = {
 BITMAPS_ONLY = ('Albu', 'CopyPaste', 'Expand', 'RandomErasing')
 # What cuts masks but leaves the boxes of whole objects, clipped.
 CUTTING = ('MinIoURandomCrop', 'RandomCrop', 'RandomErasing')
+# What leaves semantic labels where they were. LegacyFlip moves masks by a column more than them.
+NO_LABELS = ('Albu', 'CachedMixUp', 'CachedMosaic', 'CopyPaste', 'LegacyFlip')
 # What clips or flips boxes, or takes them from masks, as boxes that end behind their last pixel.
 BEFORE_LEGACY_BOXES = (
     'Albu',
@@ -46,11 +48,38 @@ def check_augmentation(dataset: dict, source: str | None) -> None:
             raise InputError(f'The training pipeline of {source or "the config"} does not fit masks: {fault}.')
 
 
+def check_semantic_data(dataset: dict, source: str | None) -> None:
+    """Check that a training of a panoptic model loads semantic PNGs.
+
+    Args:
+        dataset: config of the training's data, within any wrappers.
+        source: the config's file, for the sentence.
+
+    Raises:
+        InputError: a data set has none, or a pipeline doesn't load them.
+    """
+    loaded = all(any(step.get('with_seg') for step in steps) for steps in _pipelines(dataset))
+    if not loaded or not all((each.get('data_prefix') or {}).get('seg') for each in _innermost(dataset)):
+        raise InputError(
+            f'The training data of {source or "the config"} have no semantic PNGs, which a panoptic model learns: set '
+            'data_prefix.seg of train_dataloader.dataset, of the type CenterMaskPanopticDataset, and with_seg=True of '
+            'LoadAnnotations.'
+        )
+
+
 def _pipelines(dataset: dict) -> list[list[dict]]:
     """Return the steps that images pass, for each of the innermost data sets."""
     own = list(_flatten(dataset.get('pipeline') or []))
-    inner = [dataset['dataset']] if 'dataset' in dataset else dataset.get('datasets', [])
-    return [[*steps, *own] for each in inner for steps in _pipelines(each)] or [own]
+    return [[*steps, *own] for each in _wrapped(dataset) for steps in _pipelines(each)] or [own]
+
+
+def _innermost(dataset: dict) -> list[dict]:
+    """Return the configs of the data sets themselves within wrappers."""
+    return [inner for each in _wrapped(dataset) for inner in _innermost(each)] or [dataset]
+
+
+def _wrapped(dataset: dict) -> list[dict]:
+    return [dataset['dataset']] if 'dataset' in dataset else dataset.get('datasets', [])
 
 
 def _flatten(steps: list) -> Iterator[dict]:
@@ -78,6 +107,8 @@ def _fault(steps: list[dict]) -> str:
     for i, (name, step) in enumerate(zip(names, steps, strict=True)):
         if name in BOXES_ONLY:
             return f'{name} moves boxes but not masks; {BOXES_ONLY[name]}'
+        if name in NO_LABELS and loading.get('with_seg'):
+            return f'{name} does not move semantic labels as it moves masks; leave it out'
         if name == 'Albu' and (fault := _fault_of_albu(step)):
             return fault
         if name in BITMAPS_ONLY and not bitmaps:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
@@ -96,7 +97,8 @@ def _modified(path: Path) -> float:
 
 
 def _begin(truth: PanopticAnnotations, labels: dict[int, int], out: Path) -> None:
-    """Keep in a process of the pool what all its images need."""
+    """Keep in a process of the pool what all its images need, and leave Ctrl-C to the command."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     global _job
     _job = truth, labels, out
 

@@ -10,7 +10,7 @@ from mmengine.evaluator import BaseMetric
 from mmengine.logging import MMLogger
 
 from centermask.datasets.coco_panoptic import PanopticAnnotations
-from centermask.datasets.panoptic_metric import check_same_size, read_truth
+from centermask.datasets.panoptic_metric import check_same_size, order_categories, read_truth
 from centermask.datasets.semantic_masks import UNLABELLED, semantic_labels, semantic_map
 
 
@@ -38,17 +38,17 @@ class SemanticIoU(BaseMetric):
         self.labels = semantic_labels(self.truth)
 
     def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:
-        """Count the pixels that agree, of each class in the truth and in the map: (3, S + 1)."""
+        """Count the labelled pixels that agree, and those of each class in the truth and in the map: (3, S + 1)."""
+        order_categories(self.truth, self.dataset_meta)  # which refuses other classes
         for sample in data_samples:
             numbers, segments = read_truth(self.truth, sample)
-            truth = semantic_map(numbers, segments, self.labels)
+            truth = semantic_map(numbers, segments, self.labels).astype(np.int64)
             found = sample['pred_sem_seg']['sem_seg'].squeeze(0).cpu().numpy()
             check_same_size(found, truth, self.truth.png(sample['img_id']))
-            labelled = truth != UNLABELLED
-            truth, found = truth[labelled], found[labelled]
             count = len(self.truth.stuff) + 1
-            counted = (truth[truth == found], truth, found)
-            self.results.append(np.stack([np.bincount(labels, minlength=count) for labels in counted]))
+            pairs = np.bincount((truth * count + found).reshape(-1), minlength=(UNLABELLED + 1) * count)
+            labelled = pairs.reshape(-1, count)[:count]
+            self.results.append(np.stack([labelled.diagonal(), labelled.sum(1), labelled.sum(0)]))
 
     def compute_metrics(self, results: list) -> dict[str, float]:
         """Return the figures; -1 is one of no labelled pixel."""

@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 
 from centermask.checkpoints.loading import check_match, count_classes, load_pretrained, load_weights, read_checkpoint
 from centermask.checkpoints.training_state import check_same_optimizer, check_training_state, resumption_errors
-from centermask.datasets.augmentation import check_augmentation
+from centermask.datasets.augmentation import check_augmentation, check_semantic_data
 from centermask.datasets.coco_metric import CenterMaskCocoMetric
 from centermask.datasets.packing import pack_all_resizes
 from centermask.engine.config_check import check_config
@@ -30,6 +30,7 @@ from centermask.engine.resumed_schedule import ConfiguredSchedule
 from centermask.engine.resumption import fast_forward, find_resume_checkpoint
 from centermask.panoptic_centermask import PanopticCenterMask
 from centermask.roi_head import CenterMaskRoIHead
+from centermask.semantic_head import SemanticFPNHead
 from centermask.utils.atomic_io import write_synced
 from centermask.utils.errors import InputError, config_errors
 
@@ -117,8 +118,11 @@ class CenterMaskRunner(Runner):
     @_explained('train_dataloader or train_cfg')
     def build_train_loop(self, loop: BaseLoop | dict) -> BaseLoop:
         """Build the training's loop."""
+        dataset = self.cfg.train_dataloader.get('dataset', {})
         if isinstance(getattr(self._detector(), 'roi_head', None), CenterMaskRoIHead):
-            check_augmentation(self.cfg.train_dataloader.get('dataset', {}), self.cfg.filename)
+            check_augmentation(dataset, self.cfg.filename)
+        if isinstance(self._detector(), PanopticCenterMask):
+            check_semantic_data(dataset, self.cfg.filename)
         return self._check_classes(super().build_train_loop(loop))
 
     @_explained('val_dataloader, val_evaluator or val_cfg')
@@ -145,14 +149,22 @@ class CenterMaskRunner(Runner):
         return loop
 
     def _check_classes(self, loop: BaseLoop) -> BaseLoop:
-        """Check that a loop's data have as many classes as the model."""
-        classes = getattr(loop.dataloader.dataset, 'metainfo', {}).get('classes')
+        """Check that a loop's data have as many classes as the model, and a panoptic model's also as many of stuff."""
+        metainfo = getattr(loop.dataloader.dataset, 'metainfo', {})
+        classes, stuff = metainfo.get('classes'), metainfo.get('stuff_classes')
         in_model = count_classes(self._detector())
         if classes and in_model and len(classes) != in_model:
             some = ', '.join(classes[:5]) + (' ...' if len(classes) > 5 else '')
             raise InputError(
                 f'The model of {self.cfg.filename} has {in_model} classes and the data have {len(classes)} ({some}): '
                 f'set model.num_classes={len(classes)}, or the classes in the metainfo of every data set.'
+            )
+        head = getattr(self._detector(), 'semantic_head', None)
+        if isinstance(head, SemanticFPNHead) and stuff and len(stuff) != head.num_stuff_classes:
+            raise InputError(
+                f'The model of {self.cfg.filename} has {head.num_stuff_classes} classes of stuff and the data have '
+                f'{len(stuff)}: set model.semantic_head.num_stuff_classes={len(stuff)}, or stuff_classes in '
+                'the metainfo of every data set.'
             )
         return loop
 

@@ -33,6 +33,11 @@ def fit_config(cfg: Config, folder: Path, work_dir: Path, options: Mapping[str, 
     Raises:
         InputError: the folder or the config can't be used.
     """
+    if 'semantic_head' in cfg.model:
+        raise InputError(
+            f'--data: the model of {cfg.filename} is panoptic and learns semantic PNGs too: copy configs/'
+            'panoptic-centermask-lite-star_v2-19-slim_custom.py and name your files in it.'
+        )
     data = find_data(folder, work_dir, training)
     lines = [f'Data: {len(data.classes)} classes, {data.val.ann_file} to validate on.', *data.remarks]
     _use_data(cfg, data)
