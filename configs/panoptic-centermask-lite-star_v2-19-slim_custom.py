@@ -7,6 +7,7 @@ _base_ = [
     './_base_/schedules/star_4x.py',
     './_base_/default_runtime.py',
 ]
+tta_model = None  # CenterMaskTTA makes no panoptic maps
 
 from centermask.datasets import read_panoptic_classes
 

@@ -4,3 +4,4 @@ _base_ = [
     './_base_/schedules/star_3x.py',
     './_base_/default_runtime.py',
 ]
+tta_model = None  # CenterMaskTTA makes no panoptic maps

@@ -125,6 +125,27 @@ def test_has_the_tensors_of_the_release(shared: Path, name: str) -> None:
     assert {key: list(tensor.shape) for key, tensor in released.items()} == expected
 
 
+@pytest.mark.parametrize('backbone', ['r50', 'r101', 'x101', 'v2-39', 'v2-57', 'v2-99'])
+def test_panoptic_models(shared: Path, backbone: str) -> None:
+    """They have the tensors of their releases, and differ from the instance configs in P2 and the semantic part."""
+    name = f'panoptic-centermask-star_{backbone}_fpn_3x_coco'
+    key = _keys_file(name).replace('star/', 'star/panoptic_')
+    expected = json.loads((shared / 'parity' / key).read_text())
+    released = to_release(_model(name).state_dict(), 'panoptic')
+    assert {key: list(tensor.shape) for key, tensor in released.items()} == expected
+
+    panoptic, instances = (read_config(n).model for n in (name, name.removeprefix('panoptic-')))
+    assert (panoptic.pop('type'), instances.pop('type')) == ('PanopticCenterMask', 'CenterMask')
+    assert panoptic.semantic_head.pop('loss_seg').loss_weight == 0.5
+    del panoptic['semantic_head'], panoptic['panoptic_fusion']
+    assert panoptic.data_preprocessor.pop('pad_seg') and panoptic.data_preprocessor.pop('seg_pad_value') == 255
+    for part, key, before in (('backbone', 'out_indices', (1, 2, 3)), ('neck', 'num_outs', 5)):
+        assert instances[part].pop(key, before) == before
+    assert panoptic.backbone.pop('out_indices') == (0, 1, 2, 3) and panoptic.neck.pop('num_outs') == 6
+    assert panoptic.neck.in_channels[1:] == instances.neck.pop('in_channels') and panoptic.neck.pop('in_channels')
+    assert panoptic == instances
+
+
 def test_schedules_share_the_model() -> None:
     for backbone in ('r50', 'r101', 'x101', 'v2-39', 'v2-57', 'v2-99'):
         one, two, three = (

@@ -193,6 +193,15 @@ def test_mixed_precision() -> None:
     assert results[0].pred_panoptic_seg.sem_seg.shape == (1, 128, 160)
 
 
+def test_tensor_mode() -> None:
+    """The semantic logits come after what CenterMask returns."""
+    model = small_model('panoptic')
+    with torch.no_grad():
+        *of_centermask, semantic = model(*_batch(model), mode='tensor')
+    assert len(of_centermask) == 5 and len(of_centermask[0]) == 5
+    assert semantic.shape == (2, 1 + STUFF, 16, 24)
+
+
 def test_numbers_of_classes_are_set_once() -> None:
     """``num_classes`` counts things for every part; the semantic head's stuff is the fusion's."""
     model = small_model('panoptic', {'num_classes': 7, 'semantic_head.num_stuff_classes': 4})

@@ -44,6 +44,9 @@ def _as_rle(masks: Tensor) -> RLEMasks:
     return RLEMasks([coco_mask.encode(np.asfortranarray(mask.numpy())) for mask in masks], SIZE)
 
 
+FORMATS = pytest.mark.parametrize('of', [lambda masks: masks, _as_rle], ids=['tensor', 'rle'])
+
+
 @pytest.mark.parametrize('prefix, thresholds', [('fusion.', DEFAULT), ('fusion_loose.', LOOSE)])
 def test_equals_the_release(shared: Path, prefix: str, thresholds: tuple[float, float, int]) -> None:
     """The hand-made input has ties at every threshold."""
@@ -53,7 +56,7 @@ def test_equals_the_release(shared: Path, prefix: str, thresholds: tuple[float, 
         np.testing.assert_array_equal(array, expected[name], err_msg=name)
 
 
-@pytest.mark.parametrize('of', [lambda masks: masks, _as_rle], ids=['tensor', 'rle'])
+@FORMATS
 def test_map_of_labels_and_ids(of: Callable) -> None:
     """Ids go by falling score from 1 on; stuff has the id 0; what is left is void."""
     classes = torch.zeros(SIZE, dtype=torch.long)
@@ -72,6 +75,7 @@ def test_map_of_labels_and_ids(of: Callable) -> None:
     assert (fused.sem_seg[0] == torch.tensor(row)).all()
 
 
+@FORMATS
 @pytest.mark.parametrize(
     ('first', 'second', 'ids'),
     [
@@ -82,8 +86,8 @@ def test_map_of_labels_and_ids(of: Callable) -> None:
         ((0, 0), (5, 15), [0, 1]),
     ],
 )
-def test_share_that_is_taken(first: tuple[int, int], second: tuple[int, int], ids: list[int]) -> None:
-    instances = _instances(_columns(first, second), [0.9, 0.8])
+def test_share_that_is_taken(first: tuple[int, int], second: tuple[int, int], ids: list[int], of: Callable) -> None:
+    instances = _instances(of(_columns(first, second)), [0.9, 0.8])
     _fusion().predict([instances], [WITHOUT_STUFF])
     assert instances.segment_ids.tolist() == ids
 
@@ -118,7 +122,7 @@ def test_least_stuff(limit: int, stays: bool) -> None:
     assert fused.sem_seg[0, 0, -1] == (THINGS if stays else VOID)
 
 
-@pytest.mark.parametrize('of', [lambda masks: masks, _as_rle], ids=['tensor', 'rle'])
+@FORMATS
 def test_no_instance(of: Callable) -> None:
     instances = _instances(of(_columns()), [])
     (fused,) = _fusion().predict([instances], [WITHOUT_STUFF + 1])
@@ -127,7 +131,7 @@ def test_no_instance(of: Callable) -> None:
     assert (fused.sem_seg == THINGS).all()
 
 
-@pytest.mark.parametrize('of', [lambda masks: masks, _as_rle], ids=['tensor', 'rle'])
+@FORMATS
 def test_equals_mmdetections_head_away_from_ties(of: Callable) -> None:
     """Of other masks its head makes the same map; it has the channel of things last."""
     generator = torch.Generator().manual_seed(0)
@@ -146,3 +150,9 @@ def test_equals_mmdetections_head_away_from_ties(of: Callable) -> None:
     (fused,) = ours.predict([_instances(of(masks), scores, labels)], [logits.argmax(0)])
     assert torch.equal(fused.sem_seg, expected.sem_seg)
     assert len(fused.sem_seg.unique()) > 6
+
+
+def test_more_classes_than_a_map_holds() -> None:
+    assert PanopticFusion(num_things_classes=900, num_stuff_classes=99).num_classes == 999
+    with pytest.raises(ValueError, match='up to 999 classes, not 1000'):
+        PanopticFusion(num_things_classes=900, num_stuff_classes=100)

@@ -1,6 +1,7 @@
 # The demo's model with a semantic head, on shapes whose ground is grass, water or brick;
 # docs/baselines_and_panoptic.md has the commands that make them.
 _base_ = './centermask-lite-star_v2-19-slim_shapes.py'
+tta_model = None  # CenterMaskTTA makes no panoptic maps
 
 data_root = 'data/panoptic_shapes/'
 model = dict(
@@ -8,7 +9,13 @@ model = dict(
     data_preprocessor=dict(pad_seg=True, seg_pad_value=255),
     backbone=dict(out_indices=(0, 1, 2, 3)),
     neck=dict(in_channels=[112, 256, 384, 512], num_outs=6),
-    semantic_head=dict(type='SemanticFPNHead', num_stuff_classes=3, in_channels=128, inner_channels=64),
+    semantic_head=dict(
+        type='SemanticFPNHead',
+        num_stuff_classes=3,
+        in_channels=128,
+        inner_channels=64,
+        loss_seg=dict(type='CrossEntropyLoss', ignore_index=255, avg_non_ignore=True, loss_weight=0.5),
+    ),
     # As large a part of an image as COCO's 4096 pixels.
     panoptic_fusion=dict(type='PanopticFusion', score_thr=0.5, mask_overlap=0.5, stuff_area_limit=340),
 )

@@ -130,7 +130,10 @@ class CenterMask(FusedInference, SingleStageDetector):
 
     def _forward(self, batch_inputs: Tensor, batch_data_samples: SampleList) -> tuple:
         """Return class, box and centerness maps, then mask logits and mask IoU of the detections."""
-        x = self.extract_feat(batch_inputs)
+        return self._forward_by_feat(self.extract_feat(batch_inputs), batch_data_samples)
+
+    def _forward_by_feat(self, x: Sequence[Tensor], batch_data_samples: SampleList) -> tuple:
+        """Return the maps and masks of :meth:`_forward` from the levels ``x`` of the pyramid, P3 to P7."""
         maps = self.bbox_head(x)
         if self.roi_head is None:
             return maps

@@ -65,3 +65,8 @@ class PanopticCenterMask(CenterMask):
             sample.pred_sem_seg = PixelData(sem_seg=semantic_map[None])
             sample.pred_panoptic_seg = panoptic_map
         return self.add_pred_to_datasample(batch_data_samples, instances)
+
+    def _forward(self, batch_inputs: Tensor, batch_data_samples: SampleList) -> tuple:
+        """Return CenterMask's maps and masks, then the semantic logits (N, S + 1, H / 4, W / 4)."""
+        x = super().extract_feat(batch_inputs)  # P2 to P7
+        return (*self._forward_by_feat(x[1:], batch_data_samples), self.semantic_head(x)['seg_preds'])

@@ -19,6 +19,9 @@ from .structures.rle_masks import RLEMasks
 class PanopticFusion(HeuristicFusionHead):
     """Lay instances by falling score, then stuff where no instance is.
 
+    A pixel of an instance is ``label + INSTANCE_OFFSET * id``, with ids from 1 on in the order of laying. One of stuff
+    is its label, from the number of things on; one of nothing (void) is the number of all classes.
+
     Unlike in MMDetection, instances below a score are left out, semantic class 0 is every thing, and shares are exact:
     one that equals ``mask_overlap`` isn't above it, however large the mask.
 
@@ -27,6 +30,9 @@ class PanopticFusion(HeuristicFusionHead):
         mask_overlap: largest share of an instance's mask that better ones may have taken.
         stuff_area_limit: least number of pixels of a stuff class.
         **kwargs: ``num_things_classes`` and ``num_stuff_classes``.
+
+    Raises:
+        ValueError: for more classes than MMDetection's panoptic maps can hold.
     """
 
     def __init__(
@@ -36,13 +42,13 @@ class PanopticFusion(HeuristicFusionHead):
         self.score_thr = score_thr
         self.mask_overlap = mask_overlap
         self.stuff_area_limit = stuff_area_limit
+        if self.num_classes >= INSTANCE_OFFSET:
+            raise ValueError(f'a panoptic map holds up to {INSTANCE_OFFSET - 1} classes, not {self.num_classes}')
 
     def _predict_single(self, mask_results: InstanceData, seg_preds: Tensor) -> PixelData:
         """Return the panoptic map of one image as ``sem_seg``, int32, shape (1, H, W).
 
-        A pixel of an instance is ``label + INSTANCE_OFFSET * id`` with ids from 1 on by falling score. One of stuff is
-        its label, from the number of things on; of nothing (void), the number of all classes. The instances get their
-        ids as ``segment_ids``, 0 without one.
+        The instances get their ids as ``segment_ids``, 0 of those that were left out.
 
         Args:
             mask_results: ``scores``, ``labels`` and ``masks``, bool (N, H, W) or :class:`RLEMasks`.
@@ -61,7 +67,7 @@ class PanopticFusion(HeuristicFusionHead):
         """Return the map of the instances, int32 (H, W) with 0 elsewhere, and their ids (N,)."""
         laid = np.zeros(mask_results.masks.shape[-2:], np.int32)
         ids = np.zeros(len(mask_results), np.int64)
-        scores = mask_results.scores.double().cpu().numpy()
+        scores = mask_results.scores.cpu().double().numpy()
         labels = mask_results.labels.tolist()
         masks = mask_results.masks if isinstance(mask_results.masks, RLEMasks) else mask_results.masks.cpu().numpy()
         for index in self._by_score(scores):

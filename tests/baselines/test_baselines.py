@@ -64,6 +64,8 @@ def _small(name: str) -> nn.Module:
         model.test_cfg.rcnn.update(max_per_img=5, score_thr=0.0)
     else:
         model.test_cfg.update(max_per_img=5, score_thr=0.0)
+    if name == SHAPEMASK:
+        model.test_cfg.nms_pre = 20
     torch.manual_seed(0)
     built = MODELS.build(model)
     built.init_weights()

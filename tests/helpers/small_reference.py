@@ -1,6 +1,7 @@
 """Files like a reference's, computed by a small model itself."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -52,9 +53,9 @@ def computed_by(config: Path, inputs: Path) -> Computed:
 
 def as_in_files(computed: Arrays) -> Arrays:
     """Return the arrays as a reference writes them: maps as fingerprints, gradients of trained parameters only."""
-    maps = ('backbone.', 'fpn.', 'fcos.', 'roi.', 'det.mask_probs', 'bias3.det.mask_probs')
+    maps = r'(backbone|fpn|fcos|roi)\..*|(bias3\.)?det\.mask_probs|(.*\.)?sem\.logits(_full)?'
     return {
-        name: fingerprint(array) if name.startswith(maps) else array
+        name: fingerprint(array) if re.fullmatch(maps, name) else array
         for name, array in computed.items()
         if not ('grad.' in name and np.isnan(array))
     }

@@ -90,6 +90,23 @@ def test_ground_truth_of_polygons_and_of_nothing() -> None:
     assert (panoptic_truth(empty, np.full((10, 10), 255, np.uint8), 2, 2) == VOID).all()
 
 
+def test_without_names_of_stuff_objects_are_drawn() -> None:
+    """As by MMDetection's inferencer with a checkpoint that has weights alone."""
+    found = InstanceData(bboxes=torch.tensor([[20.0, 30, 200, 100]]), labels=torch.tensor([1]), scores=torch.ones(1))
+    maps = dict(
+        pred_panoptic_seg=PixelData(sem_seg=torch.full((1, 320, 320), SKY)),
+        pred_sem_seg=PixelData(sem_seg=torch.ones(1, 320, 320).long()),
+    )
+    images = []
+    for others in ({}, maps):
+        visualizer = CenterMaskVisualizer()
+        visualizer.dataset_meta = dict(classes=THINGS)
+        sample = DetDataSample(pred_instances=found, **others)
+        visualizer.add_datasample('', np.full((320, 320, 3), 90, np.uint8), sample, draw_gt=False)
+        images.append(visualizer.get_image())
+    np.testing.assert_array_equal(*images)
+
+
 @pytest.mark.parametrize('size', [(1, 1), (1, 400)])
 def test_void_alone_and_tiny_images(size: tuple[int, int]) -> None:
     image = np.full((*size, 3), 90, np.uint8)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from centermask import CenterMaskVisualizer
+from centermask.datasets.coco_panoptic import PanopticAnnotations
 from centermask.engine.cli import run
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -58,6 +59,21 @@ def figures(folder: Path) -> list[dict]:
     logs = sorted(folder.rglob('*.json'))
     lines = [json.loads(line) for log in logs for line in log.read_text().splitlines() if line.startswith('{')]
     return [line for line in lines if 'coco_panoptic/PQ' in line]
+
+
+def test_one_iteration(command: Callable, data: Path, tmp_path: Path) -> None:
+    """It trains, is tested, and writes what it predicts with the ids of the data's panoptic file."""
+    options = ['train_cfg.max_iters=1', 'train_cfg.val_begin=9', 'train_dataloader.batch_size=2']
+    options.append('default_hooks.checkpoint.interval=1')
+    code, printed = command('train', '--cfg-options', *options)
+    assert code == 0, printed
+    written = f'test_evaluator.1.outfile_prefix={tmp_path}/out'
+    code, printed = command('test', str(tmp_path / 'train/iter_1.pth'), '--cfg-options', written)
+    assert code == 0, printed
+    assert {'semantic/mIoU', 'coco/segm_mAP', 'coco_panoptic/PQ'} <= figures(tmp_path / 'test')[0].keys()
+    predicted = PanopticAnnotations(tmp_path / 'out.panoptic.json', tmp_path / 'out.panoptic')
+    truth = PanopticAnnotations(data / 'val/panoptic.json', data / 'val/panoptic')
+    assert predicted.image_ids() == truth.image_ids() and predicted.categories == truth.categories
 
 
 @pytest.mark.slow

@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
-from mmcv.cnn import ConvModule
+from collections import OrderedDict
+
+from mmcv.cnn import build_norm_layer
 from mmengine.model import BaseModule, bias_init_with_prob, normal_init, xavier_init
 from torch import Tensor, nn
+
+
+def conv_norm_relu(channels: int, norm_cfg: dict) -> nn.Sequential:
+    """Return a 3×3 conv with a bias, like the release's; MMCV's ``ConvModule`` warns of it before a norm."""
+    conv = nn.Conv2d(channels, channels, 3, padding=1)
+    norm = build_norm_layer(norm_cfg, channels)[1]
+    return nn.Sequential(OrderedDict(conv=conv, bn=norm, relu=nn.ReLU(inplace=True)))
 
 
 class ShapeMaskHead(BaseModule):
@@ -13,15 +22,14 @@ class ShapeMaskHead(BaseModule):
     Args:
         num_masks: 1, or the number of classes with the background.
         channels: of the features.
-        num_convs: 3×3 convs with norm and ReLU; like the release's, they have a bias too.
+        num_convs: 3×3 convs with norm and ReLU.
         norm_cfg: config of the norm.
     """
 
     def __init__(self, num_masks: int, channels: int, num_convs: int, norm_cfg: dict) -> None:
         super().__init__()
         self.prior = nn.Linear(1, channels)
-        convs = (ConvModule(channels, channels, 3, padding=1, bias=True, norm_cfg=norm_cfg) for _ in range(num_convs))
-        self.convs = nn.Sequential(*convs)
+        self.convs = nn.Sequential(*(conv_norm_relu(channels, norm_cfg) for _ in range(num_convs)))
         self.logits = nn.Conv2d(channels, num_masks, 1)
 
     def init_weights(self) -> None:

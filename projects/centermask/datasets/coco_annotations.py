@@ -100,7 +100,7 @@ def _is_length(value: Any) -> bool:
     return is_number(value, LONGEST_SIDE) and value >= 1
 
 
-def _is_relative_path(value: Any) -> bool:
+def is_relative_path(value: Any) -> bool:
     """Return whether this is a path within a folder: an untrusted file may name any other file of the user's."""
     path = PureWindowsPath(value if isinstance(value, str) else '')  # which takes both kinds of slashes
     return bool(path.name) and not path.anchor and '..' not in path.parts
@@ -117,7 +117,7 @@ def _is_flag(value: Any) -> bool:
 # For each list, its fields and what their values must be.
 FIELDS: dict[str, dict[str, Callable[[Any], bool]]] = {
     'categories': {'id': _is_id, 'name': lambda value: isinstance(value, str) and value != ''},
-    'images': {'id': _is_id, 'file_name': _is_relative_path, 'width': _is_length, 'height': _is_length},
+    'images': {'id': _is_id, 'file_name': is_relative_path, 'width': _is_length, 'height': _is_length},
     'annotations': {
         'image_id': _is_id,
         'category_id': _is_id,

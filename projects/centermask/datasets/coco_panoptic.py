@@ -13,7 +13,7 @@ import numpy as np
 from mmdet.datasets import CocoPanopticDataset
 from mmdet.evaluation.functional import INSTANCE_OFFSET
 
-from centermask.datasets.coco_annotations import as_text, read_json
+from centermask.datasets.coco_annotations import as_text, is_relative_path, read_json
 from centermask.datasets.image_folder import ImageFolder
 from centermask.utils.atomic_io import atomic_write, atomic_write_text
 from centermask.utils.errors import InputError, RunError
@@ -61,9 +61,10 @@ class PanopticAnnotations:
         self.categories = _read_categories(content, self.path)
         self.things = [category for category in self.categories if category.isthing]
         self.stuff = [category for category in self.categories if not category.isthing]
-        self.images = {
-            as_text(_field(image, 'id', self.path)): image for image in _entries(content, 'images', self.path)
-        }
+        self.images = {}
+        for image in _entries(content, 'images', self.path):
+            _file_name(image, self.path)
+            self.images[as_text(_field(image, 'id', self.path))] = image
         self._segments: dict[str, list[dict]] = {}
         self._files: dict[str, str] = {}
         self._index(_entries(content, 'annotations', self.path))
@@ -72,11 +73,11 @@ class PanopticAnnotations:
         known = {category.id for category in self.categories}
         on_disk, missing = ImageFolder(self.folder), []
         for entry in annotations:
-            image, name = as_text(_field(entry, 'image_id', self.path)), _field(entry, 'file_name', self.path)
-            segments = _field(entry, 'segments_info', self.path)
+            image, name = as_text(_field(entry, 'image_id', self.path)), _file_name(entry, self.path)
+            segments = _entries(entry, 'segments_info', self.path)
             for segment in segments:
                 number, category = _field(segment, 'id', self.path), _field(segment, 'category_id', self.path)
-                if category not in known:
+                if not isinstance(category, int) or category not in known:
                     raise InputError(
                         f'The panoptic file {self.path} gives segment {number} of {name} the category {category}, '
                         'which its list "categories" lacks: add it there.'
@@ -156,6 +157,17 @@ def _field(entry: Any, key: str, path: str) -> Any:
         raise InputError(
             f'The annotation file {path} is not in COCO\'s panoptic format: an entry has no "{key}".'
         ) from None
+
+
+def _file_name(entry: dict, path: str) -> str:
+    """Return the name of an entry's file, a path within a folder: others would name any file of the user's."""
+    name = _field(entry, 'file_name', path)
+    if not is_relative_path(name):
+        raise InputError(
+            f"The annotation file {path} is not in COCO's panoptic format: the file_name {name} is no path within a "
+            'folder.'
+        )
+    return name
 
 
 def _read_categories(content: dict, path: str) -> list[Category]:

@@ -152,6 +152,11 @@ class PanopticQuality(BaseMetric):
         """Compare the panoptic maps of a batch with the ground truth."""
         categories = order_categories(self.truth, self.dataset_meta)
         for sample in data_samples:
+            if 'pred_panoptic_seg' not in sample:
+                raise InputError(
+                    'PanopticQuality needs panoptic maps and the model makes none: test the checkpoint of a '
+                    'PanopticCenterMask, or take PanopticQuality and SemanticIoU out of the evaluators.'
+                )
             truth, truth_segments = read_truth(self.truth, sample)
             panoptic = sample['pred_panoptic_seg']['sem_seg'].squeeze(0).cpu().numpy()
             check_same_size(panoptic, truth, self.truth.png(sample['img_id']))
@@ -199,16 +204,18 @@ def order_categories(truth: PanopticAnnotations, metainfo: dict[str, Any]) -> li
         metainfo: Of the data set: ``classes``, the things, and ``stuff_classes``, by label.
 
     Raises:
-        InputError: The ground truth lacks one of them or has others.
+        InputError: The ground truth lacks one of them or has others, or those of stuff aren't in the order of their
+            ids, which the labels of the semantic PNGs follow.
     """
     ordered = []
     for kind, key, there in (('things', 'classes', truth.things), ('stuff', 'stuff_classes', truth.stuff)):
-        names = metainfo.get(key, ())
+        names = tuple(metainfo.get(key, ()))
         by_name = {category.name: category for category in there}
-        if set(names) != by_name.keys():
+        if set(names) != by_name.keys() or (kind == 'stuff' and names != tuple(by_name)):
             raise InputError(
                 f'The panoptic file {truth.path} has the {kind} {shorten(by_name) or "none"} but the data set '
-                f'{shorten(names) or "none"}: set {key} in its metainfo to those of the file.'
+                f'{shorten(names) or "none"}: set {key} in its metainfo to those of the file'
+                + (', by rising id.' if kind == 'stuff' else '.')
             )
         ordered += [by_name[name] for name in names]
     return ordered

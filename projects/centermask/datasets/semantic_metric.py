@@ -10,7 +10,7 @@ from mmengine.evaluator import BaseMetric
 from mmengine.logging import MMLogger
 
 from centermask.datasets.coco_panoptic import PanopticAnnotations
-from centermask.datasets.panoptic_metric import check_same_size, read_truth
+from centermask.datasets.panoptic_metric import check_same_size, order_categories, read_truth
 from centermask.datasets.semantic_masks import UNLABELLED, semantic_labels, semantic_map
 
 
@@ -39,6 +39,7 @@ class SemanticIoU(BaseMetric):
 
     def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:
         """Count the labelled pixels that agree, and those of each class in the truth and in the map: (3, S + 1)."""
+        order_categories(self.truth, self.dataset_meta)  # which refuses other classes
         for sample in data_samples:
             numbers, segments = read_truth(self.truth, sample)
             truth = semantic_map(numbers, segments, self.labels).astype(np.int64)

@@ -19,6 +19,7 @@ from centermask.export.files import set_metadata
 from centermask.export.graph import OUTPUTS, ExportGraph, Preprocessing
 from centermask.export.metadata import Metadata, describe_resizing
 from centermask.export.runtime import require
+from centermask.panoptic_centermask import PanopticCenterMask
 from centermask.utils.errors import InputError
 
 OPSET = 18
@@ -48,6 +49,12 @@ def describe(
     Raises:
         InputError: the model is no CenterMask, has no mask branch, or ONNX has no operator for its NMS.
     """
+    if isinstance(model, PanopticCenterMask):
+        raise InputError(
+            f'The config {cfg.filename} builds a PanopticCenterMask, and an exported file has no place for a panoptic '
+            'map: predict with the checkpoint itself, or export a CenterMask, such as that of '
+            "configs/centermask-star_v2-39_fpn_3x_coco.py, which takes CenterMask2's panoptic checkpoints too."
+        )
     if not isinstance(model, CenterMask) or model.roi_head is None:
         raise InputError(
             f'The config {cfg.filename} builds no CenterMask with a mask branch: only such a model can be exported.'

@@ -80,7 +80,7 @@ def build_report(work_dir: Path, test_dir: Path, out: Path, command: str) -> Rep
         page = Template(Path(__file__).with_name('page.html').read_text(encoding='utf-8')).substitute(
             title=escape(configs[-1].stem),
             figures=_table(['', *FIGURES], [[kind, *_figures(metrics, name)] for name, kind in KINDS.items()]),
-            facts=_table(['', ''], _facts(dataset, curves, command)),
+            facts=_table(['', ''], _facts(dataset, curves, command) + _panoptic_figures(metrics)),
             least_score=LEAST_SCORE,
             pairs=''.join(_figure(path, path.stem) for path in pairs),
             classes=_table(['class', 'objects', *(f'{kind} AP' for kind in ap)], _classes(dataset, metrics)),
@@ -123,6 +123,13 @@ def _facts(dataset: BaseDetDataset, curves: Curves, command: str) -> list[list[s
         ['Command', command],
         ['Date', f'{datetime.datetime.now().astimezone():%Y-%m-%d %H:%M %Z}'],
     ]
+
+
+def _panoptic_figures(metrics: dict[str, float]) -> list[list[str]]:
+    """Return rows with a panoptic model's PQ and mIoU in percent; none of other models."""
+    names = {'PQ': 'coco_panoptic/PQ', 'PQ of things': 'coco_panoptic/PQ_th', 'PQ of stuff': 'coco_panoptic/PQ_st'}
+    names['mIoU'] = 'semantic/mIoU'
+    return [[name, f'{metrics[key]:.1f}'] for name, key in names.items() if key in metrics]
 
 
 def _classes(dataset: BaseDetDataset, metrics: dict[str, float]) -> list[list[str]]:

@@ -73,28 +73,31 @@ class CenterMaskVisualizer(DetLocalVisualizer):
             width, height = (max(1, round(pixels * self._scale)) for pixels in image.shape[1::-1])
             interpolation = cv2.INTER_AREA if self._scale < 1 else cv2.INTER_CUBIC
             image = cv2.resize(image.clip(0, 255).astype(np.uint8), (width, height), interpolation=interpolation)
-        if data_sample is not None and self.dataset_meta.get('stuff_classes'):
-            data_sample = self._with_panoptic_maps_alone(data_sample)
+        if data_sample is not None and {'pred_panoptic_seg', 'gt_sem_seg'} & {*data_sample.keys()}:
+            data_sample = self._panoptic_or_objects(data_sample)
         super().add_datasample(name, image, data_sample, draw_gt, draw_pred, **kwargs)
 
-    def _with_panoptic_maps_alone(self, data_sample: DetDataSample) -> DetDataSample:
-        """Return a sample without what its panoptic maps show; that of the ground truth is made of its parts."""
+    def _panoptic_or_objects(self, data_sample: DetDataSample) -> DetDataSample:
+        """Return a sample with panoptic maps and not their parts; without names of stuff with objects alone."""
         shown = data_sample.cpu()
-        if 'pred_panoptic_seg' in shown:
-            for name in {'pred_instances', 'pred_sem_seg'} & {*shown.keys()}:
-                del shown[name]
-        if 'gt_sem_seg' in shown and 'masks' in shown.get('gt_instances', ()):
-            things, stuff = (len(self.dataset_meta[name]) for name in ('classes', 'stuff_classes'))
-            panoptic = panoptic_truth(shown.gt_instances, np.asarray(shown.gt_sem_seg.sem_seg)[0], things, stuff)
+        stuff = len(self.dataset_meta.get('stuff_classes', ()))
+        if stuff and 'gt_sem_seg' in shown and 'masks' in shown.get('gt_instances', ()):
+            semantic = np.asarray(shown.gt_sem_seg.sem_seg)[0]
+            panoptic = panoptic_truth(shown.gt_instances, semantic, len(self.dataset_meta['classes']), stuff)
             shown.gt_panoptic_seg = PixelData(sem_seg=panoptic[None], metainfo=dict(gap=self._gap))
-            del shown.gt_instances, shown.gt_sem_seg
+            del shown.gt_instances
+        hidden = {'gt_sem_seg', 'pred_sem_seg', 'pred_panoptic_seg'}
+        if stuff and 'pred_panoptic_seg' in shown:
+            hidden = {'gt_sem_seg', 'pred_sem_seg', 'pred_instances'}
+        for name in hidden & {*shown.keys()}:
+            delattr(shown, name)
         return shown
 
     def _draw_panoptic_seg(
         self, image: np.ndarray, panoptic_seg: PixelData, classes: Sequence[str], palette: Any
     ) -> np.ndarray:
         """Return the resized RGB image (H, W, 3) with the segments drawn on it, and a legend or a gap beside it."""
-        names = drawable_names((*classes, *self.dataset_meta.get('stuff_classes', ())))
+        names = drawable_names((*classes, *self.dataset_meta['stuff_classes']))
         drawn = draw_panoptic(
             image,
             np.asarray(panoptic_seg.sem_seg)[0],
