@@ -39,6 +39,7 @@ LONG = (
     'tools/test_dist.py',
     'tools/test_resume.py',
     'tools/test_train.py',
+    'tools/test_panoptic_training.py',
     'tools/test_test.py',
     'tools/test_compare_with_reference.py',
     'test_registries.py',

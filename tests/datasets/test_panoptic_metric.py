@@ -9,17 +9,9 @@ import torch
 from helpers.small_panoptic import METAINFO, SIZE, write_set
 from mmdet.evaluation.functional import INSTANCE_OFFSET
 
-from centermask.datasets.coco_panoptic import Category, PanopticAnnotations
+from centermask.datasets.coco_panoptic import Category, PanopticAnnotations, number_segments
 from centermask.datasets.panoptic_metric import PanopticQuality, match_segments, quality, sum_matches
 from centermask.utils.errors import InputError, RunError
-
-
-def number(ids: np.ndarray, segments: list[dict]) -> np.ndarray:
-    """Return for each pixel the number of its segment in the list, 0 for void."""
-    numbers = np.zeros(ids.shape, np.int64)
-    for place, segment in enumerate(segments, start=1):
-        numbers[ids == segment['id']] = place
-    return numbers
 
 
 def test_made_cases(shared: Path) -> None:
@@ -29,7 +21,8 @@ def test_made_cases(shared: Path) -> None:
     sums = np.zeros((len(categories), 4))
     each = zip(cases['gt_segments'], cases['pred_segments'], cases['matched'], strict=True)
     for i, (truths, found, expected) in enumerate(each):
-        match = match_segments(number(maps['gt'][i], truths), number(maps['pred'][i], found), truths, found)
+        numbered = number_segments(maps['gt'][i], truths), number_segments(maps['pred'][i], found)
+        match = match_segments(*numbered, truths, found)
         assert sorted(truths[place]['id'] for place in match.truths) == expected['gt']
         assert sorted(found[place]['id'] for place in match.found) == expected['pred']
         counted = {*match.found.tolist(), *match.wrong.tolist()}
@@ -39,7 +32,7 @@ def test_made_cases(shared: Path) -> None:
     for category, row in zip(categories, sums, strict=True):
         assert row.tolist() == pytest.approx([*cases['per_category'][str(category.id)].values()], abs=1e-12)
     things = np.array([category.isthing for category in categories])
-    for name, chosen in (('All', things | True), ('Things', things), ('Stuff', ~things)):
+    for name, chosen in (('All', np.ones_like(things)), ('Things', things), ('Stuff', ~things)):
         assert quality(sums[chosen])._asdict() == pytest.approx(cases['expected'][name], abs=1e-12)
 
 

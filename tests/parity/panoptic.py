@@ -41,13 +41,13 @@ def compute(cfg: Config, expected: Arrays, inputs: Path) -> Computed:
     Args:
         cfg: the config.
         expected: unused, its arrays are results only.
-        inputs: an ``inputs.npz``, with an ``inputs_panoptic.npz`` beside it.
+        inputs: an ``inputs.npz``; the file beside it whose name ends in ``_panoptic`` is read too.
 
     Raises:
         InputError: the model or the inputs can't be used.
     """
     model, recipe = build_reference_model(cfg)
-    panoptic = _read(inputs.with_name('inputs_panoptic.npz'))
+    panoptic = _read(inputs.with_stem(f'{inputs.stem}_panoptic'))
     images = _with_semantic_maps(read_inputs(inputs), panoptic, cfg, model)
     centermask.check_classes(model, images, cfg)
     with centermask.reference_threads():

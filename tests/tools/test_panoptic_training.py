@@ -6,8 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
 from centermask import CenterMaskVisualizer
+from centermask.checkpoints.layouts import to_release
 from centermask.datasets.coco_panoptic import PanopticAnnotations
 from centermask.engine.cli import run
 
@@ -62,13 +64,15 @@ def figures(folder: Path) -> list[dict]:
 
 
 def test_one_iteration(command: Callable, data: Path, tmp_path: Path) -> None:
-    """It trains, is tested, and writes what it predicts with the ids of the data's panoptic file."""
+    """It trains, is tested from a file of the release's layout, and writes what it predicts with the data's ids."""
     options = ['train_cfg.max_iters=1', 'train_cfg.val_begin=9', 'train_dataloader.batch_size=2']
     options.append('default_hooks.checkpoint.interval=1')
     code, printed = command('train', '--cfg-options', *options)
     assert code == 0, printed
     written = f'test_evaluator.1.outfile_prefix={tmp_path}/out'
-    code, printed = command('test', str(tmp_path / 'train/iter_1.pth'), '--cfg-options', written)
+    weights = torch.load(tmp_path / 'train/iter_1.pth')['state_dict']
+    torch.save({'model': to_release(weights, 'panoptic')}, tmp_path / 'released.pth')
+    code, printed = command('test', str(tmp_path / 'released.pth'), '--cfg-options', written)
     assert code == 0, printed
     assert {'semantic/mIoU', 'coco/segm_mAP', 'coco_panoptic/PQ'} <= figures(tmp_path / 'test')[0].keys()
     predicted = PanopticAnnotations(tmp_path / 'out.panoptic.json', tmp_path / 'out.panoptic')

@@ -12,6 +12,7 @@ import pytest
 import torch
 from mmdet.apis import inference_detector, init_detector
 
+from centermask.checkpoints.layouts import to_release
 from centermask.engine.cli import run
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -48,6 +49,17 @@ def test_writes_predictions_and_drawings(test: Callable, tmp_path: Path) -> None
     assert [path.name for path in (tmp_path / 'out').iterdir()] == ['all.pkl']
     assert len(list((tmp_path / 'run').glob('*/pictures/*.jpg'))) == 3
     assert {'coco/bbox_mAP', 'coco/segm_mAP'} <= _figures(tmp_path / 'run').keys()
+
+
+def test_panoptic_release(test: Callable, tiny_run: Path, tmp_path: Path) -> None:
+    """The instance branch of one is tested as if it had been released alone."""
+    weights = to_release(torch.load(tiny_run / 'iter_2.pth')['state_dict'], 'star')
+    of_panoptic = {'sem_seg_head.predictor.bias': torch.zeros(54), 'backbone.fpn_output2.bias': torch.zeros(128)}
+    torch.save({'model': weights | of_panoptic}, tmp_path / 'a.pth')
+    assert test('--out', str(tmp_path / 'a.pkl'), checkpoint=tmp_path / 'a.pth')[0] == 0
+    assert test('--out', str(tmp_path / 'b.pkl'))[0] == 0
+    for found, expected in zip(*(_predictions(tmp_path / name) for name in ('a.pkl', 'b.pkl')), strict=True):
+        assert torch.equal(found['scores'], expected['scores']) and len(found['scores']) > 0
 
 
 def test_drawings_of_images_of_one_name(test: Callable, tiny_config: Path, tmp_path: Path) -> None:

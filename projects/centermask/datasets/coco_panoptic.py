@@ -75,6 +75,11 @@ class PanopticAnnotations:
         for entry in annotations:
             image, name = as_text(_field(entry, 'image_id', self.path)), _file_name(entry, self.path)
             segments = _entries(entry, 'segments_info', self.path)
+            if image not in self.images:
+                raise InputError(
+                    f'The panoptic file {self.path} has segments of the image {image}, which its list "images" lacks: '
+                    'add it there.'
+                )
             for segment in segments:
                 number, category = _field(segment, 'id', self.path), _field(segment, 'category_id', self.path)
                 if not isinstance(category, int) or category not in known:
@@ -123,24 +128,34 @@ class PanopticAnnotations:
         """
         path, segments = self.png(image_id), self._segments[as_text(image_id)]
         ids = read_ids(path)
-        image = self.images.get(as_text(image_id), {})
+        image = self.images[as_text(image_id)]
         stated = image.get('height', len(ids)), image.get('width', ids.shape[1])
         if ids.shape != stated:
             raise RunError(
                 f'The PNG {path} is {ids.shape[1]}x{ids.shape[0]} pixels but {self.path} states '
                 f'{stated[1]}x{stated[0]}: correct one of them.'
             )
-        known = np.array([0, *(segment['id'] for segment in segments)], dtype=ids.dtype)
-        order = np.argsort(known)
-        places = np.searchsorted(known[order], ids).clip(max=len(known) - 1)
-        numbers = order[places]
-        strange = known[numbers] != ids
-        if strange.any():
+        numbers = number_segments(ids, segments)
+        if numbers.min() < 0:
             raise RunError(
-                f'The PNG {path} holds the segment {ids[strange][0]}, which {self.path} does not list for this image: '
-                'correct one of them.'
+                f'The PNG {path} holds the segment {ids[numbers < 0][0]}, which {self.path} does not list for this '
+                'image: correct one of them.'
             )
         return numbers, segments
+
+
+def number_segments(ids: np.ndarray, segments: Sequence[dict]) -> np.ndarray:
+    """Return for each pixel the number of its segment, int64 (H, W): 1 is the first, 0 is void, -1 none of them.
+
+    Args:
+        ids: Of segments (H, W), 0 for void.
+        segments: With the ``id`` of each.
+    """
+    known = np.array([0, *(segment['id'] for segment in segments)], dtype=ids.dtype)
+    order = np.argsort(known)
+    places = np.searchsorted(known[order], ids).clip(max=len(known) - 1)
+    numbers = order[places]
+    return np.where(known[numbers] == ids, numbers, -1)
 
 
 def _entries(content: dict, key: str, path: str) -> list[dict]:

@@ -164,7 +164,7 @@ class PanopticQuality(BaseMetric):
             match = match_segments(truth, found, truth_segments, segments)
             written = {}
             if self.outfile_prefix:
-                image = {'id': sample['img_id'], 'file_name': Path(sample['img_path']).name}
+                image = self.truth.images[as_text(sample['img_id'])]
                 written = write_panoptic(panoptic, image, categories, Path(f'{self.outfile_prefix}.panoptic'))
             self.results.append((sum_matches(match, truth_segments, segments, categories), written))
 
@@ -175,7 +175,11 @@ class PanopticQuality(BaseMetric):
         things = np.array([category.isthing for category in categories])
         rows: list[list] = []
         scores: dict[str, float] = {}
-        for name, suffix, chosen in (('All', '', things | True), ('Things', '_th', things), ('Stuff', '_st', ~things)):
+        for name, suffix, chosen in (
+            ('All', '', np.ones_like(things)),
+            ('Things', '_th', things),
+            ('Stuff', '_st', ~things),
+        ):
             figures = quality(sums[chosen])
             percent = [100 * figure if figures.n else -1 for figure in figures[:3]]
             scores |= {f'{kind}{suffix}': value for kind, value in zip(('PQ', 'SQ', 'RQ'), percent, strict=True)}
