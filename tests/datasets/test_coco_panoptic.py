@@ -79,6 +79,7 @@ def test_ids_of_24_bits(tmp_path: Path) -> None:
         ({'annotations': changed(id=2**24)}, 'the id 16777216: ids are integers from 1 to 16777215'),
         ({'annotations': [{'image_id': 4, 'file_name': 'b.png', 'segments_info': []}]}, 'the first is .*b.png'),
         ({'annotations': [{'image_id': 4}]}, 'an entry has no "file_name"'),
+        ({'images': [{'id': 5, 'file_name': 'a.jpg'}]}, 'has segments of the image 4, which its list "images" lacks'),
         ({'images': [{'id': 4, 'file_name': '../a.jpg'}]}, r'the file_name \.\./a.jpg is no path within a folder'),
         ({'categories': None}, 'has no list "categories"'),
         ({'categories': [*CONTENT['categories'], CONTENT['categories'][0]]}, 'without an integer of their own'),

@@ -23,10 +23,9 @@ from centermask.baselines.shapemask_roi_head import ShapeMaskRoIHead
 from centermask.baselines.shapemask_targets import sample_in_box, targets_of_image
 from centermask.boxes import clip_boxes
 from centermask.mask_pasting import paste
+from parity.comparison import Arrays
 from parity.shapemask_boxes import LEVELS, assign, build_box_head
 from parity.shapemask_weights import load_synthetic_weights, made_priors
-
-Arrays = dict[str, np.ndarray]
 
 SIZE = (256, 384)  # of the made picture
 # Classes, shapes of each, whether class-agnostic, and classes of the objects, for each case of the mask branch.
@@ -53,7 +52,7 @@ def build_mask_head(cfg: Mapping, classes: int, priors: np.ndarray, agnostic: bo
 
 @torch.no_grad()
 def compute_heads(cfg: Mapping, expected: Mapping[str, np.ndarray]) -> Arrays:
-    """Return crops, resampled masks and the cases of the mask branch.
+    """Return crops, resampled masks and the cases of the mask branch; crops that reach over the border are NaN.
 
     Args:
         cfg: a config's ``roi_head``.
@@ -66,6 +65,7 @@ def compute_heads(cfg: Mapping, expected: Mapping[str, np.ndarray]) -> Arrays:
         head = build_mask_head(cfg, 5, made_priors(5, 4))
         rois = _rois(torch.from_numpy(expected['crop.boxes']))
         crops = head.crop(x, rois).numpy()
+        crops[(rois[:, 1:] < 0).any(1) | (rois[:, 3] >= SIZE[1]) | (rois[:, 4] >= SIZE[0])] = np.nan
         levels = head.crop.map_roi_levels(rois).numpy() + 3
         arrays |= {'crop.levels': levels, 'crop.values': crops[:, :4], 'crop.fingerprint': crops}
     if 'resample.masks' in expected:

@@ -18,12 +18,12 @@ from centermask.baselines.shapemask_mask_losses import mask_loss, prior_loss
 from centermask.baselines.shapemask_outer_boxes import outer_boxes
 from centermask.baselines.shapemask_targets import targets_of_image
 from centermask.boxes import clip_boxes
-from parity.outputs import _outputs
+from parity.centermask import outputs_of
+from parity.comparison import Arrays
 from parity.shapemask_boxes import LEVELS, assign
 from parity.shapemask_masks import unpack
 from parity.shapemask_weights import by_key, load_synthetic_weights, made_priors
 
-Arrays = dict[str, np.ndarray]
 WEIGHT_DECAY = 1e-4
 
 
@@ -95,7 +95,7 @@ def compute_training(model: ShapeMask, image: np.ndarray, expected: Mapping[str,
 
     x = model.extract_feat(pixels)
     box_losses = model.bbox_head.loss(x, samples)
-    with _outputs(model.roi_head) as outputs:
+    with outputs_of(model.roi_head) as outputs:
         mask_losses = model.roi_head.loss_of_targets(x, [targets])
     (found,) = outputs
     total = sum(box_losses.values()) + sum(mask_losses.values())

@@ -75,6 +75,11 @@ class PanopticAnnotations:
         for entry in annotations:
             image, name = as_text(_field(entry, 'image_id', self.path)), _file_name(entry, self.path)
             segments = _entries(entry, 'segments_info', self.path)
+            if image not in self.images:
+                raise InputError(
+                    f'The panoptic file {self.path} has segments of the image {image}, which its list "images" lacks: '
+                    'add it there.'
+                )
             for segment in segments:
                 number, category = _field(segment, 'id', self.path), _field(segment, 'category_id', self.path)
                 if not isinstance(category, int) or category not in known:
@@ -123,7 +128,7 @@ class PanopticAnnotations:
         """
         path, segments = self.png(image_id), self._segments[as_text(image_id)]
         ids = read_ids(path)
-        image = self.images.get(as_text(image_id), {})
+        image = self.images[as_text(image_id)]
         stated = image.get('height', len(ids)), image.get('width', ids.shape[1])
         if ids.shape != stated:
             raise RunError(

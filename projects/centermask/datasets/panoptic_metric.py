@@ -164,7 +164,7 @@ class PanopticQuality(BaseMetric):
             match = match_segments(truth, found, truth_segments, segments)
             written = {}
             if self.outfile_prefix:
-                image = {'id': sample['img_id'], 'file_name': Path(sample['img_path']).name}
+                image = self.truth.images[as_text(sample['img_id'])]
                 written = write_panoptic(panoptic, image, categories, Path(f'{self.outfile_prefix}.panoptic'))
             self.results.append((sum_matches(match, truth_segments, segments, categories), written))
 

@@ -49,8 +49,7 @@ def semantic_map(numbers: np.ndarray, segments: Sequence[dict], labels: dict[int
 
 def semantic_path(truth: PanopticAnnotations, image_id: str, out: Path) -> Path:
     """Return where an image's semantic PNG goes: named like the image, which is how the data set finds it."""
-    name = truth.images[image_id]['file_name'] if image_id in truth.images else truth.png(image_id).name
-    return out / Path(name).with_suffix('.png')
+    return out / Path(truth.images[image_id]['file_name']).with_suffix('.png')
 
 
 def make_semantic_masks(ann_file: Path, folder: Path, out: Path, processes: int = 1) -> tuple[int, int]:

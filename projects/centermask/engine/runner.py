@@ -118,7 +118,7 @@ class CenterMaskRunner(Runner):
     @_explained('train_dataloader or train_cfg')
     def build_train_loop(self, loop: BaseLoop | dict) -> BaseLoop:
         """Build the training's loop."""
-        dataset = self.cfg.train_dataloader.get('dataset', {})
+        dataset = (self.cfg.get('train_dataloader') or {}).get('dataset', {})
         if isinstance(getattr(self._detector(), 'roi_head', None), CenterMaskRoIHead):
             check_augmentation(dataset, self.cfg.filename)
         if isinstance(self._detector(), PanopticCenterMask):

@@ -33,7 +33,7 @@ def fit_config(cfg: Config, folder: Path, work_dir: Path, options: Mapping[str, 
     Raises:
         InputError: the folder or the config can't be used.
     """
-    if 'semantic_head' in cfg.model:
+    if 'semantic_head' in cfg.get('model', {}):
         raise InputError(
             f'--data: the model of {cfg.filename} is panoptic and learns semantic PNGs too: copy configs/'
             'panoptic-centermask-lite-star_v2-19-slim_custom.py and name your files in it.'
