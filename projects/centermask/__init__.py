@@ -4,6 +4,9 @@ Importing the package registers its parts in MMDetection's registries.
 """
 
 from . import checkpoints, datasets, engine
+from .baselines.averaging_fpn import AveragingFPN
+from .baselines.bipyramid_mask_head import BipyramidMaskHead
+from .baselines.focal_loss_star import FocalLossStar
 from .baselines.mobilenetv2 import MobileNetV2Features
 from .baselines.retinamask import RetinaMaskBoxHead, SelfAdjustingSmoothL1Loss
 from .baselines.shapemask import ShapeMask
@@ -13,6 +16,9 @@ from .baselines.shapemask_box_head import ShapeMaskBoxHead
 from .baselines.shapemask_fpn import ShapeMaskFPN
 from .baselines.shapemask_resnet import ShapeMaskResNet
 from .baselines.shapemask_roi_head import ShapeMaskRoIHead
+from .baselines.tensormask import TensorMask
+from .baselines.tensormask_box_head import TensorMaskBoxHead
+from .baselines.window_assigner import WindowAssigner
 from .boxes import LegacyBboxOverlaps2D
 from .detector import CenterMask
 from .fcos_head import CenterMaskFCOSHead
@@ -29,11 +35,14 @@ from .tta import CenterMaskTTA
 from .vovnet import VoVNet
 
 __all__ = [
+    'AveragingFPN',
+    'BipyramidMaskHead',
     'CenterMask',
     'CenterMaskFCOSHead',
     'CenterMaskRoIHead',
     'CenterMaskTTA',
     'CenterMaskVisualizer',
+    'FocalLossStar',
     'LegacyBboxOverlaps2D',
     'MaskScoringHead',
     'MobileNetV2Features',
@@ -52,7 +61,10 @@ __all__ = [
     'ShapeMaskResNet',
     'ShapeMaskRoIHead',
     'SmoothedGIoULoss',
+    'TensorMask',
+    'TensorMaskBoxHead',
     'VoVNet',
+    'WindowAssigner',
     'checkpoints',
     'datasets',
     'engine',

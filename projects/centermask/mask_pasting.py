@@ -8,7 +8,7 @@ only, in stripes, so the memory needed doesn't grow with image or box.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import pycocotools.mask as coco_mask
@@ -80,12 +80,16 @@ def _stripes(
 
 
 def paste(
-    probabilities: np.ndarray, boxes: np.ndarray, image_size: tuple[int, int], threshold: float, pasting: str
+    probabilities: Sequence[np.ndarray] | np.ndarray,
+    boxes: np.ndarray,
+    image_size: tuple[int, int],
+    threshold: float,
+    pasting: str,
 ) -> np.ndarray:
     """Return masks of the image, bool, shape (N, height, width).
 
     Args:
-        probabilities: masks in their boxes, float32, shape (N, 28, 28).
+        probabilities: square masks in their boxes, float32, shape (N, 28, 28) or of sizes of their own.
         boxes: x1, y1, x2, y2 in pixels, float32, shape (N, 4).
         image_size: height and width in pixels.
         threshold: least probability of the object's pixels; with ``'resized'`` they exceed it.
@@ -101,7 +105,11 @@ def paste(
 
 
 def encode(
-    probabilities: np.ndarray, boxes: np.ndarray, image_size: tuple[int, int], threshold: float, pasting: str
+    probabilities: Sequence[np.ndarray] | np.ndarray,
+    boxes: np.ndarray,
+    image_size: tuple[int, int],
+    threshold: float,
+    pasting: str,
 ) -> RLEMasks:
     """Return the masks of :func:`paste` in COCO's run-length encoding, without building masks of the image."""
     rles = []

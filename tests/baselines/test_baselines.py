@@ -1,4 +1,4 @@
-"""The baselines of Table 5: Mask R-CNN, RetinaMask, ShapeMask and YOLACT."""
+"""The baselines of Table 5: Mask R-CNN, RetinaMask, ShapeMask, TensorMask and YOLACT."""
 
 from functools import cache
 from pathlib import Path
@@ -24,9 +24,10 @@ CONFIGS = Path(__file__).resolve().parents[2] / 'configs/baselines'
 MASK_RCNN = ('mask-rcnn_r101_fpn_2x_coco', 'mask-rcnn_x101_fpn_3x_coco')
 RETINAMASK = 'retinamask_r101_fpn_2x_coco'
 SHAPEMASK = 'shapemask_r101_fpn_2x_coco'
+TENSORMASK = ('tensormask_r50_fpn_1x_coco', 'tensormask_r50_fpn_6x_coco', 'tensormask_r101_fpn_6x_coco')
 YOLACT = ('yolact-400_r101_coco', 'yolact-550_r50_coco', 'yolact-550_r101_coco', 'yolact-700_r101_coco')
-ALL = (*MASK_RCNN, RETINAMASK, SHAPEMASK, *YOLACT)
-ONE_OF_EACH = pytest.mark.parametrize('name', [MASK_RCNN[0], RETINAMASK, SHAPEMASK, YOLACT[1]])
+ALL = (*MASK_RCNN, RETINAMASK, SHAPEMASK, *TENSORMASK, *YOLACT)
+ONE_OF_EACH = pytest.mark.parametrize('name', [MASK_RCNN[0], RETINAMASK, SHAPEMASK, TENSORMASK[0], YOLACT[1]])
 OBJECTS = [square(0, 4, 6, 80, 90), square(2, 30, 20, 70, 44)]
 
 
@@ -64,7 +65,7 @@ def _small(name: str) -> nn.Module:
         model.test_cfg.rcnn.update(max_per_img=5, score_thr=0.0)
     else:
         model.test_cfg.update(max_per_img=5, score_thr=0.0)
-    if name == SHAPEMASK:
+    if name in (SHAPEMASK, *TENSORMASK):
         model.test_cfg.nms_pre = 20
     torch.manual_seed(0)
     built = MODELS.build(model)
@@ -145,7 +146,8 @@ def test_pipelines(name: str, tmp_path: Path) -> None:
     elif name == SHAPEMASK:
         assert sizes[0][0] in range(819, 1025) and sizes[1] == (1024, 1024)
     else:
-        assert sizes[0][0] in ((640, 800, 1000) if name == RETINAMASK else range(640, 801)) and sizes[1] == (800, 800)
+        lengths = {RETINAMASK: (640, 800, 1000), TENSORMASK[0]: (800,)}.get(name, range(640, 801))
+        assert sizes[0][0] in lengths and sizes[1] == (800, 800)
 
 
 @pytest.mark.parametrize(
@@ -155,6 +157,8 @@ def test_pipelines(name: str, tmp_path: Path) -> None:
         (MASK_RCNN[1], 270_000, [210_000, 250_000], 16, 0.02, 1e-4),
         (RETINAMASK, 180_000, [120_000, 160_000], 16, 0.01, 1e-4),
         (SHAPEMASK, 45_000, [30_000, 40_000], 64, 0.08, 1e-4),
+        (TENSORMASK[0], 90_000, [60_000, 80_000], 16, 0.02, 1e-4),
+        (TENSORMASK[2], 540_000, [480_000, 520_000], 16, 0.02, 1e-4),
         (YOLACT[0], 800_000, [280_000, 600_000, 700_000, 750_000], 8, 1e-3, 5e-4),
     ],
 )
@@ -166,8 +170,9 @@ def test_schedule(name: str, iterations: int, steps: list[int], images: int, rat
     assert config.train_dataloader.batch_size * (1 if name in YOLACT else 8) == images
     layer = nn.Conv2d(1, 1, 1)
     schedule = Schedule(config, nn.Sequential(layer))
-    own = {'0.weight': (1, 1), '0.bias': (1, 1) if name in (SHAPEMASK, *YOLACT) else (2, 0)}
-    for iteration in (500, *(at for step in steps for at in (step - 1, step)), iterations - 1):
+    own = {'0.weight': (1, 1), '0.bias': (1, 1) if name in (SHAPEMASK, *TENSORMASK, *YOLACT) else (2, 0)}
+    warm = 1000 if name in TENSORMASK else 500
+    for iteration in (warm, *(at for step in steps for at in (step - 1, step)), iterations - 1):
         schedule.go_to(iteration)
         now = rate * 0.1 ** sum(iteration >= step for step in steps)
         for parameter, settings in schedule.settings().items():

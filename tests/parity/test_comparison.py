@@ -31,6 +31,7 @@ CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
         pytest.param('centermask-star_r50_fpn_3x_coco', 'star/R_50', 139, marks=pytest.mark.slow),
         pytest.param('centermask_r50_fpn_1x_coco', 'paper/R_50', 131, marks=pytest.mark.slow),
         pytest.param('panoptic-centermask-star_r50_fpn_3x_coco', 'star/panoptic_R_50', 245, marks=pytest.mark.slow),
+        pytest.param('tensormask_r50_fpn_1x_coco', 'baselines/tensormask_R_50', 357, marks=pytest.mark.slow),
     ],
 )
 def test_every_array_of_a_release(shared: Path, config: str, reference: str, count: int) -> None:

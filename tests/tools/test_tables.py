@@ -72,7 +72,7 @@ def test_writes_the_page(main: Callable, copied: Path) -> None:
     for name in ('paper_tables.md', 'model_zoo.md'):
         assert (copied / 'docs' / name).read_text() == (REPOSITORY / 'docs' / name).read_text()
     zoo = (copied / 'docs/model_zoo.md').read_text()
-    assert zoo.count('\n| `') == 34
+    assert zoo.count('\n| `') == 36
 
 
 def test_check(main: Callable, capsys: pytest.CaptureFixture) -> None:

@@ -58,8 +58,8 @@ def convert(contents: Contents, source: str, configs: Path) -> Conversion:
         if contents.entry == 'state_dict' or any(name.startswith('bbox_head.') for name in contents.weights):
             raise InputError(f'The checkpoint {source} has the layout of MMDetection already: use it as it is.')
         raise InputError(
-            f'The checkpoint {source} has no layout that is known here: give one of CenterMask or CenterMask2, or an '
-            'ImageNet VoVNet, MobileNetV2 or ResNet.'
+            f'The checkpoint {source} has no layout that is known here: give one of CenterMask, CenterMask2 or '
+            'TensorMask, or an ImageNet VoVNet, MobileNetV2 or ResNet.'
         )
     found = _find_config(translation, source, configs)
     faults = [str(fault._replace(key=translation.released_name(fault.key))) for fault in found.mismatches]
@@ -81,7 +81,9 @@ def convert(contents: Contents, source: str, configs: Path) -> Conversion:
 
 def _count_classes(translation: Translation) -> int:
     """Return the number of classes that the box head tells apart, 0 of a backbone."""
-    return _length(translation, 'bbox_head.conv_cls.bias')
+    # TensorMask has outputs for each of two windows.
+    boxes = max(_length(translation, 'bbox_head.conv_reg.bias') // 4, 1)
+    return _length(translation, 'bbox_head.conv_cls.bias') // boxes
 
 
 def _length(translation: Translation, name: str) -> int:
@@ -94,14 +96,17 @@ def _find_config(translation: Translation, source: str, configs: Path) -> _Candi
     """Return the first config that the file fits, else the one that it differs least from.
 
     The config that the metafile names for a file of this name is tried first, then those of released models, long
-    schedules before short ones. Subfolders have models that were never released.
+    schedules before short ones. Subfolders have models that were never released, but for TensorMask's.
     """
     star = translation.layout != 'paper' and 'backbone.body.' not in translation.prefix
+    collection, folder = ('CenterMask2' if star else 'CenterMask'), configs
+    if translation.layout == 'tensormask':
+        collection, folder = 'TensorMask', configs / 'baselines'
     of_recipe = [
         model
         for model in _load_index(configs / 'metafile.yml')['Models']
-        if model['In Collection'] == ('CenterMask2' if star else 'CenterMask')
-        and (configs.parent / model['Config']).parent == configs
+        if model['In Collection'] == collection
+        and (configs.parent / model['Config']).parent == folder
         and ('semantic head' in model['Metadata']['Architecture']) == (translation.layout == 'panoptic')
     ]
 

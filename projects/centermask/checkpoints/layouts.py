@@ -1,7 +1,8 @@
 """Names of tensors in the released checkpoints and in MMDetection's layout.
 
 Two code bases released CenterMask: ``star`` (CenterMask2, on Detectron2; ``panoptic`` with its semantic head) and
-``paper`` (on maskrcnn-benchmark). The other layouts are those of ImageNet backbones.
+``paper`` (on maskrcnn-benchmark). ``tensormask`` is Detectron2's TensorMask. The other layouts are those of ImageNet
+backbones.
 """
 
 from __future__ import annotations
@@ -229,6 +230,28 @@ PAPER = [
     ),
 ]
 
+# Detectron2's TensorMask.
+TENSORMASK = [
+    *prefixed('backbone.bottom_up.', 'backbone.', RESNET_STAR),
+    *prefixed(
+        'backbone.',
+        'neck.',
+        [
+            ('top_block.p6.{*}', 'fpn_convs.4.conv.{*}'),
+            ('top_block.p7.{*}', 'fpn_convs.5.conv.{*}'),
+            ('fpn_lateral{i+2}.{*}', 'lateral_convs.{i}.conv.{*}'),
+            ('fpn_output{i+2}.{*}', 'fpn_convs.{i}.conv.{*}'),
+        ],
+    ),
+    ('head.cls_subnet.{2i}.{*}', 'bbox_head.cls_convs.{i}.conv.{*}'),
+    ('head.cls_score.{*}', 'bbox_head.conv_cls.{*}'),
+    ('head.bbox_subnet.{2i}.{*}', 'bbox_head.reg_convs.{i}.conv.{*}'),
+    ('head.bbox_pred.{*}', 'bbox_head.conv_reg.{*}'),
+    ('head.mask_subnet.{2i}.{*}', 'mask_head.convs.{i}.conv.{*}'),
+    ('head.mask_fuse.0.{*}', 'mask_head.fuse.conv.{*}'),
+    ('head.mask_pred_{i}.{*}', 'mask_head.predictors.{i}.{*}'),
+]
+
 
 class Layout(NamedTuple):
     """A naming scheme of a released model."""
@@ -253,8 +276,9 @@ LAYOUTS = [
     Layout('panoptic', NameTable(PANOPTIC), _PIXELS),
     Layout('star', NameTable(STAR), _UNUSED_OF_STAR),
     Layout('paper', NameTable(PAPER)),
+    Layout('tensormask', NameTable(TENSORMASK), rf'{_PIXELS}|anchor_generator\..+'),
 ]
-RECIPES = {layout.name: layout for layout in LAYOUTS if layout.name in ('star', 'panoptic', 'paper')}
+RECIPES = {layout.name: layout for layout in LAYOUTS if layout.name in ('star', 'panoptic', 'paper', 'tensormask')}
 
 
 class Translation(NamedTuple):
@@ -345,13 +369,15 @@ def _for_bgr_of_255(weights: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def recipe_of(weights: Mapping[str, Tensor]) -> str:
-    """Return the release whose layout a model's weights have: ``star``, ``panoptic`` or ``paper``.
+    """Return the release whose layout a model's weights have: ``star``, ``panoptic``, ``paper`` or ``tensormask``.
 
     Masks of the ``paper`` recipe have a channel for background.
 
     Args:
         weights: a complete model's, by MMDetection's names.
     """
+    if 'mask_head.fuse.conv.weight' in weights:
+        return 'tensormask'
     classes, masks = weights['bbox_head.conv_cls.weight'], weights['roi_head.mask_head.conv_logits.weight']
     if len(masks) == len(classes) + 1:
         return 'paper'
@@ -363,7 +389,7 @@ def to_release(weights: Mapping[str, Tensor], recipe: str) -> dict[str, Tensor]:
 
     Args:
         weights: by MMDetection's names. Batch counters of BN, which frozen norms there have not, are dropped.
-        recipe: ``star``, ``panoptic`` or ``paper``.
+        recipe: ``star``, ``panoptic``, ``paper`` or ``tensormask``.
 
     Raises:
         InputError: a tensor has no name there.

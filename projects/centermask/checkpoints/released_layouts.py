@@ -8,13 +8,16 @@ from __future__ import annotations
 
 from typing import Any
 
+from mmdet.models.detectors import SingleStageDetector
+
+from centermask.baselines.tensormask import TensorMask
 from centermask.checkpoints.layouts import from_release
 from centermask.checkpoints.reading import weights_of
 from centermask.detector import CenterMask
 from centermask.panoptic_centermask import PanopticCenterMask
 
 
-def rename_released(model: CenterMask, state_dict: dict[str, Any]) -> None:
+def rename_released(model: CenterMask | TensorMask, state_dict: dict[str, Any]) -> None:
     """Rename the tensors of a released file to the model's, in place; other state dicts stay as they are.
 
     Args:
@@ -30,11 +33,12 @@ def rename_released(model: CenterMask, state_dict: dict[str, Any]) -> None:
         state_dict.update({**translation.weights, **translation.unknown})
 
 
-def _load_from_state_dict(self: CenterMask, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+def _load_from_state_dict(self: CenterMask | TensorMask, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
     if not prefix:
         rename_released(self, state_dict)
-    super(CenterMask, self)._load_from_state_dict(state_dict, prefix, *args)
+    SingleStageDetector._load_from_state_dict(self, state_dict, prefix, *args)
 
 
-# Set here, so that the model's own file knows nothing of released layouts.
-CenterMask._load_from_state_dict = _load_from_state_dict  # type: ignore[method-assign]
+# Set here, so that the models' own files know nothing of released layouts.
+for model_class in (CenterMask, TensorMask):
+    model_class._load_from_state_dict = _load_from_state_dict  # type: ignore[method-assign]
