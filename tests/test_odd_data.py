@@ -21,12 +21,7 @@ from torch.utils._pytree import tree_leaves
 from centermask import CenterMask
 from centermask.mask_pasting import paste
 
-CONFIGS = Path(__file__).resolve().parents[1] / 'configs'
-PIPELINES = {
-    'star': '_base_/datasets/coco_star.py',
-    'paper': '_base_/datasets/coco_paper.py',
-    'shapemask': 'baselines/shapemask_r101_fpn_2x_coco.py',
-}
+DATASETS_FOLDER = Path(__file__).resolve().parents[1] / 'configs/_base_/datasets'
 RECIPES = pytest.mark.parametrize('recipe', ['star', 'paper'])
 
 
@@ -68,10 +63,10 @@ def load(
             coco['annotations'].append({'id': len(coco['annotations']), 'image_id': number, **fields})
     (folder / 'annotations.json').write_text(json.dumps(coco))
 
-    config = Config.fromfile(CONFIGS / PIPELINES[recipe])
+    config = Config.fromfile(DATASETS_FOLDER / ('coco_star.py' if recipe == 'star' else 'coco_paper.py'))
     pipeline = config.test_pipeline if test else config.train_pipeline
     for transform in pipeline:
-        for key in ('scale', 'scales', 'crop_size'):
+        for key in ('scale', 'scales'):
             if scale is not None and key in transform:
                 transform[key] = [scale, scale] if isinstance(transform[key], list) else scale
     dataset = DATASETS.build(

@@ -86,6 +86,7 @@ train_pipeline = [
         type='RandomResize',
         scale=(1024, 1024),
         ratio_range=(0.8, 1.2),
+        keep_ratio=True,
         resize_type='centermask.Resize',
         backend='cv2',
     ),
