@@ -33,13 +33,12 @@ PAGE = Path('docs/paper_tables.md')
 MODEL_ZOO = Path('docs/model_zoo.md')
 
 OURS = ('params (M)', 'GFLOPs', 'ms', 'mask AP', 'box AP')
-LITERATURE = {'ShapeMask'}  # methods of Table 5 that are no config here
 TOLERANCE = 0.1  # million parameters
 
 TITLE = f"""# The paper's tables
 
 Written by `python tools/tables.py --docs` from the entries of `{METAFILE}`, the one source of every figure here.
-Every row is a config, but for two that carry the literature's figures.
+Every row is a config.
 """
 NOTES = f"""Columns marked "paper" hold the paper's figures: AP on COCO val2017 in Tables 1 to 4 and on test-dev in
 Table 5 (YOLACT's are its authors'); a dash stands where there is none. Ours: parameters without those of BN, as the
@@ -91,7 +90,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.check:
         print(check(chosen, numbers))
     elif args.measure:
-        in_tables = {Path(row.config).stem for row in chosen if row.config}
+        in_tables = {Path(row.config).stem for row in chosen}
         names = [name for name in configs if not args.tables or name in in_tables]
         for name in map(lambda config: Path(config).stem, args.only or ()):
             if name not in names:
@@ -114,8 +113,8 @@ def cells(number: int, rows: Sequence[Row]) -> list[list[str]]:
         [
             *row.names.values(),
             *(str(row.paper.get(name, '')) for name in table.figures),
-            *(ours(row) if row.config else [''] * len(OURS)),
-            Path(row.config).stem if row.config else "the literature's",
+            *ours(row),
+            Path(row.config).stem,
         ]
         for row in rows
         if row.table == number
@@ -198,10 +197,6 @@ def check(rows: Sequence[Row], numbers: Sequence[int]) -> str:
     faults = [] if listed == expected else [f'the rows are not 1 to {[TABLES[n].rows for n in numbers]} of each table']
     known = []
     for row in rows:
-        if row.config is None:
-            if not LITERATURE.intersection(row.names.values()):
-                faults.append(f'{row} has no config')
-            continue
         try:
             count = count_parameters(build(load_config(REPOSITORY / row.config)))
         except InputError as error:

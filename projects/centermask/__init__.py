@@ -9,11 +9,13 @@ from .baselines.bipyramid_mask_head import BipyramidMaskHead
 from .baselines.focal_loss_star import FocalLossStar
 from .baselines.mobilenetv2 import MobileNetV2Features
 from .baselines.retinamask import RetinaMaskBoxHead, SelfAdjustingSmoothL1Loss
+from .baselines.shapemask import ShapeMask
 from .baselines.shapemask_assigner import ShapeMaskAssigner
 from .baselines.shapemask_box_coder import ShapeMaskBoxCoder
 from .baselines.shapemask_box_head import ShapeMaskBoxHead
 from .baselines.shapemask_fpn import ShapeMaskFPN
 from .baselines.shapemask_resnet import ShapeMaskResNet
+from .baselines.shapemask_roi_head import ShapeMaskRoIHead
 from .baselines.tensormask import TensorMask
 from .baselines.tensormask_box_head import TensorMaskBoxHead
 from .baselines.window_assigner import WindowAssigner
@@ -51,11 +53,13 @@ __all__ = [
     'ScaleAdaptiveRoIExtractor',
     'SelfAdjustingSmoothL1Loss',
     'SemanticFPNHead',
+    'ShapeMask',
     'ShapeMaskAssigner',
     'ShapeMaskBoxCoder',
     'ShapeMaskBoxHead',
     'ShapeMaskFPN',
     'ShapeMaskResNet',
+    'ShapeMaskRoIHead',
     'SmoothedGIoULoss',
     'TensorMask',
     'TensorMaskBoxHead',

@@ -1,4 +1,4 @@
-"""The baselines of Table 5: Mask R-CNN, RetinaMask, TensorMask and YOLACT."""
+"""The baselines of Table 5: Mask R-CNN, RetinaMask, ShapeMask, TensorMask and YOLACT."""
 
 from functools import cache
 from pathlib import Path
@@ -23,16 +23,19 @@ from centermask.datasets.shapes import make_dataset
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs/baselines'
 MASK_RCNN = ('mask-rcnn_r101_fpn_2x_coco', 'mask-rcnn_x101_fpn_3x_coco')
 RETINAMASK = 'retinamask_r101_fpn_2x_coco'
+SHAPEMASK = 'shapemask_r101_fpn_2x_coco'
 TENSORMASK = ('tensormask_r50_fpn_1x_coco', 'tensormask_r50_fpn_6x_coco', 'tensormask_r101_fpn_6x_coco')
 YOLACT = ('yolact-400_r101_coco', 'yolact-550_r50_coco', 'yolact-550_r101_coco', 'yolact-700_r101_coco')
-ALL = (*MASK_RCNN, RETINAMASK, *TENSORMASK, *YOLACT)
-ONE_OF_EACH = pytest.mark.parametrize('name', [MASK_RCNN[0], RETINAMASK, TENSORMASK[0], YOLACT[1]])
+ALL = (*MASK_RCNN, RETINAMASK, SHAPEMASK, *TENSORMASK, *YOLACT)
+ONE_OF_EACH = pytest.mark.parametrize('name', [MASK_RCNN[0], RETINAMASK, SHAPEMASK, TENSORMASK[0], YOLACT[1]])
 OBJECTS = [square(0, 4, 6, 80, 90), square(2, 30, 20, 70, 44)]
 
 
 def _config(name: str) -> Config:
     config = read_config(name)
     config.model.backbone.init_cfg = None  # the file that it starts from isn't fetched
+    if name == SHAPEMASK:
+        config.model.roi_head.priors = None  # nor is that of its priors there
     return config
 
 
@@ -62,7 +65,7 @@ def _small(name: str) -> nn.Module:
         model.test_cfg.rcnn.update(max_per_img=5, score_thr=0.0)
     else:
         model.test_cfg.update(max_per_img=5, score_thr=0.0)
-    if name in TENSORMASK:
+    if name in (SHAPEMASK, *TENSORMASK):
         model.test_cfg.nms_pre = 20
     torch.manual_seed(0)
     built = MODELS.build(model)
@@ -140,6 +143,8 @@ def test_pipelines(name: str, tmp_path: Path) -> None:
         sizes.append(tuple(packed['inputs'].shape[1:]))
     if name in YOLACT:
         assert sizes == [(int(name[7:10]),) * 2] * 2
+    elif name == SHAPEMASK:
+        assert sizes[0][0] in range(819, 1025) and sizes[1] == (1024, 1024)
     else:
         lengths = {RETINAMASK: (640, 800, 1000), TENSORMASK[0]: (800,)}.get(name, range(640, 801))
         assert sizes[0][0] in lengths and sizes[1] == (800, 800)
@@ -151,6 +156,7 @@ def test_pipelines(name: str, tmp_path: Path) -> None:
         (MASK_RCNN[0], 180_000, [120_000, 160_000], 16, 0.02, 1e-4),
         (MASK_RCNN[1], 270_000, [210_000, 250_000], 16, 0.02, 1e-4),
         (RETINAMASK, 180_000, [120_000, 160_000], 16, 0.01, 1e-4),
+        (SHAPEMASK, 45_000, [30_000, 40_000], 64, 0.08, 1e-4),
         (TENSORMASK[0], 90_000, [60_000, 80_000], 16, 0.02, 1e-4),
         (TENSORMASK[2], 540_000, [480_000, 520_000], 16, 0.02, 1e-4),
         (YOLACT[0], 800_000, [280_000, 600_000, 700_000, 750_000], 8, 1e-3, 5e-4),
@@ -164,7 +170,7 @@ def test_schedule(name: str, iterations: int, steps: list[int], images: int, rat
     assert config.train_dataloader.batch_size * (1 if name in YOLACT else 8) == images
     layer = nn.Conv2d(1, 1, 1)
     schedule = Schedule(config, nn.Sequential(layer))
-    own = {'0.weight': (1, 1), '0.bias': (1, 1) if name in YOLACT + TENSORMASK else (2, 0)}
+    own = {'0.weight': (1, 1), '0.bias': (1, 1) if name in (SHAPEMASK, *TENSORMASK, *YOLACT) else (2, 0)}
     warm = 1000 if name in TENSORMASK else 500
     for iteration in (warm, *(at for step in steps for at in (step - 1, step)), iterations - 1):
         schedule.go_to(iteration)
@@ -182,9 +188,9 @@ def test_trains_a_step_and_detects(name: str) -> None:
     losses = model.loss(*_batch(model, name, OBJECTS, []))
     total, logged = model.parse_losses(losses)
     total.backward()
-    assert {key for key in logged if 'loss' in key} == {'loss', 'loss_cls', 'loss_bbox', 'loss_mask'} | (
-        {'loss_rpn_cls', 'loss_rpn_bbox'} if name in MASK_RCNN else {'loss_segm'} if name in YOLACT else set()
-    )
+    own = {'loss_prior', 'loss_coarse', 'loss_fine'} if name == SHAPEMASK else {'loss_mask'}
+    own |= {'loss_rpn_cls', 'loss_rpn_bbox'} if name in MASK_RCNN else {'loss_segm'} if name in YOLACT else set()
+    assert {key for key in logged if 'loss' in key} == {'loss', 'loss_cls', 'loss_bbox', *own}
     assert all(value.isfinite() and (value > 0 or key == 'acc') for key, value in logged.items())
     assert without_gradient(model) == []
     assert all(p.grad.isfinite().all() for p in model.parameters() if p.requires_grad)
@@ -354,6 +360,16 @@ def test_retinamask_limits_detections_by_phase(monkeypatch: pytest.MonkeyPatch) 
     assert len(seen[0]) == 7 and not seen[0].bboxes.requires_grad
     (result,) = model.eval().predict(*_batch(model, RETINAMASK, []))
     assert len(result.pred_instances) == 5
+
+
+# ShapeMask
+
+
+def test_warm_up_of_shapemask() -> None:
+    schedule = Schedule(_config(SHAPEMASK), nn.Sequential(nn.Conv2d(1, 1, 1, bias=False)))
+    for iteration, rate in ((0, 0.0067), (250, (0.0067 + 0.08) / 2), (500, 0.08)):
+        schedule.go_to(iteration)
+        assert schedule.settings()['0.weight'][0] == pytest.approx(rate, rel=1e-6)
 
 
 # YOLACT

@@ -6,6 +6,8 @@ from helpers.small_detectors import small_model
 
 from centermask.benchmark.stages import STAGES, Stopwatch, timed_by_stage
 
+PANOPTIC = ('semantic head', 'fusion')
+
 
 def test_inner_stages_stop_outer_ones() -> None:
     clock = iter([0, 1, 3, 6, 10, 15])
@@ -21,10 +23,11 @@ def test_inner_stages_stop_outer_ones() -> None:
 @pytest.mark.parametrize(
     'kind, masks, absent',
     [
-        ('paper', 'rle', ()),
-        ('Mask R-CNN', 'rle', ()),
-        ('YOLACT', 'tensor', ('encoding',)),
-        ('RTMDet-Ins', 'tensor', ('encoding', 'pasting')),
+        ('paper', 'rle', PANOPTIC),
+        ('panoptic', 'rle', ()),
+        ('Mask R-CNN', 'rle', PANOPTIC),
+        ('YOLACT', 'tensor', ('encoding', *PANOPTIC)),
+        ('RTMDet-Ins', 'tensor', ('encoding', 'pasting', *PANOPTIC)),
     ],
 )
 def test_stages_of_models(kind: str, masks: str, absent: tuple[str, ...]) -> None:

@@ -21,6 +21,7 @@ MASK_RCNN = dict(backbone=RESNET, neck=NECK, test_cfg=dict(rpn=dict(nms_pre=200,
 KINDS = {
     'star': (str(CONFIGS / 'centermask-lite-star_v2-19-slim_fpn_4x_coco.py'), {}),
     'paper': (str(CONFIGS / 'centermask-lite_v2-19_fpn_4x_coco.py'), {}),
+    'panoptic': (str(CONFIGS / 'demo/panoptic-centermask-lite-star_v2-19-slim_shapes.py'), {}),
     'Mask R-CNN': ('mmdet::mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py', MASK_RCNN),
     'YOLACT': ('mmdet::yolact/yolact_r50_1xb8-55e_coco.py', dict(backbone=RESNET, neck=NECK)),
     'RTMDet-Ins': ('mmdet::rtmdet/rtmdet-ins_tiny_8xb32-300e_coco.py', {}),

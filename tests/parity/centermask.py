@@ -166,7 +166,7 @@ def batch(model: CenterMask, *images: AnnotatedImage) -> tuple[Tensor, list[DetD
 
 
 @contextmanager
-def _outputs(module: nn.Module) -> Iterator[list[Tensor]]:
+def outputs_of(module: nn.Module) -> Iterator[list[Tensor]]:
     """Collect the outputs of a module."""
     collected: list[Tensor] = []
     hook = module.register_forward_hook(lambda *call: collected.append(call[2]))
@@ -193,7 +193,7 @@ def _masks(model: CenterMask, pyramid: Sequence[Tensor], samples: list[DetDataSa
     """Return RoI features, mask logits and predicted IoUs of the boxes in the inputs."""
     head = model.roi_head
     rois, labels = [torch.from_numpy(inputs.rois)], [torch.from_numpy(inputs.roi_labels)]
-    with _outputs(head.mask_roi_extractor) as features:
+    with outputs_of(head.mask_roi_extractor) as features:
         masks = head(pyramid, rois, labels, [sample.metainfo for sample in samples])
     arrays = {'roi.features': features[0].numpy(), 'mask.logits': masks.logits.numpy()}
     if masks.ious is not None:
@@ -229,7 +229,7 @@ def training(model: CenterMask, recipe: str, *images: AnnotatedImage) -> Arrays:
     """Return the losses, the L2 norms of the gradients of their sum, and the number of RoIs in the mask losses."""
     model.train()
     model.zero_grad()
-    with _outputs(model.roi_head.mask_roi_extractor) as features:
+    with outputs_of(model.roi_head.mask_roi_extractor) as features:
         losses = model.loss(*batch(model, *images))
     torch.stack(list(losses.values())).sum().backward()
     arrays = {f'loss.{name}': losses[key].detach().double().numpy() for name, key in LOSSES.items() if key in losses}

@@ -26,6 +26,12 @@ UNITS: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
     'number': lambda found, expected: np.abs(found - expected),
     'part of all': lambda found, expected: _ratio(found - expected, np.abs(expected).sum()),
     'pixels, part': lambda found, expected: np.mean(found != expected),
+    'absolute': lambda found, expected: np.abs(found - expected),
+    'absolute, inside': lambda found, expected: _inside(np.abs(found - expected)),
+    'std of each': lambda found, expected: _ratio(found - expected, expected[..., 1:2]),
+    'std of each, inside': lambda found, expected: _inside(_ratio(found - expected, expected[..., 1:2])),
+    'ratio or 0.02': lambda found, expected: _ratio(found - expected, np.maximum(np.abs(expected), 0.02)),
+    'bits': lambda found, expected: np.unpackbits(found.astype(np.uint8) ^ expected.astype(np.uint8)).sum(),
     'segments': lambda found, expected: _of_segments(found, expected),
 }
 
@@ -103,6 +109,8 @@ def _row(name: str, found: np.ndarray, reference: np.ndarray, kinds: tuple[Kind,
         return Row(name, np.inf, tolerance, unit, problem)
     if not reference.size:
         return Row(name, 0, tolerance, unit)
+    if reference.dtype.kind == 'U':
+        return Row(name, (found != reference).sum(), tolerance, unit)
     found, reference = found.astype(np.float64), reference.astype(np.float64)
     if unit == 'ratio' and not reference.any():
         return Row(name, np.abs(found).max(), NEAR_ZERO, 'absolute')
@@ -113,6 +121,12 @@ def _ratio(difference: np.ndarray, scale: np.ndarray | np.floating) -> np.ndarra
     """Return the absolute difference in units of ``scale``; 0 stays 0, also of a map that is 0 throughout."""
     with np.errstate(divide='ignore', invalid='ignore'):
         return np.where(difference == 0, 0, np.abs(difference) / scale)
+
+
+def _inside(deviation: np.ndarray) -> np.ndarray:
+    """Return deviations with 0 for arrays that aren't compared, which are NaN throughout: those beyond an image."""
+    of_each = deviation.reshape(len(deviation), -1)
+    return np.where(np.isnan(of_each).all(1, keepdims=True), 0, of_each)
 
 
 def _of_segments(found: np.ndarray, expected: np.ndarray) -> np.ndarray:

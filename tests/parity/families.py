@@ -9,7 +9,7 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
 from centermask.utils.errors import InputError
-from parity import centermask, panoptic, tensormask
+from parity import centermask, panoptic, shapemask, tensormask
 from parity.comparison import Arrays, Computed, Row, compare
 
 # By the type of a config's model: what builds the model with synthetic weights and computes its arrays from the config,
@@ -17,6 +17,7 @@ from parity.comparison import Arrays, Computed, Row, compare
 FAMILIES: dict[str, Callable[[Config, Arrays, Path], Computed]] = {
     'CenterMask': centermask.compute,
     'PanopticCenterMask': panoptic.compute,
+    'ShapeMask': shapemask.compute,
     'TensorMask': tensormask.compute,
 }
 

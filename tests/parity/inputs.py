@@ -55,7 +55,7 @@ def read_arrays(path: Path, what: str) -> dict[str, np.ndarray]:
     for name, array in arrays.items():
         if not isinstance(array, np.ndarray):  # torch's checkpoints are archives too
             raise InputError(f'The {what} {path} holds {name}, which is no array: give an .npz file that NumPy wrote.')
-        if array.dtype.kind not in 'biuf':
+        if array.dtype.kind not in 'biufU':
             raise InputError(f'The {what} {path} has {array.dtype} instead of numbers in {name}: give another file.')
     return arrays
 

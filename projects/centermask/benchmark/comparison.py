@@ -24,7 +24,7 @@ from centermask.benchmark.models import (
     Settings,
     TimedModel,
     Variant,
-    builds_centermask,
+    fuses_itself,
     read_config,
     short_name,
     timed_model,
@@ -97,7 +97,7 @@ def compare(configs: Sequence[str], settings: Settings, log: Log = lambda line: 
             for number, (name, config) in enumerate(zip(configs, loaded, strict=True), 1):
                 shipped = len(models)
                 for variant in variants_of(config, settings):
-                    keeps_memory = builds_centermask(config) or variant == EQUAL
+                    keeps_memory = fuses_itself(config) or variant == EQUAL
                     line = f'{number}/{len(configs)} {short_name(name)}, {variant.name}'
                     try:
                         where = None if keeps_memory else executor

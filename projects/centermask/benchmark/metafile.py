@@ -45,7 +45,7 @@ class Row(NamedTuple):
         table, number: from 1, in the paper's order.
         names: what the row is called, by column.
         paper: the paper's figures by column, without those that it leaves out.
-        config: path from the repository's root; None where the figures are the literature's.
+        config: path from the repository's root.
         measured: metadata of the entry.
         differs: why the number of parameters is not the paper's, or None.
         note: what is to be known of the paper's figures, or None.
@@ -55,7 +55,7 @@ class Row(NamedTuple):
     number: int
     names: dict[str, str]
     paper: dict[str, float | str]
-    config: str | None
+    config: str
     measured: dict[str, Any]
     differs: str | None
     note: str | None
@@ -78,12 +78,12 @@ def read_metafile(path: Path) -> tuple[list[Row], dict[str, str]]:
                 number=row['Row'],
                 names={name: row[name] for name in TABLES[row['Table']].names},
                 paper=row['Paper'],
-                config=entry.get('Config'),
-                measured=entry.get('Metadata', {}),
+                config=entry['Config'],
+                measured=entry['Metadata'],
                 differs=row.get('Differs'),
                 note=row.get('Note'),
             )
-            for entry in [*metafile['Collections'], *metafile['Models']]
+            for entry in metafile['Models']
             for row in entry.get('Rows', ())
         ]
         configs = {Path(model['Config']).stem: model['Config'] for model in metafile['Models']}

@@ -23,8 +23,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from centermask.benchmark.predictions import Predictions
 from centermask.benchmark.rounds import timed_on
 from centermask.datasets.shapes import draw_image
-from centermask.detector import CenterMask
 from centermask.engine.configs import config_errors, load_config
+from centermask.engine.rle_results import give_rle_masks
+from centermask.fast.fused_inference import FusedInference
 from centermask.fast.fused_layers import fuse_for_inference, half_type
 from centermask.fast.malloc import large_buffers_kept
 from centermask.utils.errors import InputError
@@ -79,13 +80,13 @@ EQUAL = Variant('equal')
 def variants_of(config: Config, settings: Settings) -> Iterator[Variant]:
     """Yield the variants of a config's model that the settings ask for.
 
-    * ``equal``: a model that is no CenterMask with BN folded, in channels-last memory and with large buffers kept, as a
-      CenterMask predicts.
+    * ``equal``: a model that doesn't fuse its layers itself with BN folded, in channels-last memory and with large
+      buffers kept, as a CenterMask predicts.
     * ``amp``: the network in half precision, bfloat16 on a CPU and float16 on a GPU; OpenVINO's files too.
     * ``runtimes``: a CenterMask with a mask branch as a file of ONNX Runtime or OpenVINO; with ``int8`` quantised, too.
     """
     yield AS_SHIPPED
-    if settings.equal and not builds_centermask(config):
+    if settings.equal and not fuses_itself(config):
         yield EQUAL
     if settings.amp:
         half = str(half_type(torch.device(settings.device))).removeprefix('torch.')
@@ -128,8 +129,9 @@ class TimedModel:
         batch = self.batches[number % len(self.batches)]
         samples = [DetDataSample(metainfo=sample.metainfo) for sample in batch['data_samples']]
         dtype = getattr(torch, self.variant.precision)
-        # A CenterMask, eager or exported, has a half precision of its own.
-        autocast = dtype in (torch.bfloat16, torch.float16) and self.predictions and not is_centermask(self.model)
+        # A model that fuses its layers, and an exported one, have a half precision of their own.
+        own = self.predictions is None or isinstance(self.model, FusedInference)
+        autocast = dtype in (torch.bfloat16, torch.float16) and not own
         with (
             torch.no_grad(),
             torch.autocast(torch.device(self.device).type, dtype) if autocast else nullcontext(),
@@ -156,15 +158,10 @@ def synthetic_image(index: int = 0) -> np.ndarray:
     return np.ascontiguousarray(draw_image(0, index, (480, 640), (12.0, 150.0))[0][..., ::-1])
 
 
-def is_centermask(model: Any) -> bool:
-    """Return whether a model is a CenterMask, which fuses its layers and keeps large buffers without being asked."""
-    return isinstance(model, CenterMask)
-
-
-def builds_centermask(config: Config) -> bool:
-    """Return whether a config's model is a CenterMask, or one with more heads."""
+def fuses_itself(config: Config) -> bool:
+    """Return whether a config's model fuses its layers and keeps large buffers without being asked."""
     kind = MODELS.get(config.model.type)
-    return isinstance(kind, type) and issubclass(kind, CenterMask)
+    return isinstance(kind, type) and issubclass(kind, FusedInference)
 
 
 def encode(results: Any) -> None:
@@ -247,17 +244,17 @@ def timed_model(config: Config, settings: Settings, variant: Variant = AS_SHIPPE
     config = copy.deepcopy(config)
     test_cfg = config.model.test_cfg
     test_cfg.get('rcnn', test_cfg)['max_per_img'] = settings.detections
-    if settings.masks == 'rle' and builds_centermask(config):
-        test_cfg['mask_format'] = 'rle'
     if settings.size:
         set_size(config, *settings.size)
     torch.manual_seed(0)
     model = build(config, 'cpu').to(settings.device)
+    if settings.masks == 'rle':
+        give_rle_masks(model)
     batches = as_batches(config, settings.images)
     normalise(model, batches[0])
     if variant == EQUAL:
         model = fuse_for_inference(model)
-    if variant.precision != 'float32' and is_centermask(model):
+    if variant.precision != 'float32' and isinstance(model, FusedInference):
         model.half_precision = True
     return TimedModel(variant, model, batches, settings.masks, settings.device, Predictions(model, settings.detections))
 

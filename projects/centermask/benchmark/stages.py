@@ -17,8 +17,8 @@ from torch import nn
 from centermask import mask_pasting
 from centermask.benchmark.models import TimedModel
 
-NETWORK = ('backbone', 'neck', 'box head', 'mask branch')
-STAGES = ('pre-processing', *NETWORK, 'selection and NMS', 'pasting', 'encoding', 'rest')
+NETWORK = ('backbone', 'neck', 'box head', 'mask branch', 'semantic head')
+STAGES = ('pre-processing', *NETWORK, 'selection and NMS', 'pasting', 'encoding', 'fusion', 'rest')
 
 # The stages of a detector's parts and, below, of its RoI head's.
 PARTS = dict(
@@ -28,6 +28,8 @@ PARTS = dict(
     rpn_head='box head',
     bbox_head='box head',
     mask_head='mask branch',
+    semantic_head='semantic head',
+    panoptic_fusion='fusion',
 )
 ROI_PARTS = dict(
     bbox_roi_extractor='box head',
@@ -42,6 +44,8 @@ METHODS = dict(
     bbox_head=dict(predict_by_feat='selection and NMS', _mask_predict_by_feat_single='mask branch'),
     mask_head=dict(predict_by_feat='pasting', probabilities='mask branch'),
     roi_head=dict(forward='mask branch', postprocess='pasting'),
+    semantic_head=dict(forward='semantic head', predict='fusion'),
+    panoptic_fusion=dict(predict='fusion'),
 )
 FUNCTIONS = (
     (mmdet.structures.mask, 'encode_mask_results', 'encoding'),

@@ -73,7 +73,7 @@ def read_benchmark(path: Path, rows: Sequence[Row]) -> tuple[str, list[Point], l
     """
     in_paper: dict[str, float] = {}
     for row in sorted(rows, key=lambda row: -row.table):
-        if row.config and row.table in (3, 5) and 'mask AP' in row.paper:
+        if row.table in (3, 5) and 'mask AP' in row.paper:
             in_paper.setdefault(Path(row.config).stem, float(row.paper['mask AP']))
     points, unknown = [], []
     try:

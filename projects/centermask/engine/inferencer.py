@@ -22,10 +22,10 @@ from centermask.checkpoints.loading import check_match, count_classes, load_weig
 from centermask.datasets.packing import pack_all_resizes
 from centermask.engine.coco_results import CocoResults
 from centermask.engine.panoptic_results import PanopticResults
+from centermask.engine.rle_results import give_rle_masks
 from centermask.export.exported_detector import ExportedCenterMask, warn_of_another_config
 from centermask.export.runtime import is_exported
 from centermask.panoptic_centermask import PanopticCenterMask
-from centermask.roi_head import CenterMaskRoIHead
 from centermask.structures.rle_masks import RLEMasks
 from centermask.utils.errors import InputError, config_errors
 
@@ -73,8 +73,7 @@ class CenterMaskInferencer(DetInferencer):
             names[key] = found
         checkpoint['meta'] = {**meta, 'dataset_meta': names}
         self._load_weights_to_model(model, checkpoint, cfg)
-        if isinstance(getattr(model, 'roi_head', None), CenterMaskRoIHead):
-            model.roi_head.test_cfg['mask_format'] = 'rle'
+        give_rle_masks(model)
         model.cfg = cfg
         return model.to(device).eval()
 

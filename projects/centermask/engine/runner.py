@@ -28,6 +28,7 @@ from centermask.engine.randomness import IterationSeedHook
 from centermask.engine.resumable_loader import ResumableLoader, end_workers, shield_workers
 from centermask.engine.resumed_schedule import ConfiguredSchedule
 from centermask.engine.resumption import fast_forward, find_resume_checkpoint
+from centermask.engine.rle_results import give_rle_masks
 from centermask.panoptic_centermask import PanopticCenterMask
 from centermask.roi_head import CenterMaskRoIHead
 from centermask.semantic_head import SemanticFPNHead
@@ -138,9 +139,7 @@ class CenterMaskRunner(Runner):
     def _fit_evaluation(self, loop: BaseLoop) -> BaseLoop:
         """Have masks run-length encoded unless the config says how, and AP of all detections that the model gives."""
         detector = self._detector()
-        head = getattr(detector, 'roi_head', None)
-        if isinstance(head, CenterMaskRoIHead):
-            head.test_cfg.setdefault('mask_format', 'rle')
+        give_rle_masks(detector)
         options = getattr(detector, 'test_cfg', None) or {}
         limit = options.get('rcnn', options).get('max_per_img', 0)
         for metric in loop.evaluator.metrics:

@@ -1,0 +1,32 @@
+"""The boxes of ShapeMask's mask branch: jittered boxes in training, and the outer boxes that its masks lie in."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from centermask.boxes import clip_boxes
+
+
+def outer_boxes(boxes: Tensor, image_size: tuple[int, int], scale: float = 1.25) -> Tensor:
+    """Return boxes (N, 4) ``scale`` times as wide and high about their centres.
+
+    They are clipped to [0, width − 1] × [0, height − 1] of the ``image_size`` (height, width).
+    """
+    centres, half_sides = (boxes[:, :2] + boxes[:, 2:]) / 2, (boxes[:, 2:] - boxes[:, :2]) / 2 * scale
+    boxes = torch.cat([centres - half_sides, centres + half_sides], 1)
+    return clip_boxes(boxes, (image_size[0] - 1, image_size[1] - 1))
+
+
+def jitter_boxes(boxes: Tensor, noise: Tensor) -> Tensor:
+    """Return boxes whose centres and sides are changed by noise.
+
+    Args:
+        boxes: shape (N, 4).
+        noise: of x, y, width and height, in parts of the side, shape (N, 4). A centre moves by noise · side, a side
+            becomes exp(noise) times as long.
+    """
+    sides = boxes[:, 2:] - boxes[:, :2]
+    centres = boxes[:, :2] + sides / 2 + noise[:, :2] * sides
+    half_sides = sides * noise[:, 2:].exp() / 2
+    return torch.cat([centres - half_sides, centres + half_sides], 1)
