@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from helpers.read_configs import read_config
 from helpers.small_model import without_gradient
 from mmengine.structures import InstanceData
 from parity.shapemask_boxes import build_box_head, compute_box_losses, compute_boxes
@@ -14,27 +15,11 @@ from parity.synthetic import fingerprint
 from torch import Tensor, nn
 
 from centermask import ShapeMaskAssigner, ShapeMaskBoxCoder, ShapeMaskBoxHead, ShapeMaskFPN, ShapeMaskResNet
-from centermask.baselines.shapemask_box_head import best_of_each_class
+from centermask.boxes import nms_of_image
 
-BN = dict(type='BN', eps=1e-4, momentum=0.003)
-HEAD = dict(
-    type='ShapeMaskBoxHead',
-    norm_cfg=BN,
-    anchor_generator=dict(
-        type='AnchorGenerator',
-        octave_base_scale=4,
-        scales_per_octave=3,
-        ratios=[1.0, 0.5, 2.0],  # height / width
-        scale_major=False,  # which in MMDetection puts scales first
-        center_offset=0.5,
-        strides=[8, 16, 32, 64, 128],
-    ),
-    bbox_coder=dict(type='ShapeMaskBoxCoder'),
-    loss_cls=dict(type='FocalLoss', use_sigmoid=True, alpha=0.4, gamma=1.5),
-    loss_bbox=dict(type='SmoothL1Loss', beta=0.15, loss_weight=7.5),
-    train_cfg=dict(assigner=dict(type='ShapeMaskAssigner')),
-    test_cfg=dict(score_thr=0.05, nms_pre=5000, nms=dict(iou_threshold=0.5), max_per_img=100),
-)
+MODEL = read_config('shapemask_r101_fpn_2x_coco').model
+BN = MODEL.neck.norm_cfg
+HEAD = dict(MODEL.bbox_head, train_cfg=MODEL.train_cfg, test_cfg=MODEL.test_cfg)
 
 
 def _check(computed: dict[str, np.ndarray], expected: dict[str, np.ndarray], inputs: str) -> None:
@@ -282,15 +267,31 @@ def test_detections() -> None:
 
 
 def test_candidates_are_limited_by_class() -> None:
+    """The two best anchors of each class, on all levels, go into NMS."""
+    head = _head(test_cfg={**HEAD['test_cfg'], 'nms_pre': 2, 'nms': None})
+    logits = [torch.full((1, 36, 128 // s, 128 // s), -20.0) for s in (8, 16, 32, 64, 128)]
+    logits[0][0, 1, 0, :3] = torch.tensor([1.0, 2.0, 0.5])  # class 0 at three places of P3
+    logits[1][0, 1, 0, 0] = 1.5
+    logits[1][0, 2, 0, 0] = 0.0
+    meta = dict(batch_input_shape=(128, 128))
+    (found,) = head.predict_by_feat(logits, [level * 0 for level in logits], batch_img_metas=[meta])
+    assert found.labels.tolist() == [0, 0, 1]
+    torch.testing.assert_close(found.scores, torch.tensor([2.0, 1.5, 0.0]).sigmoid())
+
+
+def test_nms_leaves_out_worse_candidates() -> None:
+    """The detections are those of NMS of all candidates, also where most of the best suppress each other."""
     generator = torch.Generator().manual_seed(0)
-    labels = torch.randint(0, 4, (200,), generator=generator) * 2  # no candidate of the classes between
-    scores = torch.randint(0, 20, (200,), generator=generator) / 20  # some are equal
-    expected = []
-    for label in range(8):
-        of_class = [i for i in range(200) if labels[i] == label]
-        expected += sorted(of_class, key=lambda i: -scores[i])[:9]
-    assert best_of_each_class(scores, labels, 9).tolist() == expected
-    assert best_of_each_class(scores[:0], labels[:0], 9).tolist() == []
+    head = _head()
+    corners = torch.rand(1000, 2, generator=generator) * 900
+    corners[:60] /= 900  # the best suppress each other
+    boxes, labels = torch.cat([corners, corners + 90], 1), torch.randint(0, 3, (1000,), generator=generator)
+    scores = torch.linspace(1, 0.1, 1000)
+    everything = nms_of_image(boxes, scores, labels, 3, HEAD['test_cfg']['nms'])[0]
+    assert everything[4] > 60 and len(everything) < 1000
+    for limit in (5, 40, 1000):
+        kept, found = head._nms(boxes, scores, labels, dict(HEAD['test_cfg'], max_per_img=limit))
+        assert kept.tolist() == everything[:limit].tolist() and torch.equal(found, scores[kept])
 
 
 def test_wrong_nms_is_refused() -> None:

@@ -57,7 +57,7 @@ def compute_testing(model: ShapeMask, image: np.ndarray) -> Arrays:
     outer = outer_boxes(found.bboxes, samples[0].batch_input_shape)
     images = torch.zeros_like(found.labels)
     masks = model.roi_head(x, images, found.bboxes, outer, found.labels + 1)
-    pasted = model.roi_head.pasted(masks.fine.sigmoid(), outer, samples[0].batch_input_shape)
+    pasted = model.roi_head.postprocess(masks.fine.sigmoid(), outer, samples[0].batch_input_shape)
     arrays |= {
         'det.count': torch.tensor(len(found)),
         'det.boxes': found.bboxes,

@@ -44,16 +44,13 @@ def load_priors(path: str, num_rows: int, num_priors: int, height: int, width: i
     if num_rows == len(COCO_IDS) + 1:
         rows[91] = [0, *COCO_IDS]
     shape = (num_rows - 1, num_priors, height, width)
-    if (
-        not isinstance(priors, np.ndarray)
-        or priors.dtype.kind != 'f'
-        or priors.shape[1:] != shape[1:]
-        or (len(priors) not in rows)
-    ):
-        found = getattr(priors, 'shape', 'several arrays')
+    if not isinstance(priors, np.ndarray) or priors.shape[1:] != shape[1:] or len(priors) not in rows:
+        found = getattr(priors, 'shape', 'of several arrays')
         raise InputError(
             f'{of} has the shape {found}, the model needs {shape}: make it by tools/make_shape_priors.py from the data '
             'of the config.'
         )
+    if priors.dtype.kind != 'f':
+        raise InputError(f'{of} holds {priors.dtype} instead of fractions: make it by tools/make_shape_priors.py.')
     priors = torch.from_numpy(priors[rows[len(priors)]]).float()
     return priors if len(priors) == num_rows else torch.cat([torch.zeros_like(priors[:1]), priors])

@@ -172,10 +172,10 @@ class ShapeMaskRoIHead(BaseModule):
             if rescale:
                 factors = scale_factors(frames, meta)
                 image.bboxes, frames = image.bboxes / factors, frames / factors
-            image.masks = self.pasted(cells, frames, meta['ori_shape' if rescale else 'img_shape'][:2])
+            image.masks = self.postprocess(cells, frames, meta['ori_shape' if rescale else 'img_shape'][:2])
         return detections
 
-    def pasted(self, probabilities: Tensor, outer: Tensor, image_size: tuple[int, int]) -> Tensor | RLEMasks:
+    def postprocess(self, probabilities: Tensor, outer: Tensor, image_size: tuple[int, int]) -> Tensor | RLEMasks:
         """Return the masks of an image from those in outer boxes, by the rule of the paper recipe of CenterMask.
 
         Args:
