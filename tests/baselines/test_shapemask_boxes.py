@@ -207,6 +207,17 @@ def test_step(counts: tuple[int, int]) -> None:
     assert without_gradient(head) == []
 
 
+def test_mixed_precision() -> None:
+    """Maps leave the head in single precision, so that anchors, losses and boxes are in it."""
+    head = _head().train()
+    with torch.autocast('cpu', torch.bfloat16):
+        maps = head(_features())
+        losses = head.loss_by_feat(*maps, [_objects([10.0, 20, 60, 70])] * 2, [dict(batch_input_shape=(128, 128))] * 2)
+        (found, _) = head.predict_by_feat(*maps, batch_img_metas=[dict(batch_input_shape=(128, 128))] * 2)
+    assert {loss.dtype for loss in losses.values()} == {found.bboxes.dtype} == {torch.float32}
+    assert all(loss.isfinite() for loss in losses.values())
+
+
 def test_losses() -> None:
     """Both are divided by positive anchors + 1, boxes by four times as many; a target of 0 costs nothing."""
     head = _head()
