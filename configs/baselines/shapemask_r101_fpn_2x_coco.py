@@ -82,14 +82,21 @@ model = dict(
 train_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='LoadAnnotations', with_bbox=True, with_mask=True, poly2mask=False),
-    dict(type='RandomResize', scale=(1024, 1024), ratio_range=(0.8, 1.2), keep_ratio=True),
+    dict(
+        type='RandomResize',
+        scale=(1024, 1024),
+        ratio_range=(0.8, 1.2),
+        keep_ratio=True,
+        resize_type='centermask.Resize',
+        backend='cv2',
+    ),
     dict(type='RandomCrop', crop_size=(1024, 1024), allow_negative_crop=True),
     dict(type='RandomFlip', prob=0.5),
     dict(type='PackDetInputs'),
 ]
 test_pipeline = [
     dict(type='LoadImageFromFile'),
-    dict(type='Resize', scale=(1024, 1024), keep_ratio=True),
+    dict(type='Resize', _scope_='centermask', scale=(1024, 1024), keep_ratio=True, backend='cv2'),
     dict(type='PackDetInputs', meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')),
 ]
 train_dataloader = dict(batch_size=8, dataset=dict(pipeline=train_pipeline))  # on each of 8 GPUs

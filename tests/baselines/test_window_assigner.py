@@ -42,6 +42,7 @@ def _assign(*boxes: tuple[float, ...], windows: Sequence[tuple] = tuple(_box(sid
         (_box(30, 30, 103, 103), [0, 0, 0, 0]),  # 3 √2 pixels
         (_box(50, 50, 105), [0, 0, 1, 0]),  # within a stride of 8 pixels
         (_box(121, 10), [0, 0, 0, 0]),
+        (_box(30, 0), [0, 0, 0, 0]),  # has no deltas
     ],
 )
 def test_rules(box: tuple[float, ...], assigned: list[int]) -> None:

@@ -66,10 +66,9 @@ def test_metric(sample: dict, tmp_path: Path) -> None:
 def test_metric_refuses_what_does_not_fit(sample: dict, tmp_path: Path) -> None:
     metric = PanopticQuality(*map(str, write_set(tmp_path)))
     for stuff in (('sky',), ('sky', 'grass')):  # by their ids the grass is first
-        metric.dataset_meta = {**METAINFO, 'stuff_classes': stuff}
         message = f'has the stuff grass, sky but the data set {", ".join(stuff)}: set stuff_classes'
         with pytest.raises(InputError, match=message):
-            metric.process({}, [sample])
+            metric.dataset_meta = {**METAINFO, 'stuff_classes': stuff}
     metric.dataset_meta = METAINFO
     with pytest.raises(InputError, match='no image with the id 5'):
         metric.process({}, [{**sample, 'img_id': 5}])

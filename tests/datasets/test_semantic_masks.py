@@ -12,6 +12,7 @@ from helpers.small_panoptic import CONTENT, METAINFO, make_ids, write_set
 
 from centermask.datasets.semantic_metric import SemanticIoU
 from centermask.engine.cli import run
+from centermask.utils.errors import InputError
 
 # Of columns of 10 pixels: a crowd, an object, sky (id 9), grass (id 3), no label.
 LABELS = [0, 0, 2, 1, 255, 255]
@@ -57,6 +58,15 @@ def test_command_says_what_is_wrong(make: Callable, tmp_path: Path) -> None:
     assert code == 2 and 'gives segment 300 of a.png the category 1' in said
 
 
+def test_images_that_differ_by_their_ending_alone_are_refused(make: Callable, tmp_path: Path) -> None:
+    """The semantic PNG of one would replace the other's."""
+    images = [*CONTENT['images'], {'id': 5, 'file_name': 'a.bmp'}]
+    annotations = [*CONTENT['annotations'], {'image_id': 5, 'file_name': 'a.png', 'segments_info': []}]
+    write_set(tmp_path, images=images, annotations=annotations)
+    code, said = make()
+    assert code == 2 and '2 images of' in said and 'rename all but one' in said
+
+
 def test_mean_iou(tmp_path: Path) -> None:
     """The void counts nowhere; things and both kinds of stuff are three classes."""
     metric = SemanticIoU(*map(str, write_set(tmp_path)))
@@ -68,3 +78,5 @@ def test_mean_iou(tmp_path: Path) -> None:
         'semantic/mIoU': pytest.approx(100 * (1 + 0 + 1 / 2) / 3),
         'semantic/aAcc': pytest.approx(75),
     }
+    with pytest.raises(InputError, match='SemanticIoU needs panoptic maps and the model makes none'):
+        metric.process({}, [{'img_id': 4}])

@@ -38,6 +38,8 @@ class WindowAssigner(BaseAssigner):
     def claims(self, windows: Tensor, strides: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
         """Return the pairs of a window and an object that claims it, (Q,) indices each, by rising window.
 
+        A box without area, whose deltas would be infinite, claims none.
+
         Args:
             windows: shape (M, 4).
             strides: of their levels, in pixels, shape (M,).
@@ -47,7 +49,7 @@ class WindowAssigner(BaseAssigner):
         limit = 2 * (boxes[:, 2:] - boxes[:, :2]).amax(1)
         limit = limit.clamp(min=longest.min())  # (G,); the smallest windows take whatever is smaller
         # One comparison at a time, in bools (M, G): floats of 180 000 windows and 100 objects take 72 MB.
-        claim = longest[:, None] <= limit
+        claim = (longest[:, None] <= limit) & (boxes[:, 2:] > boxes[:, :2]).all(1)
         for axis in (0, 1):
             claim &= windows[:, axis, None] <= boxes[:, axis]
             claim &= windows[:, axis + 2, None] >= boxes[:, axis + 2]

@@ -51,8 +51,8 @@ class PanopticAnnotations:
         images: Entries of the file's images, by their ids as text.
 
     Raises:
-        InputError: The file is missing or isn't in COCO's panoptic format, names a category that it doesn't list, or
-            PNGs are missing.
+        InputError: The file is missing or isn't in COCO's panoptic format, names a category that it doesn't list, has
+            an image or a segment twice or no segments, or PNGs are missing.
     """
 
     def __init__(self, ann_file: str | Path, folder: str | Path) -> None:
@@ -80,6 +80,8 @@ class PanopticAnnotations:
                     f'The panoptic file {self.path} has segments of the image {image}, which its list "images" lacks: '
                     'add it there.'
                 )
+            if image in self._segments:
+                raise InputError(f'The panoptic file {self.path} lists the image {image} twice: leave one of them out.')
             for segment in segments:
                 number, category = _field(segment, 'id', self.path), _field(segment, 'category_id', self.path)
                 if not isinstance(category, int) or category not in known:
@@ -92,12 +94,18 @@ class PanopticAnnotations:
                         f'The panoptic file {self.path} gives a segment of {name} the id {number}: ids are integers '
                         f'from 1 to {LARGEST_ID}, those that its PNG holds as R + 256 G + 65536 B.'
                     )
+            if len({segment['id'] for segment in segments}) < len(segments):
+                raise InputError(f'The panoptic file {self.path} gives two segments of {name} one id: correct it.')
             self._segments[image] = segments
             path = on_disk.find(name)
             if path is None:
                 missing.append(os.path.join(self.folder, name))
             else:
                 self._files[image] = path
+        if not annotations:
+            raise InputError(
+                f'The panoptic file {self.path} has no segments: its list "annotations" is empty, fill it.'
+            )
         if missing:
             raise InputError(
                 f'{len(missing)} of the {len(annotations)} PNGs of the panoptic file {self.path} are missing, the '
@@ -193,6 +201,12 @@ def _read_categories(content: dict, path: str) -> list[Category]:
     ids = {category.id for category in read if isinstance(category.id, int)}
     if not read or len(ids) < len(read):
         raise InputError(f'The panoptic file {path} has no categories, or some without an integer of their own as id.')
+    for kind, isthing in (('things', 1), ('stuff', 0)):
+        if not any(category.isthing == isthing for category in read):
+            raise InputError(
+                f'The panoptic file {path} has no category of {kind} ("isthing": {isthing}), and a panoptic model '
+                'learns things and stuff: add one.'
+            )
     return sorted(read)
 
 
@@ -200,7 +214,7 @@ def read_categories(ann_file: str | Path) -> list[Category]:
     """Return a panoptic file's categories in the order of their ids.
 
     Raises:
-        InputError: The file is missing, or has no categories in COCO's panoptic format.
+        InputError: The file is missing, or has no things or no stuff in COCO's panoptic format.
     """
     return _read_categories(read_json(ann_file), str(ann_file))
 
@@ -211,7 +225,7 @@ def read_panoptic_classes(ann_file: str | Path) -> tuple[tuple[str, ...], tuple[
     For configs that take them from their data, as :func:`centermask.datasets.read_classes`.
 
     Raises:
-        InputError: The file is missing, or has no categories in COCO's panoptic format.
+        InputError: The file is missing, or has no things or no stuff in COCO's panoptic format.
     """
     categories = read_categories(ann_file)
     return (

@@ -8,19 +8,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from mmdet.registry import METRICS
-from mmengine.evaluator import BaseMetric
 from mmengine.logging import MMLogger
 from terminaltables import AsciiTable
 
-from centermask.datasets.coco_annotations import as_text, shorten
+from centermask.datasets.coco_annotations import as_text
 from centermask.datasets.coco_panoptic import (
     Category,
-    PanopticAnnotations,
     find_segments,
     write_panoptic,
     write_panoptic_json,
 )
-from centermask.utils.errors import InputError, RunError
+from centermask.datasets.panoptic_truth import PanopticTruthMetric
 
 
 class Match(NamedTuple):
@@ -113,66 +111,44 @@ def quality(sums: np.ndarray) -> Quality:
 
 
 @METRICS.register_module()
-class PanopticQuality(BaseMetric):
+class PanopticQuality(PanopticTruthMetric):
     """PQ, SQ and RQ of ``pred_panoptic_seg``, in percent: of all classes, of things (``_th``) and of stuff (``_st``).
 
     Images are compared as they are predicted, so processes gather a few numbers an image.
 
     Args:
-        ann_file: JSON file of the ground truth in COCO's panoptic format.
-        seg_prefix: Folder of its PNGs.
+        *args, **kwargs: As :class:`PanopticTruthMetric` takes them.
         classwise: Whether to log the figures of each class too.
         outfile_prefix: Where to write the predictions, as PREFIX.panoptic.json and the folder PREFIX.panoptic of PNGs,
             in the ids of ``ann_file``; None writes none.
-        collect_device, prefix: As for every metric of MMEngine.
 
     Raises:
-        InputError: The ground truth can't be used, has other classes than the config, or lacks an image that was
-            tested.
-        RunError: A PNG can't be used, or isn't of the size of its image.
+        InputError, RunError: As there.
     """
 
     default_prefix = 'coco_panoptic'
 
-    def __init__(
-        self,
-        ann_file: str,
-        seg_prefix: str,
-        classwise: bool = False,
-        outfile_prefix: str | None = None,
-        collect_device: str = 'cpu',
-        prefix: str | None = None,
-    ) -> None:
-        super().__init__(collect_device, prefix)
-        self.truth = PanopticAnnotations(ann_file, seg_prefix)
+    def __init__(self, *args: Any, classwise: bool = False, outfile_prefix: str | None = None, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
         self.classwise = classwise
         self.outfile_prefix = outfile_prefix
 
     def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:
         """Compare the panoptic maps of a batch with the ground truth."""
-        categories = order_categories(self.truth, self.dataset_meta)
         for sample in data_samples:
-            if 'pred_panoptic_seg' not in sample:
-                raise InputError(
-                    'PanopticQuality needs panoptic maps and the model makes none: test the checkpoint of a '
-                    'PanopticCenterMask, or take PanopticQuality and SemanticIoU out of the evaluators.'
-                )
-            truth, truth_segments = read_truth(self.truth, sample)
-            panoptic = sample['pred_panoptic_seg']['sem_seg'].squeeze(0).cpu().numpy()
-            check_same_size(panoptic, truth, self.truth.png(sample['img_id']))
-            found, segments = find_segments(panoptic, categories)
+            panoptic, truth, truth_segments = self.read(sample, 'pred_panoptic_seg')
+            found, segments = find_segments(panoptic, self.categories)
             match = match_segments(truth, found, truth_segments, segments)
             written = {}
             if self.outfile_prefix:
                 image = self.truth.images[as_text(sample['img_id'])]
-                written = write_panoptic(panoptic, image, categories, Path(f'{self.outfile_prefix}.panoptic'))
-            self.results.append((sum_matches(match, truth_segments, segments, categories), written))
+                written = write_panoptic(panoptic, image, self.categories, Path(f'{self.outfile_prefix}.panoptic'))
+            self.results.append((sum_matches(match, truth_segments, segments, self.categories), written))
 
     def compute_metrics(self, results: list) -> dict[str, float]:
         """Return the figures, and log them as a table."""
-        categories = order_categories(self.truth, self.dataset_meta)
         sums = np.sum([sums for sums, _ in results], axis=0)
-        things = np.array([category.isthing for category in categories])
+        things = np.array([category.isthing for category in self.categories])
         rows: list[list] = []
         scores: dict[str, float] = {}
         for name, suffix, chosen in (
@@ -185,7 +161,7 @@ class PanopticQuality(BaseMetric):
             scores |= {f'{kind}{suffix}': value for kind, value in zip(('PQ', 'SQ', 'RQ'), percent, strict=True)}
             rows.append([name, *(f'{value:.3f}' for value in percent), figures.n])
         if self.classwise:
-            for category, row in zip(categories, sums, strict=True):
+            for category, row in zip(self.categories, sums, strict=True):
                 figures = quality(row[None])
                 if figures.n:
                     rows.append([category.name, *(f'{100 * figure:.3f}' for figure in figures[:3]), ''])
@@ -195,55 +171,6 @@ class PanopticQuality(BaseMetric):
         if self.outfile_prefix:
             path = Path(f'{self.outfile_prefix}.panoptic.json')
             images = [self.truth.images[as_text(written['image_id'])] for _, written in results]
-            write_panoptic_json(path, images, [written for _, written in results], categories)
+            write_panoptic_json(path, images, [written for _, written in results], self.categories)
             logger.info(f'The panoptic predictions are in {path}, their PNGs in the folder {path.with_suffix("")}.')
         return scores
-
-
-def order_categories(truth: PanopticAnnotations, metainfo: dict[str, Any]) -> list[Category]:
-    """Return the categories of the ground truth in the order of the model's labels.
-
-    Args:
-        truth: The ground truth.
-        metainfo: Of the data set: ``classes``, the things, and ``stuff_classes``, by label.
-
-    Raises:
-        InputError: The ground truth lacks one of them or has others, or those of stuff aren't in the order of their
-            ids, which the labels of the semantic PNGs follow.
-    """
-    ordered = []
-    for kind, key, there in (('things', 'classes', truth.things), ('stuff', 'stuff_classes', truth.stuff)):
-        names = tuple(metainfo.get(key, ()))
-        by_name = {category.name: category for category in there}
-        if set(names) != by_name.keys() or (kind == 'stuff' and names != tuple(by_name)):
-            raise InputError(
-                f'The panoptic file {truth.path} has the {kind} {shorten(by_name) or "none"} but the data set '
-                f'{shorten(names) or "none"}: set {key} in its metainfo to those of the file'
-                + (', by rising id.' if kind == 'stuff' else '.')
-            )
-        ordered += [by_name[name] for name in names]
-    return ordered
-
-
-def read_truth(truth: PanopticAnnotations, sample: dict) -> tuple[np.ndarray, list[dict]]:
-    """Return the map of an image's segments and their list, see :meth:`PanopticAnnotations.read`.
-
-    Raises:
-        InputError: The panoptic file lacks the image.
-        RunError: As for reading.
-    """
-    if sample['img_id'] not in truth:
-        raise InputError(
-            f'The panoptic file {truth.path} has no image with the id {sample["img_id"]}, which was tested: set '
-            'ann_file and seg_prefix of the evaluator to the panoptic annotations of its data.'
-        )
-    return truth.read(sample['img_id'])
-
-
-def check_same_size(found: np.ndarray, truth: np.ndarray, png: Path) -> None:
-    """Raise a :class:`RunError` if a predicted map (H, W) isn't of the size of that of the PNG."""
-    if found.shape != truth.shape:
-        raise RunError(
-            f'The PNG {png} is {truth.shape[1]}x{truth.shape[0]} pixels but its image '
-            f'{found.shape[1]}x{found.shape[0]}: correct one of them.'
-        )

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import signal
+from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
@@ -72,11 +73,15 @@ def make_semantic_masks(ann_file: Path, folder: Path, out: Path, processes: int 
     labels = semantic_labels(truth)
     if out.exists() and out.samefile(folder):
         raise InputError(f'{out} holds the panoptic PNGs, which the semantic ones would replace: name another folder.')
+    outputs = {image_id: semantic_path(truth, image_id, out) for image_id in truth.image_ids()}
+    path, images = Counter(outputs.values()).most_common(1)[0]
+    if images > 1:
+        raise InputError(f'{images} images of {ann_file} have the semantic PNG {path}: rename all but one of them.')
     changed = ann_file.stat().st_mtime
     todo = [
         image_id
-        for image_id in truth.image_ids()
-        if _modified(semantic_path(truth, image_id, out)) <= max(changed, _modified(truth.png(image_id)))
+        for image_id, path in outputs.items()
+        if _modified(path) <= max(changed, _modified(truth.png(image_id)))
     ]
     progress = tqdm(total=len(todo), desc=f'Writing {out}', unit='image', disable=None)
     with progress, ProcessPoolExecutor(processes, initializer=_begin, initargs=(truth, labels, out)) as pool:
@@ -87,7 +92,7 @@ def make_semantic_masks(ann_file: Path, folder: Path, out: Path, processes: int 
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
-    return len(todo), len(truth.image_ids()) - len(todo)
+    return len(todo), len(outputs) - len(todo)
 
 
 def _modified(path: Path) -> float:

@@ -3,48 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from mmdet.registry import METRICS
-from mmengine.evaluator import BaseMetric
 from mmengine.logging import MMLogger
 
-from centermask.datasets.coco_panoptic import PanopticAnnotations
-from centermask.datasets.panoptic_metric import check_same_size, order_categories, read_truth
+from centermask.datasets.panoptic_truth import PanopticTruthMetric
 from centermask.datasets.semantic_masks import UNLABELLED, semantic_labels, semantic_map
 
 
 @METRICS.register_module()
-class SemanticIoU(BaseMetric):
+class SemanticIoU(PanopticTruthMetric):
     """``mIoU`` and the part of right pixels, ``aAcc``, of ``pred_sem_seg`` in percent.
 
     The truth is what the semantic PNGs hold, read from the panoptic ones. MMDetection's ``SemSegMetric`` has no class
     for all things, and needs the truth in the samples that the model is given.
 
-    Args:
-        ann_file: JSON file of the ground truth in COCO's panoptic format.
-        seg_prefix: Folder of its PNGs.
-        collect_device, prefix: As for every metric of MMEngine.
+    Args: of :class:`PanopticTruthMetric`.
 
     Raises:
-        InputError, RunError: As for :class:`PanopticQuality`.
+        InputError, RunError: As there.
     """
 
     default_prefix = 'semantic'
 
-    def __init__(self, ann_file: str, seg_prefix: str, collect_device: str = 'cpu', prefix: str | None = None) -> None:
-        super().__init__(collect_device, prefix)
-        self.truth = PanopticAnnotations(ann_file, seg_prefix)
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
         self.labels = semantic_labels(self.truth)
 
     def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:
         """Count the labelled pixels that agree, and those of each class in the truth and in the map: (3, S + 1)."""
-        order_categories(self.truth, self.dataset_meta)  # which refuses other classes
         for sample in data_samples:
-            numbers, segments = read_truth(self.truth, sample)
+            found, numbers, segments = self.read(sample, 'pred_sem_seg')
             truth = semantic_map(numbers, segments, self.labels).astype(np.int64)
-            found = sample['pred_sem_seg']['sem_seg'].squeeze(0).cpu().numpy()
-            check_same_size(found, truth, self.truth.png(sample['img_id']))
             count = len(self.truth.stuff) + 1
             pairs = np.bincount((truth * count + found).reshape(-1), minlength=(UNLABELLED + 1) * count)
             labelled = pairs.reshape(-1, count)[:count]
