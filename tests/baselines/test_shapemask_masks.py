@@ -38,7 +38,7 @@ def test_numbers_of_the_release(shared: Path, part: str) -> None:
         expected = {
             name: a for name, a in expected.items() if not name.startswith(('specific91', 'agnostic', 'priors'))
         }
-    if part == 'boxes':  # S1's file has the others
+    if part == 'boxes':  # test_shapemask_boxes.py has the others
         expected = {name: a for name, a in expected.items() if name.startswith(('outer', 'jitter', 'targets', 'paste'))}
     rows = compare_with_reference(read_config(CONFIG), expected, shared / 'parity/inputs.npz')
     assert len(rows) > 20 and not [str(row) for row in rows if not row.ok]
