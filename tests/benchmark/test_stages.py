@@ -25,6 +25,8 @@ def test_inner_stages_stop_outer_ones() -> None:
     [
         ('paper', 'rle', PANOPTIC),
         ('panoptic', 'rle', ()),
+        ('TensorMask', 'rle', PANOPTIC),
+        ('ShapeMask', 'rle', PANOPTIC),
         ('Mask R-CNN', 'rle', PANOPTIC),
         ('YOLACT', 'tensor', ('encoding', *PANOPTIC)),
         ('RTMDet-Ins', 'tensor', ('encoding', 'pasting', *PANOPTIC)),

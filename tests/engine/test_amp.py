@@ -37,7 +37,7 @@ def test_half_precision_is_for_a_centermask_on_a_device_that_has_it(monkeypatch:
         use_half_precision(config, 'cpu')
     use_half_precision(config, 'cuda:0')
     assert config.model.half_precision
-    with pytest.raises(InputError, match='is a MaskRCNN, and only a CenterMask takes it'):
+    with pytest.raises(InputError, match='is a MaskRCNN, which has no half precision here: leave --amp out'):
         use_half_precision(Config(dict(model=dict(type='MaskRCNN'))), 'cuda')
     with pytest.raises(InputError, match='an exported file has its precision'):
         use_half_precision(config, 'cuda', exported=True)

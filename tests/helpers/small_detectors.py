@@ -22,6 +22,8 @@ KINDS = {
     'star': (str(CONFIGS / 'centermask-lite-star_v2-19-slim_fpn_4x_coco.py'), {}),
     'paper': (str(CONFIGS / 'centermask-lite_v2-19_fpn_4x_coco.py'), {}),
     'panoptic': (str(CONFIGS / 'demo/panoptic-centermask-lite-star_v2-19-slim_shapes.py'), {}),
+    'TensorMask': (str(CONFIGS / 'baselines/tensormask_r50_fpn_1x_coco.py'), dict(backbone=RESNET, neck=NECK)),
+    'ShapeMask': (str(CONFIGS / 'baselines/shapemask_r101_fpn_2x_coco.py'), dict(backbone=RESNET, neck=NECK)),
     'Mask R-CNN': ('mmdet::mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py', MASK_RCNN),
     'YOLACT': ('mmdet::yolact/yolact_r50_1xb8-55e_coco.py', dict(backbone=RESNET, neck=NECK)),
     'RTMDet-Ins': ('mmdet::rtmdet/rtmdet-ins_tiny_8xb32-300e_coco.py', {}),

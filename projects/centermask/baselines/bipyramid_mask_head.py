@@ -156,7 +156,7 @@ class BipyramidMaskHead(BaseModule):
         """
         masks: dict[int, np.ndarray] = {}
         for chosen, logits in self.masks_of(x, numbers):
-            masks |= zip(chosen.tolist(), logits.sigmoid().cpu().numpy(), strict=True)
+            masks |= zip(chosen.tolist(), logits.detach().sigmoid().cpu().numpy(), strict=True)
         return [masks[i] for i in range(len(masks))]
 
     def predict_by_feat(

@@ -79,7 +79,7 @@ class ShapeMaskBoxHead(RetinaHead):
     ) -> dict[str, Tensor]:
         """Return ``loss_cls`` and ``loss_bbox``, scalars.
 
-        They are divided by the positive anchors of the batch + 1, the box loss by four times as many.
+        They are divided by the positive anchors of this process's batch + 1, the box loss by four times as many.
         """
         sizes = [level.shape[-2:] for level in cls_scores]
         anchors = torch.cat(self.prior_generator.grid_priors(sizes, device=cls_scores[0].device))

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from mmdet.datasets import CocoDataset
+from mmdet.models.roi_heads import StandardRoIHead
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from mmengine.optim import OptimWrapper
@@ -91,7 +92,7 @@ class TrainStep:
         batch_size, size: as in :func:`training_batch`.
 
     Attributes:
-        positives: RoIs an image that reached the mask head in the last step; None if the model has no such head.
+        positives: RoIs an image that reached the mask head in the last step; None if the model samples none.
 
     Raises:
         InputError: see :func:`training_batch`.
@@ -101,7 +102,7 @@ class TrainStep:
         self.batch = training_batch(config, batch_size, size)
         self.model = model.train()
         self.positives: float | None = None
-        if getattr(model, 'roi_head', None) is not None:
+        if isinstance(getattr(model, 'roi_head', None), StandardRoIHead):  # ShapeMask's draws a fixed number of objects
             model.roi_head.loss = _with_positives(model.roi_head.loss)
             model.roi_head.mask_head.register_forward_pre_hook(self._count)
         parameters = [p for p in model.parameters() if p.requires_grad]

@@ -45,7 +45,7 @@ def use_half_precision(cfg: Config, device: str, exported: bool = False) -> None
     """Make a config's detector compute in half precision when tested: ``--amp`` of the command lines.
 
     Args:
-        cfg: config of a CenterMask.
+        cfg: config of a CenterMask or another detector with fast inference.
         device: torch's name of the device that it will be tested on.
         exported: whether an exported file will be tested.
 
@@ -56,7 +56,10 @@ def use_half_precision(cfg: Config, device: str, exported: bool = False) -> None
         raise InputError('--amp: an exported file has its precision: export the checkpoint with --half.')
     kind = MODELS.get(cfg.model.type)
     if not (isinstance(kind, type) and issubclass(kind, FusedInference)):
-        raise InputError(f'--amp: the model of {cfg.filename} is a {cfg.model.type}, and only a CenterMask takes it.')
+        raise InputError(
+            f'--amp: the model of {cfg.filename} is a {cfg.model.type}, which has no half precision here: leave --amp '
+            'out.'
+        )
     if device == 'cpu' and not torch.cpu._is_avx512_bf16_supported():
         raise InputError('--amp: this CPU has no bfloat16 (avx512_bf16) and would be slower: leave --amp out.')
     cfg.model.half_precision = True

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from torch import nn
 
+from centermask.baselines.bipyramid_mask_head import BipyramidMaskHead
+from centermask.baselines.shapemask_roi_head import ShapeMaskRoIHead
 from centermask.roi_head import CenterMaskRoIHead
 
-HEADS = (CenterMaskRoIHead,)
+HEADS = (CenterMaskRoIHead, BipyramidMaskHead, ShapeMaskRoIHead)
 
 
 def give_rle_masks(detector: nn.Module) -> None:
