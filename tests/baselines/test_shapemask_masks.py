@@ -38,7 +38,7 @@ def test_numbers_of_the_release(shared: Path, part: str) -> None:
         expected = {
             name: a for name, a in expected.items() if not name.startswith(('specific91', 'agnostic', 'priors'))
         }
-    if part == 'boxes':  # S1's file has the others
+    if part == 'boxes':  # test_shapemask_boxes.py has the others
         expected = {name: a for name, a in expected.items() if name.startswith(('outer', 'jitter', 'targets', 'paste'))}
     rows = compare_with_reference(read_config(CONFIG), expected, shared / 'parity/inputs.npz')
     assert len(rows) > 20 and not [str(row) for row in rows if not row.ok]
@@ -264,3 +264,19 @@ def test_bitmaps_train() -> None:
     truth.gt_instances.masks = BitmapMasks(truth.gt_instances.masks.to_ndarray(), 80, 96)
     losses = model.loss(*_batch(model, [truth, sample(80, 96, [])]))  # BN needs two values of a channel
     assert losses['loss_coarse'] > 0
+
+
+def test_mixed_precision() -> None:
+    """In bfloat16 losses are near those of single precision, and reach every parameter."""
+    model = _small().train()
+    inputs, samples = _batch(model, [sample(80, 96, [square(0, 5, 5, 60, 70)]), sample(80, 96, [])])
+    losses = []
+    for enabled in (False, True):
+        torch.manual_seed(0)
+        with torch.autocast('cpu', torch.bfloat16, enabled=enabled):
+            losses.append(model.loss(inputs, samples))
+    for name, loss in losses[1].items():
+        assert loss.dtype == torch.float32 and loss.item() == pytest.approx(losses[0][name].item(), rel=0.02), name
+    sum(losses[1].values()).backward()
+    assert without_gradient(model) == []
+    assert all(p.grad.isfinite().all() for p in model.parameters() if p.requires_grad)

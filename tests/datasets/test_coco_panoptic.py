@@ -84,6 +84,7 @@ def test_ids_of_24_bits(tmp_path: Path) -> None:
         ({'annotations': [{'image_id': 4}]}, 'an entry has no "file_name"'),
         ({'images': [{'id': 5, 'file_name': 'a.jpg'}]}, 'has segments of the image 4, which its list "images" lacks'),
         ({'images': [{'id': 4, 'file_name': '../a.jpg'}]}, r'the file_name \.\./a.jpg is no path within a folder'),
+        ({'categories': CONTENT['categories'][:1]}, r'has no category of stuff \("isthing": 0\)'),
         ({'categories': None}, 'has no list "categories"'),
         ({'categories': [*CONTENT['categories'], CONTENT['categories'][0]]}, 'without an integer of their own'),
     ],

@@ -201,6 +201,12 @@ def _read_categories(content: dict, path: str) -> list[Category]:
     ids = {category.id for category in read if isinstance(category.id, int)}
     if not read or len(ids) < len(read):
         raise InputError(f'The panoptic file {path} has no categories, or some without an integer of their own as id.')
+    for kind, isthing in (('things', 1), ('stuff', 0)):
+        if not any(category.isthing == isthing for category in read):
+            raise InputError(
+                f'The panoptic file {path} has no category of {kind} ("isthing": {isthing}), and a panoptic model '
+                'learns things and stuff: add one.'
+            )
     return sorted(read)
 
 
@@ -208,7 +214,7 @@ def read_categories(ann_file: str | Path) -> list[Category]:
     """Return a panoptic file's categories in the order of their ids.
 
     Raises:
-        InputError: The file is missing, or has no categories in COCO's panoptic format.
+        InputError: The file is missing, or has no things or no stuff in COCO's panoptic format.
     """
     return _read_categories(read_json(ann_file), str(ann_file))
 
@@ -219,7 +225,7 @@ def read_panoptic_classes(ann_file: str | Path) -> tuple[tuple[str, ...], tuple[
     For configs that take them from their data, as :func:`centermask.datasets.read_classes`.
 
     Raises:
-        InputError: The file is missing, or has no categories in COCO's panoptic format.
+        InputError: The file is missing, or has no things or no stuff in COCO's panoptic format.
     """
     categories = read_categories(ann_file)
     return (

@@ -27,13 +27,8 @@ def semantic_labels(truth: PanopticAnnotations) -> dict[int, int]:
     """Return the semantic label of each category by its id.
 
     Raises:
-        InputError: There are no stuff categories, or more than a byte can tell apart.
+        InputError: There are more stuff categories than a byte can tell apart.
     """
-    if not truth.stuff:
-        raise InputError(
-            f'The panoptic file {truth.path} has no stuff ("isthing": 0), which a semantic head learns: add a category '
-            'of stuff.'
-        )
     if len(truth.stuff) >= UNLABELLED:
         raise InputError(
             f'The panoptic file {truth.path} has {len(truth.stuff)} stuff categories, and a semantic PNG holds at most '
