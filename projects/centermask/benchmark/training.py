@@ -55,8 +55,8 @@ def training_batch(config: Config, images: int, size: tuple[int, int] | None = N
             scale = size[::-1] if size else None
             transform[key] = [scale, scale] if isinstance(transform[key], list) else scale
     with tempfile.TemporaryDirectory() as folder:
-        # Some images are empty and left out.
-        make_dataset(Path(folder) / 'data', 2 * images, 0, SIZE, RADII, CocoDataset.METAINFO['classes'])
+        classes = settings.get('metainfo', {}).get('classes', CocoDataset.METAINFO['classes'])
+        make_dataset(Path(folder) / 'data', 2 * images, 0, SIZE, RADII, classes)  # some are empty and left out
         settings.update(data_root=f'{folder}/data', ann_file='annotations.json', data_prefix=dict(img='images'))
         if kind == 'CenterMaskPanopticDataset':
             settings.data_prefix.seg = 'semantic'
