@@ -11,9 +11,11 @@ import torch.nn.functional as F
 from helpers.read_configs import read_config
 from helpers.small_model import Object, batch, noise_image, sample, square, without_gradient
 from mmdet.registry import MODELS
-from mmdet.structures.mask import BitmapMasks
+from mmdet.structures.mask import BitmapMasks, PolygonMasks
 from mmengine.runner import load_checkpoint
 from mmengine.structures import InstanceData
+from parity.inputs import read_arrays, read_inputs
+from parity.tensormask import assignment
 from torch import Tensor
 
 from centermask import TensorMask
@@ -28,7 +30,7 @@ from centermask.structures.rle_masks import RLEMasks
 NAME = 'tensormask_r50_fpn_1x_coco'
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
 HEIGHT, WIDTH = 96, 160
-# Windows of P2, P3 and P4; the last object is contested with the one before.
+# Windows of P2, P3 and P4.
 OBJECTS = [square(0, 4, 6, 40, 40), square(2, 60, 20, 130, 80), square(1, 30, 2, 150, 94), square(1, 100, 60, 110, 70)]
 
 
@@ -303,3 +305,30 @@ def test_converts_released_files(file: str, schedule: str) -> None:
     conversion = convert(Contents(weights, 'model', {}), file, CONFIGS)
     assert conversion.config.stem == f'tensormask_r50_fpn_{schedule}_coco'
     assert len(conversion.checkpoint['meta']['dataset_meta']['classes']) == 80
+
+
+# Numbers of the release
+
+
+def test_assignment_is_the_releases(shared: Path, model: TensorMask) -> None:
+    """Windows, positive and contested ones, objects, deltas and mask targets of both images, without the network."""
+    inputs = read_inputs(shared / 'parity/inputs.npz')
+    expected = read_arrays(shared / 'parity/baselines/tensormask_R_50.npz', 'file')
+    for prefix, image in (('', inputs.single), ('multi.', inputs.multi)):
+        height, width = image.image.shape[:2]
+        sizes = [(-(-height // 32) * 32 // 4, -(-width // 32) * 32 // 4)]
+        for _ in range(5):
+            sizes.append((-(-sizes[-1][0] // 2), -(-sizes[-1][1] // 2)))
+        maps = tuple(torch.empty(1, 1, *size) for size in sizes)
+        for p, windows in enumerate(model.bbox_head.prior_generator.grid_priors(sizes, device='cpu'), 2):
+            assert len(windows) == expected[f'{prefix}windows.p{p}.count']
+            np.testing.assert_array_equal(windows[:4], expected[f'{prefix}windows.p{p}.first'])
+            np.testing.assert_array_equal(windows[-4:], expected[f'{prefix}windows.p{p}.last'])
+        truth = InstanceData(
+            bboxes=torch.from_numpy(image.boxes),
+            labels=torch.from_numpy(image.labels),
+            masks=PolygonMasks(image.polygons, height, width),
+        )
+        for name, array in assignment(model, maps, truth).items():
+            tolerance = 1e-5 if name == 'assign.deltas' else 0
+            np.testing.assert_allclose(array, expected[prefix + name], rtol=0, atol=tolerance, err_msg=name)

@@ -114,10 +114,17 @@ def _maps(model: TensorMask, images: list[AnnotatedImage]) -> Arrays:
     for p, windows in enumerate(model.bbox_head.prior_generator.grid_priors(sizes, device='cpu'), 2):
         maps |= {f'windows.p{p}': windows, f'windows.p{p}.count': torch.tensor(len(windows))}
         maps |= {f'windows.p{p}.first': windows[:4], f'windows.p{p}.last': windows[-4:]}
-    return {name: tensor.numpy() for name, tensor in maps.items()} | _assignment(model, x, sample.gt_instances)
+    return {name: tensor.numpy() for name, tensor in maps.items()} | assignment(model, x, sample.gt_instances)
 
 
-def _assignment(model: TensorMask, x: tuple[Tensor, ...], truth: InstanceData) -> Arrays:
+def assignment(model: TensorMask, x: tuple[Tensor, ...], truth: InstanceData) -> Arrays:
+    """Return the positive and contested windows of an image, with their targets.
+
+    Args:
+        model: its box head is used alone.
+        x: levels of the pyramid; their sizes count.
+        truth: the image's objects.
+    """
     head = model.bbox_head
     windows, strides = head.windows(x)
     positive = head.assign(windows, strides, truth)

@@ -64,11 +64,12 @@ class BipyramidMaskHead(BaseModule):
 
     def forward(self, x: Sequence[Tensor]) -> list[list[Tensor]]:
         """Return the masks of all windows: of each level, of each size V, shape (N, (2^k V)², H_k, W_k)."""
-        finest = self.convs(x[0])
-        return [
-            [swap_align2nat(predictor(fused), 2**k) for predictor in self.predictors.values()]
-            for k, fused in enumerate(self.bipyramid(finest, self.convs(level), k) for k, level in enumerate(x))
-        ]
+        features = [self.convs(level) for level in x]
+        masks = []
+        for k, level in enumerate(features):
+            fused = self.bipyramid(features[0], level, k)
+            masks.append([swap_align2nat(predictor(fused), 2**k) for predictor in self.predictors.values()])
+        return masks
 
     def bipyramid(self, finest: Tensor, features: Tensor, level: int) -> Tensor:
         """Return the features of a level on the finest level's grid, shape (N, C, H, W).

@@ -106,7 +106,7 @@ class _Neighbour(NamedTuple):
 
 def _parts(places: Places, scale: int, shape: torch.Size) -> Iterator[Places]:
     """Yield the places, as many at once as ``AT_ONCE`` allows, at least one part."""
-    count = max(int(AT_ONCE / (scale**2 * shape[1])), 1)
+    count = max(AT_ONCE // (scale**2 * shape[1]), 1)
     yield from (Places(*part) for part in zip(*(axis.split(count) for axis in places), strict=True))
 
 
