@@ -208,3 +208,10 @@ def test_numbers_of_classes_are_set_once() -> None:
     assert model.bbox_head.num_classes == model.panoptic_fusion.num_things_classes == 7
     assert model.semantic_head.conv_logits.out_channels == 5
     assert model.panoptic_fusion.num_classes == 11
+
+
+@pytest.mark.parametrize('changes', [{'pad_size_divisor': 16}, {'pad_seg': False}])
+def test_inputs_that_are_not_padded_are_refused(changes: dict) -> None:
+    """The levels would not fit each other, nor the semantic maps of a batch."""
+    with pytest.raises(ValueError, match='not padded to multiples of 32'):
+        small_model('panoptic', {f'data_preprocessor.{name}': value for name, value in changes.items()})

@@ -49,7 +49,9 @@ needs a training on COCO.
 
 What the configs leave open, where the facts do: no ImageNet weights of VoVNetV1, + residual and + SE are published, so
 these rows start from V2's without its attention; Mask R-CNN, RetinaMask and YOLACT are MMDetection's parts in their own
-recipes, and comments in their configs name what differs from the original code bases.
+recipes, and comments in their configs name what differs from the original code bases. TensorMask and ShapeMask agree
+with numbers of their releases ([baselines_and_panoptic.md](baselines_and_panoptic.md)). Of TensorMask's masks those of
+detections alone are computed, so its operations are those of the pyramid levels on which the timed objects lie.
 """
 
 

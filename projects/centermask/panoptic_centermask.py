@@ -10,6 +10,8 @@ from torch import Tensor
 
 from .detector import CenterMask
 
+STRIDE = 32  # of P5, the coarsest level that the semantic head adds to the others
+
 
 @MODELS.register_module()
 class PanopticCenterMask(CenterMask):
@@ -23,10 +25,19 @@ class PanopticCenterMask(CenterMask):
         panoptic_fusion: config of a :class:`PanopticFusion`; its numbers of classes are those of the heads.
         channels_last: whether to train in channels-last memory.
         **kwargs: other arguments of :class:`CenterMask`; ``num_classes`` counts things. The ``neck`` returns P2 to P7.
+
+    Raises:
+        ValueError: where ``data_preprocessor`` doesn't pad images and semantic maps to multiples of 32.
     """
 
     def __init__(self, semantic_head: dict, panoptic_fusion: dict, channels_last: bool = False, **kwargs) -> None:
         super().__init__(channels_last=channels_last, **kwargs)
+        padding = self.data_preprocessor
+        if getattr(padding, 'pad_size_divisor', 1) % STRIDE or not getattr(padding, 'pad_seg', False):
+            raise ValueError(
+                f'images and semantic maps are not padded to multiples of {STRIDE}, as P5 needs them: set '
+                f'pad_size_divisor={STRIDE} and pad_seg=True in model.data_preprocessor'
+            )
         things = self.bbox_head.num_classes
         self.semantic_head = MODELS.build(dict(semantic_head, num_things_classes=things))
         stuff = self.semantic_head.num_stuff_classes

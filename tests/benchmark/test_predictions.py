@@ -19,10 +19,8 @@ def test_finds_the_objects(kind: str) -> None:
     objects = draw_objects(12)
     boxes = in_pixels(objects, dict(ori_shape=(480, 640), scale_factor=(1, 1)))
     overlaps = bbox_overlaps(boxes, found.bboxes).amax(1)
-    if kind == 'ShapeMask':
-        overlaps = overlaps[
-            (boxes[:, 2:] - boxes[:, :2]).amin(1) > 40
-        ]  # its coder moves sides by a pixel, here of five
+    if kind == 'ShapeMask':  # its coder moves sides by a pixel, here five of the image
+        overlaps = overlaps[(boxes[:, 2:] - boxes[:, :2]).amin(1) > 40]
     assert (overlaps > 0.7).all()  # each by one of its candidates
     assert model.predictions.candidates == 72
 

@@ -10,7 +10,7 @@ from centermask.benchmark.training import POSITIVES, TrainStep, near, training_b
 from centermask.utils.errors import InputError
 
 
-@pytest.mark.parametrize('kind', ['star', 'Mask R-CNN'])
+@pytest.mark.parametrize('kind', ['star', 'panoptic', 'Mask R-CNN'])
 def test_step(kind: str) -> None:
     step = TrainStep(small_config(kind), small_model(kind).model, 1, (64, 96))
     losses = step.run()

@@ -11,6 +11,7 @@ from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from mmdet.datasets import CocoDataset
 from mmdet.models.roi_heads import StandardRoIHead
@@ -22,6 +23,7 @@ from mmengine.structures import InstanceData
 from torch import Tensor
 
 from centermask.benchmark.rounds import timed_on
+from centermask.datasets.coco_panoptic import write_png
 from centermask.datasets.shapes import make_dataset
 from centermask.utils.errors import InputError
 
@@ -43,7 +45,8 @@ def training_batch(config: Config, images: int, size: tuple[int, int] | None = N
     Raises:
         InputError: the config trains on another format than COCO's.
     """
-    if 'CocoDataset' not in (config.get('train_dataloader') or {}).get('dataset', {}).get('type', ''):
+    kind = (config.get('train_dataloader') or {}).get('dataset', {}).get('type', '')
+    if 'CocoDataset' not in kind and kind != 'CenterMaskPanopticDataset':
         raise InputError('--train: the config trains on no data set in COCO format.')
     settings = copy.deepcopy(config.train_dataloader.dataset)
     for transform in settings.pipeline if size else ():
@@ -52,9 +55,13 @@ def training_batch(config: Config, images: int, size: tuple[int, int] | None = N
             scale = size[::-1] if size else None
             transform[key] = [scale, scale] if isinstance(transform[key], list) else scale
     with tempfile.TemporaryDirectory() as folder:
-        # Some images are empty and left out.
-        make_dataset(Path(folder) / 'data', 2 * images, 0, SIZE, RADII, CocoDataset.METAINFO['classes'])
+        classes = settings.get('metainfo', {}).get('classes', CocoDataset.METAINFO['classes'])
+        make_dataset(Path(folder) / 'data', 2 * images, 0, SIZE, RADII, classes)  # some are empty and left out
         settings.update(data_root=f'{folder}/data', ann_file='annotations.json', data_prefix=dict(img='images'))
+        if kind == 'CenterMaskPanopticDataset':
+            settings.data_prefix.seg = 'semantic'
+            for image in Path(folder, 'data/images').iterdir():
+                write_png(Path(folder, f'data/semantic/{image.stem}.png'), np.zeros(SIZE, np.uint8))
         with DefaultScope.overwrite_default_scope('mmdet'), redirect_stdout(io.StringIO()):  # pycocotools prints
             data = DATASETS.build(settings)
             return pseudo_collate([data[i] for i in range(images)])
