@@ -17,11 +17,10 @@ from torch import Tensor
 
 from centermask import ShapeMask
 from centermask.baselines.shapemask_crop import ShapeMaskCrop
-from centermask.baselines.shapemask_fine_head import FineMaskHead, instance_embedding
+from centermask.baselines.shapemask_mask_heads import FineMaskHead, instance_embedding
 from centermask.baselines.shapemask_mask_losses import mask_loss, prior_loss
-from centermask.baselines.shapemask_outer_boxes import jitter_boxes, outer_boxes
+from centermask.baselines.shapemask_outer_boxes import jitter_boxes, outer_boxes, resample_in_outer_boxes
 from centermask.baselines.shapemask_prior_head import ShapePriorHead
-from centermask.baselines.shapemask_resampling import resample_in_outer_boxes
 from centermask.baselines.shapemask_targets import sample_in_box, targets_of_image
 from centermask.structures.rle_masks import RLEMasks
 

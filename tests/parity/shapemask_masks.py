@@ -15,10 +15,9 @@ from mmdet.structures.mask import BitmapMasks
 from mmengine.structures import InstanceData
 from torch import Tensor
 
-from centermask.baselines.shapemask_fine_head import instance_embedding
+from centermask.baselines.shapemask_mask_heads import instance_embedding
 from centermask.baselines.shapemask_mask_losses import mask_loss, prior_loss
-from centermask.baselines.shapemask_outer_boxes import jitter_boxes, outer_boxes
-from centermask.baselines.shapemask_resampling import resample_in_outer_boxes
+from centermask.baselines.shapemask_outer_boxes import jitter_boxes, outer_boxes, resample_in_outer_boxes
 from centermask.baselines.shapemask_roi_head import ShapeMaskRoIHead
 from centermask.baselines.shapemask_targets import sample_in_box, targets_of_image
 from centermask.boxes import clip_boxes

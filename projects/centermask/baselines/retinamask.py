@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from mmdet.models.dense_heads import RetinaHead
 from mmdet.registry import MODELS
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
+from .levels import join_levels
+
 MIN_BETA = 0.001
-
-
-def _flatten(maps: Sequence[Tensor], channels: int) -> Tensor:
-    """Join maps (N, anchors · channels, H, W) of all levels as (N · all anchors of all levels, channels)."""
-    images = len(maps[0])
-    return torch.cat([level.permute(0, 2, 3, 1).reshape(images, -1, channels) for level in maps], 1).flatten(0, 1)
 
 
 @MODELS.register_module()
@@ -58,7 +52,8 @@ class RetinaMaskBoxHead(RetinaHead):
         )
         # Lists of levels, (N, anchors of the level, ...), to (N · all anchors, ...).
         labels, weights, deltas = (torch.cat(levels, 1).flatten(0, 1) for levels in targets[:3])
-        logits, predicted = _flatten(cls_scores, self.cls_out_channels), _flatten(bbox_preds, 4)
+        logits = join_levels(cls_scores, self.cls_out_channels).flatten(0, 1)
+        predicted = join_levels(bbox_preds, 4).flatten(0, 1)
         positive = (labels < self.num_classes).nonzero().squeeze(1)
         loss_cls = self.loss_cls(logits, labels, weights, avg_factor=len(positive) + len(batch_img_metas))
         loss_bbox = self.loss_bbox(predicted[positive], deltas[positive], avg_factor=max(4 * len(positive), 1))

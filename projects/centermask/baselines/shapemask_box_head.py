@@ -14,10 +14,7 @@ from torch import Tensor, nn
 
 from centermask.boxes import check_nms, clip_boxes, nms_of_image, scale_factors
 
-
-def _flatten(maps: Sequence[Tensor], channels: int) -> Tensor:
-    """Join maps (N, anchors · channels, H, W) of all levels as (N, anchors of all levels, channels)."""
-    return torch.cat([level.permute(0, 2, 3, 1).reshape(len(level), -1, channels) for level in maps], 1)
+from .levels import join_levels
 
 
 def _tower(x: Tensor, convs: Any, norms: Any) -> Tensor:
@@ -89,8 +86,8 @@ class ShapeMaskBoxHead(RetinaHead):
             boxes = clip_boxes(objects.bboxes, (height - 1, width - 1))
             targets.append(self.targets_of_image(anchors, boxes, objects.labels))
         labels, deltas = (torch.cat(parts) for parts in zip(*targets, strict=True))
-        logits = _flatten(cls_scores, self.cls_out_channels).flatten(0, 1)
-        predicted = _flatten(bbox_preds, 4).flatten(0, 1)
+        logits = join_levels(cls_scores, self.cls_out_channels).flatten(0, 1)
+        predicted = join_levels(bbox_preds, 4).flatten(0, 1)
         divisor = (labels < self.num_classes).sum() + 1.0
         # A target of exactly 0 doesn't count: so the release tells positive anchors from others.
         return dict(
@@ -130,11 +127,11 @@ class ShapeMaskBoxHead(RetinaHead):
         MMDetection limits the candidates of each level, the release those of each class.
         """
         cfg = cfg or self.test_cfg
-        class_scores = _flatten([level[None] for level in cls_score_list], self.cls_out_channels)[0, :, 1:].sigmoid()
+        class_scores = join_levels([level[None] for level in cls_score_list], self.cls_out_channels)[0, :, 1:].sigmoid()
         scores, anchors = class_scores.topk(min(cfg['nms_pre'], len(class_scores)), dim=0)  # (K, classes)
         rank, labels = (scores > cfg['score_thr']).nonzero(as_tuple=True)
         scores, anchors = scores[rank, labels], anchors[rank, labels]
-        deltas = _flatten([level[None] for level in bbox_pred_list], 4)[0, anchors]
+        deltas = join_levels([level[None] for level in bbox_pred_list], 4)[0, anchors]
         boxes = self.bbox_coder.decode(torch.cat(mlvl_priors)[anchors], deltas, img_meta['batch_input_shape'])
         kept, scores = self._nms(boxes, scores, labels, cfg)
         boxes = boxes[kept]

@@ -8,8 +8,8 @@ import torch
 from mmengine.model import BaseModule, normal_init
 from torch import Tensor, nn
 
+from .shapemask_outer_boxes import resample_in_outer_boxes
 from .shapemask_priors import load_priors
-from .shapemask_resampling import resample_in_outer_boxes
 
 
 class ShapePrior(NamedTuple):

@@ -18,9 +18,8 @@ from centermask.mask_pasting import encode, paste
 from centermask.mask_targets import has_outline
 from centermask.structures.rle_masks import RLEMasks
 
-from .shapemask_coarse_head import CoarseMaskHead
 from .shapemask_crop import ShapeMaskCrop
-from .shapemask_fine_head import FineMaskHead
+from .shapemask_mask_heads import CoarseMaskHead, FineMaskHead
 from .shapemask_mask_losses import mask_loss, prior_loss
 from .shapemask_outer_boxes import outer_boxes
 from .shapemask_prior_head import ShapePriorHead

@@ -16,11 +16,7 @@ from torch import Tensor, nn
 
 from centermask.boxes import check_nms, clip_to_image, nms_of_image, scale_factors
 
-
-def _flatten(maps: Sequence[Tensor], channels: int) -> Tensor:
-    """Join maps (N, windows · channels, H, W) of all levels as (N, all windows of all levels, channels)."""
-    images = len(maps[0])
-    return torch.cat([level.permute(0, 2, 3, 1).reshape(images, -1, channels) for level in maps], 1)
+from .levels import join_levels
 
 
 @MODELS.register_module()
@@ -95,7 +91,7 @@ class TensorMaskBoxHead(AnchorHead):
         batch_gt_instances, _, _ = unpack_gt_instances(data_samples)
         cls_scores, bbox_preds = self(x)
         windows, strides = self.windows(cls_scores)
-        logits, deltas = _flatten(cls_scores, self.num_classes), _flatten(bbox_preds, 4)
+        logits, deltas = join_levels(cls_scores, self.num_classes), join_levels(bbox_preds, 4)
         labels = logits.new_full(logits.shape[:2], self.num_classes, dtype=torch.long)  # (N, M)
         positives, predicted, targets = [], [], []
         for i, gt_instances in enumerate(batch_gt_instances):
@@ -158,7 +154,7 @@ class TensorMaskBoxHead(AnchorHead):
         """
         cfg = cfg or self.test_cfg
         windows, _ = self.windows(cls_scores)
-        logits, deltas = _flatten(cls_scores, self.num_classes), _flatten(bbox_preds, 4)
+        logits, deltas = join_levels(cls_scores, self.num_classes), join_levels(bbox_preds, 4)
         results = []
         for i in range(len(logits)):
             scores = logits[i].sigmoid().flatten()  # (M · K,)
