@@ -9,7 +9,7 @@ from pathlib import Path
 
 from centermask.datasets.coco_annotations import shorten
 from centermask.datasets.shape_priors import SIZE, make_priors
-from centermask.engine.cli import positive, run
+from centermask.engine.cli import not_negative, positive, run
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -18,7 +18,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument('out', type=Path, metavar='OUT.npy', help="file to write, the config's model.roi_head.priors")
     parser.add_argument('--priors', type=positive, default=20, help='shapes of each class (default 20)')
     parser.add_argument('--max-masks', type=positive, default=10000, help='masks read of each class (default 10000)')
-    parser.add_argument('--seed', type=int, default=0, help='of the random numbers (default 0)')
+    parser.add_argument('--seed', type=not_negative, default=0, help='of the random numbers (default 0)')
     args = parser.parse_args(argv)
     counts = make_priors(args.annotations, args.out, args.priors, args.max_masks, args.seed)
     print(

@@ -76,6 +76,9 @@ def test_command(tmp_path: Path, tools, capsys: pytest.CaptureFixture) -> None:
     out, err = capsys.readouterr()
     assert f'{tmp_path}/p.npy: 3 shapes of 32x32 for each of 5 classes' in out and 'mask/s' in err
     assert run(lambda: tools('make_shape_priors')([str(tmp_path / 'none.json'), str(tmp_path / 'q.npy')])) == 2
+    with pytest.raises(SystemExit, match='2'):
+        tools('make_shape_priors')([str(tmp_path / 'data/annotations.json'), str(tmp_path / 'q.npy'), '--seed', '-1'])
+    assert "--seed: '-1' is no integer from 0" in capsys.readouterr().err
     assert not (tmp_path / 'q.npy').exists()
 
 
@@ -107,6 +110,7 @@ def test_ids_are_cocos(shared: Path) -> None:
         (b'nonsense', "can't be read as an array of NumPy"),
         (np.zeros((7, 2, 4, 4), np.float32), 'has the shape (7, 2, 4, 4), the model needs (3, 2, 4, 4)'),
         (np.zeros((3, 2, 4, 4), np.int64), 'holds int64 instead of fractions'),
+        (np.full((3, 2, 4, 4), np.nan, np.float32), 'holds NaN or infinity'),
     ],
 )
 def test_bad_file(tmp_path: Path, content: np.ndarray | bytes | None, sentence: str) -> None:

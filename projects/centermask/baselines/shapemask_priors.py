@@ -28,7 +28,7 @@ def load_priors(path: str, num_rows: int, num_priors: int, height: int, width: i
         height, width: cells of a shape.
 
     Raises:
-        InputError: the file is missing or damaged, or its shape is another.
+        InputError: the file is missing or damaged, or its shape or its values are others.
     """
     of = f"The file of ShapeMask's priors {path}"
     try:
@@ -52,5 +52,7 @@ def load_priors(path: str, num_rows: int, num_priors: int, height: int, width: i
         )
     if priors.dtype.kind != 'f':
         raise InputError(f'{of} holds {priors.dtype} instead of fractions: make it by tools/make_shape_priors.py.')
+    if not np.isfinite(priors).all():
+        raise InputError(f'{of} holds NaN or infinity: make it anew by tools/make_shape_priors.py.')
     priors = torch.from_numpy(priors[rows[len(priors)]]).float()
     return priors if len(priors) == num_rows else torch.cat([torch.zeros_like(priors[:1]), priors])

@@ -77,6 +77,13 @@ def positive(text: str) -> int:
     return int(text)
 
 
+def not_negative(text: str) -> int:
+    """Parse an integer from 0, such as a seed of NumPy."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f'{text!r} is no integer from 0')
+    return int(text)
+
+
 def load_run_config(args: argparse.Namespace, training: bool = False) -> Config:
     """Read the config of a run, merge own data and options into it, and make its work folder.
 
