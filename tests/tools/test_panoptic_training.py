@@ -107,6 +107,10 @@ def test_panoptic_quality_rises(command: Callable, tmp_path: Path) -> None:
         ('train_dataloader.dataset.data_prefix.seg=None', 'have no semantic PNGs, which a panoptic model learns'),
         ('train_dataloader.dataset.pipeline.1.with_seg=False', 'have no semantic PNGs, which a panoptic model learns'),
         ('train_dataloader.dataset.data_prefix.seg=no/', 'semantic PNGs in .* are missing, the first is .*no/000'),
+        (
+            'train_dataloader.dataset.metainfo.stuff_classes=sky',
+            r"the stuff_classes .* are the text 'sky': write a tuple",
+        ),
         ('val_dataloader.dataset.metainfo.stuff_classes=("a","b","c")', 'but the data set a, b, c: set stuff_classes'),
         ('val_evaluator.1.seg_prefix=no/', 'PNGs of the panoptic file .*val/panoptic.json are missing'),
     ],

@@ -38,10 +38,9 @@ class ShapeMaskCrop(ScaleAdaptiveRoIExtractor):
         output_size: int = 32,
         out_channels: int = 256,
         featmap_strides: Sequence[int] = (8, 16, 32, 64, 128),
-        init_cfg: dict | list[dict] | None = None,
     ) -> None:
         layer = dict(output_size=output_size, sampling_ratio=1, aligned=True)
-        super().__init__(layer, out_channels, featmap_strides, init_cfg=init_cfg)
+        super().__init__(layer, out_channels, featmap_strides)
 
     def build_roi_layers(self, layer_cfg: dict, featmap_strides: Sequence[int]) -> nn.ModuleList:
         """Return the operator of each level."""

@@ -46,6 +46,7 @@ class ShapeMaskRoIHead(BaseModule):
 
     Args:
         num_classes: number of classes.
+        norm_cfg: config of the norm of the masks' convs.
         num_priors: K, shapes of each class.
         priors: file of the shapes, which training needs; see :func:`load_priors`. A checkpoint holds them.
         class_agnostic: whether all classes share one mask, for classes that learn from boxes alone. Priors are still
@@ -53,7 +54,6 @@ class ShapeMaskRoIHead(BaseModule):
         in_channels: channels of the pyramid.
         channels: of the mask branch.
         num_convs: 3×3 convs of each mask.
-        norm_cfg: config of their norm.
         train_cfg: ``num_masks``, objects of each image that learn masks; ``jitter``, standard deviation of the noise in
             their boxes, in parts of the sides; ``loss_weights`` of the prior, the coarse and the fine mask; and
             ``mask_classes``, labels whose masks are learned, None for all.
@@ -63,13 +63,13 @@ class ShapeMaskRoIHead(BaseModule):
     def __init__(
         self,
         num_classes: int,
+        norm_cfg: dict,
         num_priors: int = 20,
         priors: str | None = None,
         class_agnostic: bool = False,
         in_channels: int = 256,
         channels: int = 128,
         num_convs: int = 4,
-        norm_cfg: dict | None = None,
         train_cfg: dict | None = None,
         test_cfg: dict | None = None,
         init_cfg: dict | list[dict] | None = None,
@@ -81,7 +81,6 @@ class ShapeMaskRoIHead(BaseModule):
         self.feature = nn.Linear(in_channels, channels)
         self.prior_head = ShapePriorHead(num_classes, num_priors, priors, class_agnostic, channels, COARSE)
         masks = 1 if class_agnostic else num_classes + 1
-        norm_cfg = norm_cfg or dict(type='BN')
         self.coarse_head = CoarseMaskHead(masks, channels, num_convs, norm_cfg)
         self.fine_head = FineMaskHead(masks, channels, num_convs, norm_cfg, FINE // COARSE)
 
@@ -158,17 +157,16 @@ class ShapeMaskRoIHead(BaseModule):
         outer = [
             outer_boxes(image.bboxes, meta['batch_input_shape']) for image, meta in zip(detections, metas, strict=True)
         ]
-        counts = torch.tensor([len(image) for image in detections], device=x[0].device)
+        counts = [len(image) for image in detections]
         masks = self(
             x,
-            torch.arange(len(detections), device=x[0].device).repeat_interleave(counts),
+            torch.cat([torch.full_like(image.labels, i) for i, image in enumerate(detections)]),
             torch.cat([image.bboxes for image in detections]),
             torch.cat(outer),
             torch.cat([image.labels for image in detections]) + 1,
         )
-        for image, frames, cells, meta in zip(
-            detections, outer, masks.fine.float().sigmoid().split(counts.tolist()), metas, strict=True
-        ):
+        probabilities = masks.fine.float().sigmoid().split(counts)
+        for image, frames, cells, meta in zip(detections, outer, probabilities, metas, strict=True):
             if rescale:
                 factors = scale_factors(frames, meta)
                 image.bboxes, frames = image.bboxes / factors, frames / factors

@@ -48,11 +48,11 @@ class CenterMaskCocoDataset(CocoDataset):
     @classmethod
     def _load_metainfo(cls, metainfo: Any = None) -> dict:
         info = super()._load_metainfo(metainfo)
-        if isinstance(info['classes'], str):
-            raise ValueError(
-                f"the classes in metainfo are the text '{info['classes']}': write a tuple of names, "
-                f"('{info['classes']}',) for one class"
-            )
+        for key in ('classes', 'stuff_classes'):
+            if isinstance(names := info.get(key), str):
+                raise ValueError(
+                    f"the {key} in metainfo are the text '{names}': write a tuple of names, ('{names}',) for one class"
+                )
         if len(info['palette']) < len(info['classes']):
             info['palette'] = 'random'  # drawing fails on a palette with too few colours
         return info
