@@ -38,7 +38,8 @@ def test_named_configs_and_files_exist(page: Path) -> None:
     if page.name != 'CHANGELOG.md':  # it names what is gone
         assert [path for path in paths if path not in own and not (REPOSITORY / path).exists()] == []
     configs = re.findall(
-        r'`((?:centermask|fcos|retinamask|yolact|mask-rcnn)[\w.-]*_(?:coco|custom|shapes))(?:\.py)?`', text
+        r'`(?:baselines/)?((?:(?:panoptic-)?centermask|fcos|retinamask|shapemask|tensormask|yolact|mask-rcnn)[\w.-]*_(?:coco|custom|shapes))(?:\.py)?`',
+        text,
     )
     known = {path.stem for path in (REPOSITORY / 'configs').rglob('*.py')}
     assert [name for name in configs if name not in known] == []

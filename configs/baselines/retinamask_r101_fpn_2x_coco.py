@@ -58,3 +58,4 @@ train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
 
 warm_up = dict(type='LinearLR', by_epoch=False, start_factor=1 / 3, begin=0, end=501)  # full rate at iteration 500
 param_scheduler = [warm_up, dict(type='MultiStepLR', by_epoch=False, milestones=[120000, 160000], gamma=0.1)]
+tta_model = None  # CenterMaskTTA merges FCOS's boxes

@@ -18,6 +18,7 @@ import pycocotools.mask as coco_mask
 import pytest
 import torch
 from helpers.one_size import SIZE, of_one_size
+from helpers.read_configs import read_config
 from helpers.small_model import noise_image, sample, small_model_config
 from mmdet.registry import MODELS
 from mmengine.config import Config
@@ -256,3 +257,14 @@ def test_without_the_packages(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
     monkeypatch.setitem(sys.modules, 'onnxruntime', None)
     with pytest.raises(InputError, match=r"onnxruntime isn't installed, which exported models need: pip install"):
         ExportedModel(tmp_path / 'a.onnx')
+
+
+@pytest.mark.parametrize(
+    'name', ['tensormask_r50_fpn_1x_coco', 'shapemask_r101_fpn_2x_coco', 'retinamask_r101_fpn_2x_coco']
+)
+def test_baselines_are_refused(name: str) -> None:
+    config = read_config(name)
+    with torch.device('meta'):
+        model = MODELS.build(config.model)
+    with pytest.raises(InputError, match='builds no CenterMask with a mask branch: only such a model can be exported'):
+        export.describe(model, config)

@@ -112,6 +112,10 @@ def test_panoptic_quality_rises(command: Callable, tmp_path: Path) -> None:
             r"the stuff_classes .* are the text 'sky': write a tuple",
         ),
         ('val_dataloader.dataset.metainfo.stuff_classes=("a","b","c")', 'but the data set a, b, c: set stuff_classes'),
+        (
+            'train_dataloader.dataset.metainfo.stuff_classes=("b","a","c")',
+            'have the stuff_classes b, a, c and those of',
+        ),
         ('val_evaluator.1.seg_prefix=no/', 'PNGs of the panoptic file .*val/panoptic.json are missing'),
     ],
 )

@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader
 from centermask.checkpoints.loading import check_match, count_classes, load_pretrained, load_weights, read_checkpoint
 from centermask.checkpoints.training_state import check_same_optimizer, check_training_state, resumption_errors
 from centermask.datasets.augmentation import check_augmentation, check_semantic_data
+from centermask.datasets.coco_annotations import shorten
 from centermask.datasets.coco_metric import CenterMaskCocoMetric
 from centermask.datasets.packing import pack_all_resizes
 from centermask.engine.config_check import check_config
@@ -128,8 +129,11 @@ class CenterMaskRunner(Runner):
 
     @_explained('val_dataloader, val_evaluator or val_cfg')
     def build_val_loop(self, loop: BaseLoop | dict) -> BaseLoop:
-        """Build the validation's loop."""
-        return self._fit_evaluation(self._check_classes(super().build_val_loop(loop)))
+        """Build the validation's loop; the training's is built before."""
+        built = self._check_classes(super().build_val_loop(loop))
+        if isinstance(self._train_loop, BaseLoop):
+            self._check_same_classes(built, self._train_loop)
+        return self._fit_evaluation(built)
 
     @_explained('test_dataloader, test_evaluator or test_cfg')
     def build_test_loop(self, loop: BaseLoop | dict) -> BaseLoop:
@@ -166,6 +170,17 @@ class CenterMaskRunner(Runner):
                 'the metainfo of every data set.'
             )
         return loop
+
+    def _check_same_classes(self, validation: BaseLoop, training: BaseLoop) -> None:
+        """Check that labels mean the same in the data of both loops."""
+        tested, trained = (getattr(loop.dataloader.dataset, 'metainfo', {}) for loop in (validation, training))
+        for key in ('classes', 'stuff_classes'):
+            names, others = trained.get(key), tested.get(key)
+            if names and others and tuple(names) != tuple(others):
+                raise InputError(
+                    f'The training data of {self.cfg.filename} have the {key} {shorten(names)} and those of the '
+                    f'validation {shorten(others)}: give both the same metainfo, in the same order.'
+                )
 
     def _detector(self) -> nn.Module:
         """Return the model without its wrappers."""

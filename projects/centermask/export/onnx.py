@@ -19,6 +19,7 @@ from centermask.export.files import set_metadata
 from centermask.export.graph import OUTPUTS, ExportGraph, Preprocessing
 from centermask.export.metadata import Metadata, describe_resizing
 from centermask.export.runtime import require
+from centermask.fcos_head import CenterMaskFCOSHead
 from centermask.panoptic_centermask import PanopticCenterMask
 from centermask.utils.errors import InputError
 
@@ -47,7 +48,8 @@ def describe(
         padded: whether each image gets a fixed number of detections, ``max_per_img`` of the config.
 
     Raises:
-        InputError: the model is no CenterMask, has no mask branch, or ONNX has no operator for its NMS.
+        InputError: the model is no CenterMask, has no mask branch or another box head, or ONNX has no operator for its
+            NMS.
     """
     if isinstance(model, PanopticCenterMask):
         raise InputError(
@@ -55,7 +57,7 @@ def describe(
             'map: predict with the checkpoint itself, or export a CenterMask, such as that of '
             "configs/centermask-star_v2-39_fpn_3x_coco.py, which takes CenterMask2's panoptic checkpoints too."
         )
-    if not isinstance(model, CenterMask) or model.roi_head is None:
+    if not (isinstance(model, CenterMask) and isinstance(model.bbox_head, CenterMaskFCOSHead) and model.roi_head):
         raise InputError(
             f'The config {cfg.filename} builds no CenterMask with a mask branch: only such a model can be exported.'
         )
