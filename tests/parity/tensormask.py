@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -36,6 +37,8 @@ KINDS: tuple[Kind, ...] = (
     (r'(.*\.)?loss\..*', 'ratio', 1e-4),
     (r'(.*\.)?grad\..*', 'ratio', 5e-3),
 )
+SWAP_GIVEN = r'l\d+_v\d+_\d+x\d+\.(input|grad_output)'  # ratio of the strides, cells and size of the map
+SWAP_KINDS: tuple[Kind, ...] = ((r'l\d+_.*', 'absolute', 1e-5),)
 DETECTIONS = ('calm.raw.', 'calm.det.', 'calm.multi.raw.', 'calm.multi.det.', 'calm.big.det.')
 STEPS = ('', 'multi.', 'pair.', 'calm.', 'calm.multi.', 'calm.pair.')
 LOSSES = {'cls': 'loss_cls', 'box': 'loss_bbox', 'mask': 'loss_mask'}
@@ -47,17 +50,30 @@ def compute(cfg: Config, expected: Arrays, inputs: Path) -> Computed:
 
     Args:
         cfg: the config.
-        expected: unused, its arrays are results only.
+        expected: results alone, or the cases of the swap with their inputs, which need no model.
         inputs: an ``inputs.npz``.
 
     Raises:
         InputError: the model or the inputs can't be used.
     """
+    if any(re.fullmatch(SWAP_GIVEN, name) for name in expected):
+        return Computed(_swaps(expected), SWAP_KINDS, given=SWAP_GIVEN)
     model, _ = build_reference_model(cfg)
     images = read_inputs(inputs)
     check_classes(model, images, cfg)
     with reference_threads():
         return Computed(_compute_arrays(model, images), KINDS, DETECTIONS, STEPS)
+
+
+def _swaps(given: Arrays) -> Arrays:
+    """Return the values and gradients of the swap alone."""
+    arrays: Arrays = {}
+    for case in sorted({name.rpartition('.')[0] for name in given}):
+        aligned = torch.from_numpy(given[f'{case}.input']).requires_grad_()
+        natural = swap_align2nat(aligned, int(case[1 : case.index('_')]))
+        (gradient,) = torch.autograd.grad(natural, aligned, torch.from_numpy(given[f'{case}.grad_output']))
+        arrays |= {f'{case}.output': natural.detach().numpy(), f'{case}.grad_input': gradient.numpy()}
+    return arrays
 
 
 def _compute_arrays(model: TensorMask, inputs: Inputs) -> Arrays:
