@@ -12,13 +12,13 @@ from pathlib import Path
 
 from centermask.datasets.panoptic_shapes import STUFF, make_panoptic_dataset
 from centermask.datasets.shapes import CLASSES, make_dataset
-from centermask.engine.cli import not_negative, run
+from centermask.engine.cli import not_negative, positive, run
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('out', type=Path, help='folder to write')
-    parser.add_argument('--images', type=int, required=True, help='number of images')
+    parser.add_argument('--images', type=positive, required=True, help='number of images')
     parser.add_argument('--seed', type=not_negative, default=0, help='another seed gives other images (default 0)')
     parser.add_argument('--panoptic', action='store_true', help=f'draw them on {", ".join(STUFF)}, which are stuff')
     args = parser.parse_args(argv)

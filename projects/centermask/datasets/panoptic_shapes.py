@@ -116,7 +116,7 @@ def make_panoptic_dataset(out: Path, images: int, seed: int, size: Size = SIZE) 
 
     Args:
         out: Folder to write.
-        images: Number of images.
+        images: Number of images, at least 1.
         seed: Non-negative; another seed gives other images.
         size: As for :func:`draw_panoptic_image`.
 
@@ -124,7 +124,7 @@ def make_panoptic_dataset(out: Path, images: int, seed: int, size: Size = SIZE) 
         The content of ``annotations.json``.
 
     Raises:
-        InputError: A number is out of range, or the folder can't be written or holds something else.
+        InputError: The folder can't be written or holds something else.
     """
     coco, categories, annotations = start_coco(images, seed, size), categories_of(CLASSES, STUFF), []
     coco['info']['stuff'] = list(STUFF)

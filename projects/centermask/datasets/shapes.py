@@ -25,7 +25,6 @@ from tqdm import tqdm
 
 from centermask.structures.rle_masks import run_lengths
 from centermask.utils.atomic_io import atomic_folder
-from centermask.utils.errors import InputError
 
 Size = tuple[int, int]
 
@@ -286,7 +285,7 @@ def make_dataset(
 
     Args:
         out: Folder to write.
-        images: Number of images.
+        images: Number of images, at least 1.
         seed: Non-negative; another seed gives other images.
         size, radii: As for :func:`draw_image`.
         classes: Names of the categories, at least five; the shapes are of the first five.
@@ -295,7 +294,7 @@ def make_dataset(
         The content of ``annotations.json``.
 
     Raises:
-        InputError: A number is out of range, or the folder can't be written or holds something else.
+        InputError: The folder can't be written or holds something else.
     """
     coco = start_coco(images, seed, size, classes)
     with atomic_folder(out, lambda folder: bool(read_info(folder))) as folder:
@@ -307,10 +306,6 @@ def make_dataset(
 
 def start_coco(images: int, seed: int, size: Size, classes: Sequence[str] = CLASSES) -> dict[str, Any]:
     """Return the content of an ``annotations.json`` without images; see :func:`make_dataset`."""
-    if images < 1:
-        raise InputError(f'--images {images}: give a number of images, at least 1.')
-    if seed < 0:
-        raise InputError(f'--seed {seed}: give zero or a positive number.')
     return dict(
         info=dict(description=DESCRIPTION, seed=seed, images=images, size=list(size)),
         images=[],
