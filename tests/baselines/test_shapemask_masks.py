@@ -23,6 +23,7 @@ from centermask.baselines.shapemask_outer_boxes import jitter_boxes, outer_boxes
 from centermask.baselines.shapemask_prior_head import ShapePriorHead
 from centermask.baselines.shapemask_targets import sample_in_box, targets_of_image
 from centermask.structures.rle_masks import RLEMasks
+from centermask.utils.errors import InputError
 
 CONFIG = 'shapemask_r101_fpn_2x_coco'
 
@@ -225,6 +226,13 @@ def test_trains(name: str, agnostic: bool) -> None:
     sum(losses.values()).backward()
     assert without_gradient(model) == []
     assert all(p.grad.isfinite().all() for p in model.parameters() if p.requires_grad)
+
+
+def test_one_place_is_refused() -> None:
+    """BN has no variance of a single value."""
+    model = _small().train()
+    with pytest.raises(InputError, match='batch_size to 2 or more'):
+        model.loss(*_batch(model, [sample(80, 96, [square(0, 5, 5, 60, 70)])]))
 
 
 def test_objects_without_an_outline_learn_no_mask() -> None:

@@ -9,6 +9,8 @@ from mmdet.registry import MODELS
 from mmdet.structures import SampleList
 from torch import Tensor
 
+from centermask.utils.errors import InputError
+
 
 @MODELS.register_module()
 class ShapeMask(SingleStageDetector):
@@ -43,7 +45,16 @@ class ShapeMask(SingleStageDetector):
         )
 
     def loss(self, batch_inputs: Tensor, batch_data_samples: SampleList) -> dict[str, Tensor]:
-        """Return the losses of classes, boxes, priors, coarse and fine masks; MMEngine adds them up."""
+        """Return the losses of classes, boxes, priors, coarse and fine masks; MMEngine adds them up.
+
+        Raises:
+            InputError: the batch is a single place on P7, of which BN has no variance.
+        """
+        if batch_inputs[:, 0].numel() <= 128**2:
+            raise InputError(
+                "ShapeMask can't learn from a batch of one image of 128×128 pixels, which is a single place on P7: set "
+                'train_dataloader.batch_size to 2 or more, or take larger images.'
+            )
         x = self.extract_feat(batch_inputs)  # P3 to P7
         box_losses = self.bbox_head.loss(x, batch_data_samples)
         return {**box_losses, **self.roi_head.loss(x, batch_data_samples)}
