@@ -10,11 +10,12 @@ from helpers.read_configs import read_config
 from mmdet.registry import MODELS
 
 from centermask.baselines.shapemask_prior_head import ShapePriorHead
-from centermask.baselines.shapemask_priors import COCO_IDS, load_priors
+from centermask.baselines.shapemask_priors import load_priors
 from centermask.datasets.coco import CenterMaskCocoDataset
 from centermask.datasets.shape_priors import k_means, make_priors
 from centermask.datasets.shapes import CLASSES, make_dataset
 from centermask.engine.cli import run
+from centermask.utils.coco_ids import THING_IDS
 from centermask.utils.errors import InputError
 
 
@@ -93,14 +94,14 @@ def test_labels_of_the_rows(tmp_path: Path) -> None:
     np.save(file, rows[:81])
     assert load_priors(str(file), 81, 1, 1, 1).flatten().tolist() == [*range(81)]
     np.save(file, rows)
-    assert load_priors(str(file), 81, 1, 1, 1).flatten().tolist() == [0, *COCO_IDS]
+    assert load_priors(str(file), 81, 1, 1, 1).flatten().tolist() == [0, *THING_IDS]
     assert load_priors(str(file), 91, 1, 1, 1).flatten().tolist() == [*range(91)]
 
 
 def test_ids_are_cocos(shared: Path) -> None:
     coco = json.loads((shared / 'data/coco6/instances.json').read_text())
     ids = {category['name']: category['id'] for category in coco['categories']}
-    assert [ids[name] for name in CenterMaskCocoDataset.METAINFO['classes']] == COCO_IDS
+    assert [ids[name] for name in CenterMaskCocoDataset.METAINFO['classes']] == [*THING_IDS]
 
 
 @pytest.mark.parametrize(

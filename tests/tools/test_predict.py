@@ -18,10 +18,10 @@ from PIL import Image
 from pycocotools.coco import COCO
 
 from centermask import CenterMaskVisualizer
-from centermask.datasets.coco_panoptic import THING_IDS
 from centermask.datasets.images import find_images
 from centermask.engine.cli import run
 from centermask.engine.inferencer import drawing_name
+from centermask.utils.coco_ids import THING_IDS
 from centermask.utils.errors import InputError
 
 REPOSITORY = Path(__file__).resolve().parents[2]

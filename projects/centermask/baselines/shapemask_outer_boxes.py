@@ -7,13 +7,15 @@ from torch import Tensor
 
 from centermask.boxes import clip_boxes
 
+SCALE = 1.25
 
-def outer_boxes(boxes: Tensor, image_size: tuple[int, int], scale: float = 1.25) -> Tensor:
-    """Return boxes (N, 4) ``scale`` times as wide and high about their centres.
+
+def outer_boxes(boxes: Tensor, image_size: tuple[int, int]) -> Tensor:
+    """Return boxes (N, 4) 1.25 times as wide and high about their centres.
 
     They are clipped to [0, width − 1] × [0, height − 1] of the ``image_size`` (height, width).
     """
-    centres, half_sides = (boxes[:, :2] + boxes[:, 2:]) / 2, (boxes[:, 2:] - boxes[:, :2]) / 2 * scale
+    centres, half_sides = (boxes[:, :2] + boxes[:, 2:]) / 2, (boxes[:, 2:] - boxes[:, :2]) / 2 * SCALE
     boxes = torch.cat([centres - half_sides, centres + half_sides], 1)
     return clip_boxes(boxes, (image_size[0] - 1, image_size[1] - 1))
 

@@ -8,11 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from centermask.utils.coco_ids import THING_IDS
 from centermask.utils.errors import InputError
-
-# COCO's ids of its 80 classes: the release's file has 91 rows, of ids 0 to 90.
-UNUSED_IDS = (12, 26, 29, 30, 45, 66, 68, 69, 71, 83)
-COCO_IDS = [i for i in range(1, 91) if i not in UNUSED_IDS]
 
 
 def load_priors(path: str, num_rows: int, num_priors: int, height: int, width: int) -> Tensor:
@@ -41,8 +38,8 @@ def load_priors(path: str, num_rows: int, num_priors: int, height: int, width: i
     except (OSError, ValueError, EOFError) as error:
         raise InputError(f"{of} can't be read as an array of NumPy ({error}): make it anew or give another.") from error
     rows = {count: [*range(count)] for count in (num_rows - 1, num_rows)}
-    if num_rows == len(COCO_IDS) + 1:
-        rows[91] = [0, *COCO_IDS]
+    if num_rows == 1 + len(THING_IDS):
+        rows[91] = [0, *THING_IDS]
     shape = (num_rows - 1, num_priors, height, width)
     if not isinstance(priors, np.ndarray) or priors.shape[1:] != shape[1:] or len(priors) not in rows:
         found = getattr(priors, 'shape', 'of several arrays')

@@ -16,17 +16,11 @@ from mmdet.evaluation.functional import INSTANCE_OFFSET
 from centermask.datasets.coco_annotations import as_text, is_relative_path, read_json
 from centermask.datasets.image_folder import ImageFolder
 from centermask.utils.atomic_io import atomic_write, atomic_write_text
+from centermask.utils.coco_ids import STUFF_IDS, THING_IDS
 from centermask.utils.errors import InputError, RunError
 
 THINGS = CocoPanopticDataset.METAINFO['thing_classes']
 STUFF = CocoPanopticDataset.METAINFO['stuff_classes']
-# COCO's ids of its 80 things run from 1 to 90 and those of its 53 stuff categories from 92 to 200, with these left out.
-UNUSED_THING_IDS = (12, 26, 29, 30, 45, 66, 68, 69, 71, 83)
-STUFF_IDS = (
-    92, 93, 95, 100, 107, 109, 112, 118, 119, 122, 125, 128, 130, 133, 138, 141, 144, 145, 147, 148, 149, 151, 154, 155,
-    156, 159, 161, 166, 168, 171, 175, 176, 177, 178, 180, 181, *range(184, 201),
-)  # fmt: skip
-THING_IDS = tuple(number for number in range(1, 91) if number not in UNUSED_THING_IDS)
 LARGEST_ID = 2**24 - 1
 
 

@@ -13,9 +13,9 @@ from mmengine.config import Config
 
 from centermask.datasets.coco import innermost, paths_of
 from centermask.datasets.coco_annotations import read_json
-from centermask.datasets.coco_panoptic import THING_IDS
 from centermask.datasets.image_folder import ImageFolder
 from centermask.utils.atomic_io import atomic_write_text
+from centermask.utils.coco_ids import THING_IDS
 from centermask.utils.errors import InputError
 
 
