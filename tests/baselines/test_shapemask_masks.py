@@ -287,3 +287,27 @@ def test_mixed_precision() -> None:
     sum(losses[1].values()).backward()
     assert without_gradient(model) == []
     assert all(p.grad.isfinite().all() for p in model.parameters() if p.requires_grad)
+
+
+def test_fused_copy() -> None:
+    """Predictions by fused convs are the network's; in bfloat16 masks are the same but for their borders."""
+    model = _small().eval()
+    for module in model.modules():  # as after a training: BN that does something
+        if isinstance(module, torch.nn.BatchNorm2d):
+            torch.nn.init.uniform_(module.running_mean, -0.1, 0.1)
+            torch.nn.init.uniform_(module.running_var, 0.5, 2)
+    torch.nn.init.normal_(model.roi_head.fine_head.logits.weight, std=20)
+    torch.nn.init.zeros_(model.roi_head.fine_head.logits.bias)
+    torch.nn.init.normal_(model.bbox_head.retina_cls.weight, std=0.1)
+    inputs, samples = _batch(model, [sample(80, 96)])
+    with torch.no_grad():
+        (plain,) = (result.pred_instances for result in model.predict(inputs, samples))
+        assert model.fused() is not model
+        (fused,) = (result.pred_instances for result in model(inputs, samples, mode='predict'))
+        model.half_precision = True
+        (half,) = (result.pred_instances for result in model(inputs, samples, mode='predict'))
+    torch.testing.assert_close(fused.bboxes, plain.bboxes, rtol=1e-4, atol=1e-3)
+    torch.testing.assert_close(fused.scores, plain.scores, rtol=1e-4, atol=1e-6)
+    assert (fused.masks != plain.masks).float().mean() < 1e-3 and 0 < plain.masks.float().mean() < 1
+    assert half.bboxes.dtype == half.scores.dtype == torch.float32 and len(half) == len(plain)
+    torch.testing.assert_close(half.scores, plain.scores, rtol=0.05, atol=0)

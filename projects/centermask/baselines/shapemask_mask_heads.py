@@ -43,7 +43,7 @@ class ShapeMaskHead(BaseModule):
 
     def features_of_mask(self, features: Tensor, mask: Tensor) -> Tensor:
         """Return features (N, C, 32, 32) of features of the same shape and a first mask (N, 32, 32)."""
-        return self.convs(features + self.prior(mask[..., None]).movedim(3, 1))
+        return self.convs(features + self.prior(mask[..., None].to(self.prior.weight.dtype)).movedim(3, 1))
 
     def weights_of_masks(self, channel: Tensor) -> tuple[Tensor, Tensor]:
         """Return the 1×1 conv's weights (N, C) and biases (N,) of the masks ``channel`` (N,)."""

@@ -48,8 +48,8 @@ def resample_in_outer_boxes(masks: Tensor, boxes: Tensor, outer: Tensor) -> Tens
     sides = boxes[:, 2:] - boxes[:, :2] + 1e-8
     starts = (outer[:, :2] - boxes[:, :2]) * size / sides
     steps = (outer[:, 2:] - outer[:, :2]) / sides
-    cells = torch.arange(size, dtype=masks.dtype, device=masks.device)
+    cells = torch.arange(size, dtype=boxes.dtype, device=masks.device)
     positions = starts[:, :, None] + steps[:, :, None] * cells  # (N, 2, size), of x and y, in cells of the masks
     weights = (1 - (positions[..., None] - cells).abs()).clamp(min=0)  # (N, 2, size, size)
     across, down = weights.unbind(1)
-    return down @ masks @ across.transpose(1, 2)
+    return down @ masks.to(down.dtype) @ across.transpose(1, 2)

@@ -68,7 +68,7 @@ class ShapePriorHead(BaseModule):
             classes: 0 is the background, shape (N,).
         """
         inside = resample_in_outer_boxes(torch.ones_like(features[:, 0]), boxes, outer)  # (N, 32, 32)
-        pooled = (features * inside[:, None]).mean((2, 3))  # (N, C)
+        pooled = (features * inside[:, None]).mean((2, 3)).to(self.logits.weight.dtype)  # (N, C)
         logits = self.logits(pooled).unflatten(1, (-1, self.priors.shape[1]))  # (N, classes, K)
         chosen = logits[:, 0] if self.class_agnostic else logits[torch.arange(len(classes)), classes]
         weights = chosen.softmax(1)

@@ -102,7 +102,8 @@ class ShapeMaskRoIHead(BaseModule):
 
     def features(self, x: Sequence[Tensor], rois: Tensor) -> Tensor:
         """Return the features (R, 128, 32, 32) of P3 to P7 in boxes (R, 5): image in the batch, x1, y1, x2, y2."""
-        return self.feature(self.crop(x, rois).movedim(1, 3)).movedim(3, 1)
+        crops = self.crop(x, rois).to(self.feature.weight.dtype)  # (R, 256, 32, 32)
+        return self.feature(crops.movedim(1, 3)).movedim(3, 1)
 
     def masks_of_features(self, features: Tensor, boxes: Tensor, outer: Tensor, classes: Tensor) -> ShapeMasks:
         """Return the masks of R objects from the features (R, 128, 32, 32) in their outer boxes."""
