@@ -58,6 +58,20 @@ def model() -> TensorMask:
     return _small().eval()
 
 
+def test_initial_weights() -> None:
+    """Convs of the heads are drawn from N(0, 0.01), with biases of 0 and class scores of 0.01."""
+    model = _small(**{'mask_head.feat_channels': 32})
+    model.init_weights()
+    for head in (model.bbox_head, model.mask_head):
+        for name, parameter in head.named_parameters():
+            if name == 'conv_cls.bias':
+                torch.testing.assert_close(parameter.sigmoid(), torch.full_like(parameter, 0.01))
+            elif name.endswith('bias'):
+                assert not parameter.any(), name
+            else:
+                assert parameter.std().item() == pytest.approx(0.01, rel=0.2), name
+
+
 def test_windows_are_numbered_like_priors(model: TensorMask) -> None:
     """Level, row, column and size of each number give the box of the generator; images are kept apart."""
     sizes = [torch.Size([6, 10]), torch.Size([3, 5]), torch.Size([2, 3]), *[torch.Size([1, 2])] * 3]

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from mmcv.cnn import ConvModule
 from mmdet.models.utils import unpack_gt_instances
 from mmdet.registry import MODELS
 from mmdet.structures import SampleList
@@ -56,7 +55,7 @@ class BipyramidMaskHead(BaseModule):
     ) -> None:
         super().__init__(init_cfg or dict(type='Normal', layer='Conv2d', std=0.01))
         self.convs = tower(in_channels, feat_channels, stacked_convs)
-        self.fuse = ConvModule(feat_channels, feat_channels, 3, padding=1)
+        self.fuse = tower(feat_channels, feat_channels, 1)
         self.predictors = nn.ModuleDict({f'{size}': nn.Conv2d(feat_channels, size**2, 1) for size in mask_sizes})
         self.positive_weight = positive_weight
         self.loss_weight = loss_weight

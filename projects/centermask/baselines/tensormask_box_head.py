@@ -174,6 +174,9 @@ class TensorMaskBoxHead(AnchorHead):
 
 
 def tower(in_channels: int, channels: int, convs: int) -> nn.Sequential:
-    """Return 3×3 convs with ReLUs."""
+    """Return 3×3 convs with ReLUs.
+
+    In a Sequential their weights are drawn by the ``init_cfg`` around it; a ``ConvModule`` by itself draws its own.
+    """
     widths = [in_channels] + [channels] * convs
     return nn.Sequential(*(ConvModule(*pair, 3, padding=1) for pair in pairwise(widths)))

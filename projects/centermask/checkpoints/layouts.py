@@ -248,7 +248,7 @@ TENSORMASK = [
     ('head.bbox_subnet.{2i}.{*}', 'bbox_head.reg_convs.{i}.conv.{*}'),
     ('head.bbox_pred.{*}', 'bbox_head.conv_reg.{*}'),
     ('head.mask_subnet.{2i}.{*}', 'mask_head.convs.{i}.conv.{*}'),
-    ('head.mask_fuse.0.{*}', 'mask_head.fuse.conv.{*}'),
+    ('head.mask_fuse.0.{*}', 'mask_head.fuse.0.conv.{*}'),
     ('head.mask_pred_{i}.{*}', 'mask_head.predictors.{i}.{*}'),
 ]
 
@@ -376,7 +376,7 @@ def recipe_of(weights: Mapping[str, Tensor]) -> str:
     Args:
         weights: a complete model's, by MMDetection's names.
     """
-    if 'mask_head.fuse.conv.weight' in weights:
+    if 'mask_head.fuse.0.conv.weight' in weights:
         return 'tensormask'
     classes, masks = weights['bbox_head.conv_cls.weight'], weights['roi_head.mask_head.conv_logits.weight']
     if len(masks) == len(classes) + 1:
