@@ -18,39 +18,25 @@ class ShapeMask(FusedInference, SingleStageDetector):
     """Instance segmentation by a RetinaNet and masks in its boxes (arXiv 1904.03239).
 
     Args:
-        backbone, neck, bbox_head, roi_head: configs of the parts.
+        bbox_head, roi_head: configs of the heads.
         num_classes: number of classes, passed to both heads.
-        fuse_conv_bn, half_precision: see :class:`FusedInference`.
         train_cfg: the box head's ``assigner``, and the settings of :class:`ShapeMaskRoIHead`.
         test_cfg: ``score_thr``, ``nms_pre``, ``nms``, ``max_per_img`` (box head) and ``mask_thr_binary`` (RoI head).
-        data_preprocessor, init_cfg: as in every detector of MMDetection. Sides of the input have to be multiples of
-            128.
+        **kwargs: ``backbone``, ``neck`` and other arguments of :class:`FusedInference` and of MMDetection's
+            ``SingleStageDetector``. Sides of the input have to be multiples of 128.
     """
 
     def __init__(
         self,
-        backbone: dict,
-        neck: dict,
         bbox_head: dict,
         roi_head: dict,
         num_classes: int = 80,
-        fuse_conv_bn: bool = True,
-        half_precision: bool = False,
         train_cfg: dict | None = None,
         test_cfg: dict | None = None,
-        data_preprocessor: dict | None = None,
-        init_cfg: dict | list[dict] | None = None,
+        **kwargs,
     ) -> None:
         super().__init__(
-            backbone,
-            neck,
-            dict(bbox_head, num_classes=num_classes),
-            train_cfg,
-            test_cfg,
-            data_preprocessor,
-            init_cfg,
-            fuse_conv_bn=fuse_conv_bn,
-            half_precision=half_precision,
+            bbox_head=dict(bbox_head, num_classes=num_classes), train_cfg=train_cfg, test_cfg=test_cfg, **kwargs
         )
         self.roi_head: Any = MODELS.build(
             dict(roi_head, num_classes=num_classes, train_cfg=train_cfg, test_cfg=test_cfg)

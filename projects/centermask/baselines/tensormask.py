@@ -15,39 +15,17 @@ class TensorMask(FusedInference, SingleStageDetector):
     """Instance segmentation by a backbone, a pyramid, a box head and a mask head on sliding windows (section 5).
 
     Args:
-        backbone, neck, bbox_head, mask_head: configs of the parts.
+        bbox_head, mask_head: configs of the heads.
         num_classes: number of classes.
-        fuse_conv_bn, half_precision: see :class:`FusedInference`.
-        train_cfg: with the box head's ``assigner``.
         test_cfg: of both heads.
-        data_preprocessor, init_cfg: as in every detector of MMDetection.
+        **kwargs: ``backbone``, ``neck`` and other arguments of :class:`FusedInference` and of MMDetection's
+            ``SingleStageDetector``; ``train_cfg`` has the box head's ``assigner``.
     """
 
     def __init__(
-        self,
-        backbone: dict,
-        neck: dict,
-        bbox_head: dict,
-        mask_head: dict,
-        num_classes: int = 80,
-        fuse_conv_bn: bool = True,
-        half_precision: bool = False,
-        train_cfg: dict | None = None,
-        test_cfg: dict | None = None,
-        data_preprocessor: dict | None = None,
-        init_cfg: dict | list[dict] | None = None,
+        self, bbox_head: dict, mask_head: dict, num_classes: int = 80, test_cfg: dict | None = None, **kwargs
     ) -> None:
-        super().__init__(
-            backbone,
-            neck,
-            dict(bbox_head, num_classes=num_classes),
-            train_cfg,
-            test_cfg,
-            data_preprocessor,
-            init_cfg,
-            fuse_conv_bn=fuse_conv_bn,
-            half_precision=half_precision,
-        )
+        super().__init__(bbox_head=dict(bbox_head, num_classes=num_classes), test_cfg=test_cfg, **kwargs)
         self.mask_head = MODELS.build(dict(mask_head, test_cfg=test_cfg))
 
     def loss(self, batch_inputs: Tensor, batch_data_samples: SampleList) -> dict[str, Tensor]:

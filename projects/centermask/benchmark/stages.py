@@ -43,7 +43,7 @@ METHODS = dict(
     rpn_head=dict(predict_by_feat='selection and NMS'),
     bbox_head=dict(predict_by_feat='selection and NMS', _mask_predict_by_feat_single='mask branch'),
     mask_head=dict(predict_by_feat='pasting', probabilities='mask branch'),
-    roi_head=dict(forward='mask branch', postprocess='pasting', pasted='pasting'),
+    roi_head=dict(forward='mask branch', postprocess='pasting'),
     semantic_head=dict(forward='semantic head', predict='fusion'),
     panoptic_fusion=dict(predict='fusion'),
 )
