@@ -67,6 +67,7 @@ def test_ids_without_a_panoptic_file(tmp_path: Path, own: bool) -> None:
     if own:
         results.category_ids = [10 * number for number in range(1, 81)]
     panoptic = PanopticResults(results, stuff, Config(), tmp_path)
+    assert 'no panoptic file of these classes' in panoptic.origin
     panoptic.add(tmp_path / 'a.jpg', np.full((8, 8), 80))
     ids = {c['name']: c['id'] for c in json.loads(panoptic.write().read_text())['categories']}
     assert len(set(ids.values())) == 133

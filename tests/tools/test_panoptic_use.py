@@ -69,6 +69,7 @@ def test_predict(command: Callable, files: tuple[Path, Path], tmp_path: Path) ->
         'predict', '--out-dir', tmp_path, '--cfg-options', *SMALL_SEGMENTS, before=(data / 'images',)
     )
     assert code == 0 and '3 images, panoptic segments are drawn' in printed
+    assert 'ids of classes are those of' in printed
     written = PanopticAnnotations(tmp_path / 'predictions.panoptic.json', tmp_path / 'predictions.panoptic')
     truth = PanopticAnnotations(data / 'panoptic.json', data / 'panoptic')
     assert set(written.categories) == set(truth.categories)

@@ -183,4 +183,4 @@ def predict(
         print(f'boxes with detection scores are in {boxes}, masks with mask scores in {masks}; {results.origin}')
         if panoptic:
             written = panoptic.write()
-            print(f'panoptic segments are in {written}, their PNGs in {written.with_suffix("")}')
+            print(f'panoptic segments are in {written}, their PNGs in {written.with_suffix("")}; {panoptic.origin}')

@@ -30,11 +30,14 @@ class PanopticResults:
         stuff: names of the classes of stuff, by label.
         cfg: the config.
         folder: where the files go.
+
+    Attributes:
+        origin: where the ids of classes are from, for the user.
     """
 
     def __init__(self, detections: CocoResults, stuff: Sequence[str], cfg: Config, folder: Path) -> None:
         self._detections, self._pngs = detections, folder / 'predictions.panoptic'
-        self._categories = _find_categories(cfg, detections, stuff)
+        self._categories, self.origin = _find_categories(cfg, detections, stuff)
         self._images: list[dict] = []
         self._annotations: list[dict] = []
         self._names: set[Path] = set()
@@ -56,8 +59,8 @@ class PanopticResults:
         return path
 
 
-def _find_categories(cfg: Config, detections: CocoResults, stuff: Sequence[str]) -> list[Category]:
-    """Return the categories of things, then of stuff, by label."""
+def _find_categories(cfg: Config, detections: CocoResults, stuff: Sequence[str]) -> tuple[list[Category], str]:
+    """Return the categories of things, then of stuff, by label, and where their ids are from."""
     things = detections.classes
     evaluators = cfg.get('test_evaluator') or []
     for evaluator in evaluators if isinstance(evaluators, list) else [evaluators]:
@@ -66,12 +69,14 @@ def _find_categories(cfg: Config, detections: CocoResults, stuff: Sequence[str])
                 listed = {
                     (category.isthing, category.name): category for category in read_categories(evaluator['ann_file'])
                 }
-                return [listed[True, name] for name in things] + [listed[False, name] for name in stuff]
+                found = [listed[True, name] for name in things] + [listed[False, name] for name in stuff]
+                return found, f'ids of classes are those of {evaluator["ann_file"]}'
             except (InputError, KeyError):  # not on this machine, or of another data set
                 pass
+    origin = 'ids of classes are listed under "categories": no panoptic file of these classes is where the config says'
     usual = categories_of(things, stuff)
     if [category.id for category in usual[: len(things)]] == detections.category_ids:
-        return usual
+        return usual, origin
     first = 1 + max((number for number in detections.category_ids if isinstance(number, int)), default=0)
     ids = [*detections.category_ids, *range(first, first + len(stuff))]
-    return [category._replace(id=number) for category, number in zip(usual, ids, strict=True)]
+    return [category._replace(id=number) for category, number in zip(usual, ids, strict=True)], origin
