@@ -157,21 +157,22 @@ def _fcos_head(centerness: str) -> list[tuple[str, str]]:
     ]
 
 
-def _star(first_level: int) -> list[tuple[str, str]]:
-    """Rows of CenterMask2's model on a pyramid that begins at P2 or P3."""
+def _fpn_of_detectron2(first_level: int) -> list[tuple[str, str]]:
+    """Rows of a pyramid that begins at P2 or P3 and ends with P7."""
     last = 5 - first_level  # the place of P5 among the levels; P6 and P7 come after it
     return [
+        ('top_block.p6.{*}', f'fpn_convs.{last + 1}.conv.{{*}}'),
+        ('top_block.p7.{*}', f'fpn_convs.{last + 2}.conv.{{*}}'),
+        (f'fpn_lateral{{i+{first_level}}}.{{*}}', 'lateral_convs.{i}.conv.{*}'),
+        (f'fpn_output{{i+{first_level}}}.{{*}}', 'fpn_convs.{i}.conv.{*}'),
+    ]
+
+
+def _star(first_level: int) -> list[tuple[str, str]]:
+    """Rows of CenterMask2's model on a pyramid that begins at P2 or P3."""
+    return [
         *prefixed('backbone.bottom_up.', 'backbone.', [*VOVNET, *RESNET_STAR, *MOBILENETV2]),
-        *prefixed(
-            'backbone.',
-            'neck.',
-            [
-                ('top_block.p6.{*}', f'fpn_convs.{last + 1}.conv.{{*}}'),
-                ('top_block.p7.{*}', f'fpn_convs.{last + 2}.conv.{{*}}'),
-                (f'fpn_lateral{{i+{first_level}}}.{{*}}', 'lateral_convs.{i}.conv.{*}'),
-                (f'fpn_output{{i+{first_level}}}.{{*}}', 'fpn_convs.{i}.conv.{*}'),
-            ],
-        ),
+        *prefixed('backbone.', 'neck.', _fpn_of_detectron2(first_level)),
         *prefixed('proposal_generator.fcos_head.', 'bbox_head.', _fcos_head('ctrness')),
         *prefixed(
             'roi_heads.',
@@ -233,16 +234,7 @@ PAPER = [
 # Detectron2's TensorMask.
 TENSORMASK = [
     *prefixed('backbone.bottom_up.', 'backbone.', RESNET_STAR),
-    *prefixed(
-        'backbone.',
-        'neck.',
-        [
-            ('top_block.p6.{*}', 'fpn_convs.4.conv.{*}'),
-            ('top_block.p7.{*}', 'fpn_convs.5.conv.{*}'),
-            ('fpn_lateral{i+2}.{*}', 'lateral_convs.{i}.conv.{*}'),
-            ('fpn_output{i+2}.{*}', 'fpn_convs.{i}.conv.{*}'),
-        ],
-    ),
+    *prefixed('backbone.', 'neck.', _fpn_of_detectron2(first_level=2)),
     ('head.cls_subnet.{2i}.{*}', 'bbox_head.cls_convs.{i}.conv.{*}'),
     ('head.cls_score.{*}', 'bbox_head.conv_cls.{*}'),
     ('head.bbox_subnet.{2i}.{*}', 'bbox_head.reg_convs.{i}.conv.{*}'),
