@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import shlex
 import sys
 from collections.abc import Sequence
 
 from centermask.datasets.dataset_check import check_training_data
-from centermask.engine.cli import add_run_arguments, load_run_config, non_empty, require_file, run
+from centermask.engine.cli import add_run_arguments, command_line, load_run_config, non_empty, require_file, run
 from centermask.engine.configs import build_runner
 from centermask.engine.distributed import is_first_process
 from centermask.report.after_training import report_training
@@ -54,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(found, flush=True)
     build_runner(cfg).train()
     if args.data:
-        report_training(cfg, shlex.join(sys.argv))
+        report_training(cfg, command_line())
 
 
 if __name__ == '__main__':
