@@ -31,7 +31,7 @@ SUFFIXES = {'onnx': ('.onnx',), 'openvino': ('.xml', '.bin')}  # the first is th
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.partition(':')[0])
-    parser.add_argument('config', help='config file')
+    parser.add_argument('config', help='config file, or the name of a model')
     parser.add_argument('checkpoint', help='checkpoint file')
     parser.add_argument('--format', choices=[*SUFFIXES], default='onnx', help='default %(default)s')
     parser.add_argument(

@@ -27,7 +27,7 @@ from centermask.utils.errors import InputError
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.partition(':')[0])
-    parser.add_argument('config', help='config file')
+    parser.add_argument('config', help='config file, or the name of a model')
     parser.add_argument('checkpoint', help='checkpoint file, or a file that tools/export.py made of it')
     parser.add_argument('--out', help='write all predictions to this file (.pkl or .pickle)')
     parser.add_argument('--show', action='store_true', help='show predictions in a window')

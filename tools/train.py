@@ -16,7 +16,7 @@ from centermask.utils.errors import InputError
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.partition(':')[0])
-    parser.add_argument('config', help='config file')
+    parser.add_argument('config', help='config file, or the name of a model')
     parser.add_argument('--amp', action='store_true', help='mixed precision: float16 on a GPU, bfloat16 on a CPU')
     parser.add_argument(
         '--auto-scale-lr', action='store_true', help="scale the learning rate by the batch size over the config's"

@@ -177,7 +177,7 @@ def test_bad_paths(bad_files: Path, train: Callable) -> None:
     code, text = train(config=bad_files / 'no.py')
     assert (code, text) == (
         2,
-        f"error: The config {bad_files}/no.py doesn't exist: give the path of a file under configs/ or your own.\n",
+        f"error: The config {bad_files}/no.py doesn't exist: give the path of a file, or the name of a model.\n",
     )
     code, text = train(config=bad_files / 'invalid.py')
     assert code == 2 and text.startswith(f"error: The config {bad_files}/invalid.py can't be read, SyntaxError: ")

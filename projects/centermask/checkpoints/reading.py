@@ -45,7 +45,7 @@ def read(source: str, map_location: Any = 'cpu', remedy: str = 'give the path of
     path, fetched = os.path.expanduser(source), ''
     try:
         if source.startswith(('http://', 'https://')):
-            path = _fetch(source)
+            path = fetch(source)
             fetched = f' (kept as {path})'
         elif '://' in source:
             return _checked(CheckpointLoader.load_checkpoint(source, map_location, logger='silent'), source, remedy)
@@ -143,7 +143,7 @@ class _ArrayUnpickler(pickle.Unpickler):
             raise pickle.UnpicklingError(f'Unsupported global: GLOBAL {module}.{name}') from None
 
 
-def _fetch(url: str) -> str:
+def fetch(url: str) -> str:
     """Return the path of a file from the net, which stays in torch's cache.
 
     It is named by its complete address there: many files are called R-50.pkl or pytorch_model.bin.
