@@ -3,6 +3,7 @@
 Of the released models it has all, with their authors' figures; mim finds entries by config name.
 """
 
+import configparser
 import csv
 import json
 import math
@@ -288,6 +289,19 @@ def test_index_of_the_repository() -> None:
         assert [model.name for model in load(str(index)).models] == list(MODELS)
 
 
+def test_code_of_the_collections() -> None:
+    """Ours is of this version; two models are MMDetection's."""
+    settings = configparser.ConfigParser()
+    settings.read(REPOSITORY / 'setup.cfg')
+    for collection in METAFILE['Collections']:
+        code = collection['Code']
+        if collection['Name'] in ('Mask R-CNN', 'YOLACT'):
+            assert f'/{code["Version"]}/mmdet/models/detectors/' in code['URL']
+        else:
+            assert (REPOSITORY / code['URL']).is_file()
+            assert code['Version'] == f'v{settings["metadata"]["version"]}'
+
+
 def test_mim_finds_them_in_an_installed_package(tmp_path: Path) -> None:
     """Built as for a wheel: mim doesn't look into the folder of an editable installation."""
     build = [sys.executable, '-c', 'import setuptools; setuptools.setup()', '-q', 'build_py', '--build-lib', tmp_path]
@@ -306,6 +320,7 @@ def test_mim_finds_them_in_an_installed_package(tmp_path: Path) -> None:
         == MODELS['centermask_r50_fpn_1x_coco']['Metadata']['Parameters']
     )
     assert found['own_mask_ap']['centermask_r50_fpn_1x_coco'] == NOT_MEASURED
-    assert all((tmp_path / 'centermask/.mim' / config).is_file() for config in found['config'].values())
+    paths = [*found['config'].values(), *found['readme'].values()]
+    assert len(paths) == 2 * len(MODELS) and all((tmp_path / 'centermask/.mim' / path).is_file() for path in paths)
     for path in (REPOSITORY / 'configs').rglob('*.py'):
         assert (tmp_path / 'centermask/.mim' / path.relative_to(REPOSITORY)).is_file()
