@@ -139,8 +139,8 @@ def test_release_that_can_not_be_had(server: WeightsServer, released: str, cache
         fetch(released)
     right, wrong = (hashlib.sha256(content).hexdigest() for content in (WEIGHTS, OLD))
     assert str(error.value) == (
-        f"The checkpoint {released} can't be fetched ({released}: another file, whose SHA-256 begins with "
-        f'{wrong} and not {right}; https:/{SECOND}: 404 Not Found): download it by a browser as '
+        f"The checkpoint {released} can't be fetched (www.dropbox.com: another file, whose SHA-256 begins with "
+        f'{wrong} and not {right}; dl.dropboxusercontent.com: 404 Not Found): download it by a browser as '
         f'{cache}/centermask-R-50-FPN-ms-3x.pth, from its link or the folder https://drive.google.com/drive/folders/x, '
         'or give the path of a checkpoint.'
     )

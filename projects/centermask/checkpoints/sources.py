@@ -54,11 +54,10 @@ def fetch(url: str, remedy: str = 'give the path of a checkpoint.') -> str:
     """
     name = _file_name(url)
     path = Path(torch.hub.get_dir(), 'checkpoints', name)
-    mirror, failures = os.environ.get(MIRROR, ''), []
-    addresses = _addresses_of(url)
-    if '://' in mirror:
-        addresses.insert(0, f'{mirror.rstrip("/")}/{quote(name)}')
-    elif mirror:
+    mirror = os.environ.get(MIRROR, '')
+    mirrored = f'{mirror.rstrip("/")}/{quote(name)}' if '://' in mirror else ''
+    failures = []
+    if mirror and not mirrored:
         own = Path(mirror).expanduser() / name
         if own.is_file():
             return str(own)
@@ -70,13 +69,13 @@ def fetch(url: str, remedy: str = 'give the path of a checkpoint.') -> str:
         with one_process(path):
             if path.is_file():  # of another process
                 return str(path)
-            for address in addresses:
+            for address in filter(None, [mirrored, *_addresses_of(url)]):
                 print_log(f'fetching {address} as {path}', 'current')
                 try:
                     download(address, path, _expected_sha256(url))
                     return str(path)
                 except DownloadError as error:
-                    failures.append(f'{address}: {error}')
+                    failures.append(f'{address if address == mirrored else urlparse(address).netloc}: {error}')
     except OSError as error:
         raise InputError(f"{path} can't be written ({error.strerror}): set TORCH_HOME to another folder.") from error
     raise InputError(
