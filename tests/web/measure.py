@@ -1,7 +1,7 @@
 """Milliseconds an image in Chromium and by ONNX Runtime in Python, in turn: cd tests; python -m web.measure SITE IMAGE.
 
-SITE is a folder of tools/export.py --format web. Images have a longer side of 320 and 640 pixels; the figures are medians
-of the network's time alone, as the page shows it, and for the page also of the whole.
+SITE is a folder of tools/export.py --format web. Images have 320 and 640 pixels along their longer side. Medians of the
+network's time alone and, of the page, of the whole.
 """
 
 import json

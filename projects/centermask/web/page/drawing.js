@@ -8,7 +8,7 @@ const COVER = 0.35; // how much of a mask's colour covers the picture
 
 // The colour of a class as red, green and blue: neighbours in the list are far apart.
 export function colour(label) {
-  const hue = (label * 137.508 + 210) % 360, lightness = 0.55 + 0.1 * ((label >> 3) % 2);
+  const hue = (label * 137.508 + 210) % 360, lightness = [0.5, 0.7, 0.4, 0.6][label % 4];
   const chroma = 0.9 * Math.min(lightness, 1 - lightness);
   return [0, 8, 4].map((offset) => {
     const k = (offset + hue / 30) % 12;
