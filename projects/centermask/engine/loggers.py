@@ -65,7 +65,7 @@ def _backend(name: str, cfg: Config, store: str) -> dict[str, Any]:
             exp_name='centermask',
             run_name=run,
             artifact_location=None if os.environ.get('MLFLOW_TRACKING_URI') else f'{folder}/mlflow_artifacts',
-            artifact_suffix=('.log', '.py'),
+            artifact_suffix=(),  # MMEngine looks for these in the work folder, where the store is
             tracked_config_keys={key: None for key in CONFIG_KEYS if key in cfg},
         )
     return dict(type='TensorboardVisBackend')
