@@ -19,6 +19,7 @@ from mmengine.config import Config
 from modelindex.load_model_index import load
 
 from centermask.benchmark.metafile import LATENCY, NOT_MEASURED, TABLES, Row, read_metafile
+from centermask.engine.model_names import find_config
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 METAFILE = mmengine.load(REPOSITORY / 'configs/metafile.yml')
@@ -101,6 +102,13 @@ def test_every_config_has_an_entry() -> None:
     """One each, of its own name; the demo and own data are no results on COCO."""
     assert len(MODELS) == len(METAFILE['Models'])
     assert sorted(MODELS) == sorted(path.stem for path in (REPOSITORY / 'configs').rglob('*_coco.py'))
+
+
+def test_aliases() -> None:
+    """Each released model has its shortest name, unless that means another one."""
+    aliases = {model['Alias']: name for name, model in MODELS.items() if 'Alias' in model}
+    shortest = {name.partition('_fpn')[0] for name, model in MODELS.items() if 'Weights' in model}
+    assert aliases == {name: find_config(name).stem for name in shortest}
 
 
 IMAGES = {'yolact': 8, 'shapemask': 64}  # of a batch
