@@ -111,7 +111,7 @@ def test_faults(
     with pytest.raises(InputError) as error:
         fetch(url, 'name another.')
     message = str(error.value)
-    assert message.startswith(f"The checkpoint {url} can't be fetched ({server.address}/mirror/{name}: ")
+    assert message.startswith(f"The checkpoint {url} can't be fetched ({server.address}/mirror/: ")
     assert message.endswith(f'download it by a browser as {cache / name}, or name another.')
     assert message.count(words) == 2
     assert not _files(cache)

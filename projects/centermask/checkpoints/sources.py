@@ -55,27 +55,26 @@ def fetch(url: str, remedy: str = 'give the path of a checkpoint.') -> str:
     name = _file_name(url)
     path = Path(torch.hub.get_dir(), 'checkpoints', name)
     mirror = os.environ.get(MIRROR, '')
-    mirrored = f'{mirror.rstrip("/")}/{quote(name)}' if '://' in mirror else ''
-    failures = []
-    if mirror and not mirrored:
-        own = Path(mirror).expanduser() / name
-        if own.is_file():
-            return str(own)
-        failures.append(f'{MIRROR} has no {own}')
-    if path.is_file():
-        return str(path)
+    remote = '://' in mirror
+    own = Path(mirror).expanduser() / name if mirror and not remote else path
+    for file in (own, path):
+        if file.is_file():
+            return str(file)
+    failures = [f'{MIRROR} has no {own}'] if own != path else []
+    addresses = {f'{mirror.rstrip("/")}/{quote(name)}': mirror} if remote else {}
+    addresses |= {address: urlparse(address).netloc for address in _addresses_of(url)}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with one_process(path):
             if path.is_file():  # of another process
                 return str(path)
-            for address in filter(None, [mirrored, *_addresses_of(url)]):
+            for address, host in addresses.items():
                 print_log(f'fetching {address} as {path}', 'current')
                 try:
                     download(address, path, _expected_sha256(url))
                     return str(path)
                 except DownloadError as error:
-                    failures.append(f'{address if address == mirrored else urlparse(address).netloc}: {error}')
+                    failures.append(f'{host}: {error}')
     except OSError as error:
         raise InputError(f"{path} can't be written ({error.strerror}): set TORCH_HOME to another folder.") from error
     raise InputError(
