@@ -22,6 +22,7 @@ from centermask.benchmark.tradeoff import draw_tradeoff
 from centermask.datasets.images import find_images, unreadable
 from centermask.engine.cli import require_writable, run
 from centermask.engine.inferencer import require_device
+from centermask.engine.model_names import find_config
 from centermask.utils.atomic_io import atomic_write_text
 from centermask.utils.errors import InputError
 
@@ -32,7 +33,9 @@ MAX_IMAGES = 4  # of a folder
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('configs', nargs='+', metavar='CONFIG', help='config file, or mmdet::FOLDER/NAME.py')
+    parser.add_argument(
+        'configs', nargs='+', metavar='CONFIG', help='config file, name of a model, or mmdet::FOLDER/NAME.py'
+    )
     parser.add_argument('--rounds', type=int, default=7, help='timed rounds (default %(default)s)')
     parser.add_argument('--detections', type=int, default=50, help='detections an image (default %(default)s)')
     parser.add_argument(
@@ -105,7 +108,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         stages=not args.no_stages,
         batch_size=args.train,
     )
-    results = compare(args.configs, settings, partial(print, flush=True))
+    configs = [name if '::' in name else str(find_config(name)) for name in args.configs]
+    results = compare(configs, settings, partial(print, flush=True))
     text = tables(results)
     out = args.out / 'benchmark.json'
     atomic_write_text(out, json.dumps(results, indent=1))
