@@ -32,7 +32,9 @@ MAX_IMAGES = 4  # of a folder
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('configs', nargs='+', metavar='CONFIG', help='config file, or mmdet::FOLDER/NAME.py')
+    parser.add_argument(
+        'configs', nargs='+', metavar='CONFIG', help='config file, name of a model, or mmdet::FOLDER/NAME.py'
+    )
     parser.add_argument('--rounds', type=int, default=7, help='timed rounds (default %(default)s)')
     parser.add_argument('--detections', type=int, default=50, help='detections an image (default %(default)s)')
     parser.add_argument(

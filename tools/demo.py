@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import shlex
 import signal
 import subprocess
 import sys
@@ -13,7 +12,7 @@ from pathlib import Path
 
 from centermask.checkpoints.latest import find_latest
 from centermask.datasets.shapes import dataset_exists, make_dataset
-from centermask.engine.cli import run
+from centermask.engine.cli import command_line, run
 from centermask.report import build_report, report_options
 from centermask.utils.errors import RunError
 
@@ -67,7 +66,7 @@ def demo(work_dir: Path) -> None:
     options = [f'{key}={value}' for key, value in report_options(test_dir).items()]
     call('test.py', checkpoint, '--work-dir', test_dir, '--cfg-options', *options)
     print('[4/4] Report', flush=True)
-    report = build_report(work_dir, test_dir, work_dir / 'report', shlex.join(sys.argv))
+    report = build_report(work_dir, test_dir, work_dir / 'report', command_line())
     print(f'{report}\n{(time.monotonic() - start) / 60:.1f} min')
     for kind, ap in report.ap.items():
         if not ap >= LEAST_AP:

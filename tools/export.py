@@ -1,4 +1,4 @@
-"""Export a detector: python tools/export.py CONFIG CHECKPOINT --format onnx|openvino --out FILE."""
+"""Export a detector: python tools/export.py CONFIG [CHECKPOINT] --format onnx|openvino --out FILE."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from centermask.detector import CenterMask
 from centermask.engine.cli import add_config_options, positive, require_writable, run
 from centermask.engine.configs import build_runner, load_config
 from centermask.engine.inferencer import CenterMaskInferencer
+from centermask.engine.model_names import released_weights
 from centermask.export.compare import compare_file
 from centermask.export.exported_detector import use_exported_file
 from centermask.export.files import convert
@@ -31,8 +32,8 @@ SUFFIXES = {'onnx': ('.onnx',), 'openvino': ('.xml', '.bin')}  # the first is th
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.partition(':')[0])
-    parser.add_argument('config', help='config file')
-    parser.add_argument('checkpoint', help='checkpoint file')
+    parser.add_argument('config', help='config file, or the name of a model')
+    parser.add_argument('checkpoint', nargs='?', help="checkpoint file (default: the model's released weights)")
     parser.add_argument('--format', choices=[*SUFFIXES], default='onnx', help='default %(default)s')
     parser.add_argument(
         '--out', type=Path, required=True, help='file to write: .onnx, or .xml (with a .bin beside it) for OpenVINO'
@@ -135,6 +136,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     check_options(args)
     cfg = load_config(args.config, args.cfg_options)
     require_writable(args.out.parent, '--out')
+    args.checkpoint = args.checkpoint or released_weights(args.config)
     model = CenterMaskInferencer(cfg, args.checkpoint, 'cpu').model
     metadata = describe(model, cfg, args.preprocess, args.full_masks, args.fixed)
     if args.format == 'openvino' and has_deform_conv(model):

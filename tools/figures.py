@@ -38,7 +38,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         help='JSON file {"machine": NAME, "models": [{"config": NAME, "ms": NUMBER, "mask AP": NUMBER or left out}]}',
     )
     sheet = add('4', figure_4, 'fig4.png', 'a sheet of images with masks, boxes, classes and mask scores')
-    sheet.add_argument('config', help='config file')
+    sheet.add_argument('config', help='config file, or the name of a model')
     sheet.add_argument('checkpoint', help='checkpoint file')
     sheet.add_argument('images', nargs='+', metavar='IMAGE_OR_FOLDER', help='images, or folders of them')
     sheet.add_argument('--score-thr', type=float, default=0.3, help='least score of what is drawn (default 0.3)')

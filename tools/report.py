@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from centermask.engine.cli import run
+from centermask.engine.cli import command_line, run
 from centermask.report import build_report
 
 
@@ -25,7 +24,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument('--out', type=Path, help='folder to write (default WORK_DIR/report)')
     args = parser.parse_args(argv)
     test, out = args.test or args.work_dir / 'test', args.out or args.work_dir / 'report'
-    print(build_report(args.work_dir, test, out, shlex.join(sys.argv)))
+    print(build_report(args.work_dir, test, out, command_line()))
 
 
 if __name__ == '__main__':

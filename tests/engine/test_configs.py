@@ -11,7 +11,7 @@ from centermask.utils.errors import InputError
 @pytest.mark.parametrize(
     ('text', 'words'),
     [
-        (None, "The config {path} doesn't exist: give the path of a file under configs/ or your own."),
+        (None, "The config {path} doesn't exist: give the path of a file, or the name of a model."),
         ('model = dict(', "The config {path} can't be read, SyntaxError: "),
         ("_base_ = './absent.py'", "The config {path} can't be read, FileNotFoundError: "),
         ('a = b', "The config {path} can't be read, NameError: "),

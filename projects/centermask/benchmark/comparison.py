@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import multiprocessing
 import statistics
-import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor
 from contextlib import nullcontext
@@ -33,6 +32,7 @@ from centermask.benchmark.models import (
 from centermask.benchmark.rounds import interleaved, measure, summary
 from centermask.benchmark.stages import NETWORK, STAGES, seconds_by_stage
 from centermask.benchmark.training import TrainStep
+from centermask.engine.cli import command_line
 from centermask.utils.errors import InputError
 
 STAGE_ROUNDS = 5
@@ -132,7 +132,7 @@ def compare(configs: Sequence[str], settings: Settings, log: Log = lambda line: 
     return dict(
         machine=name_of_machine(settings.device),
         date=date.today().isoformat(),
-        command=' '.join(['python', *sys.argv]),
+        command=command_line(),
         torch=torch.__version__,
         peak=peaks,
         rounds=settings.rounds,

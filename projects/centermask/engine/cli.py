@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import sys
 import tempfile
 from collections.abc import Callable
@@ -48,6 +49,8 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
         default='none',
         help='what started this process, if there are several',
     )
+    # `mim train --launcher pytorch` passes it; the same number is in the environment.
+    parser.add_argument('--local-rank', type=int, help=argparse.SUPPRESS)
 
 
 def add_config_options(parser: argparse.ArgumentParser) -> None:
@@ -94,7 +97,7 @@ def load_run_config(args: argparse.Namespace, training: bool = False) -> Config:
     def set_up(cfg: Config) -> None:
         cfg.launcher = args.launcher
         folder = args.work_dir or args.cfg_options.get('work_dir') or (None if args.data else cfg.get('work_dir'))
-        name = Path(args.config).stem + (f'_{Path(args.data).absolute().name}' if args.data else '')
+        name = Path(cfg.filename).stem + (f'_{Path(args.data).absolute().name}' if args.data else '')
         cfg.work_dir = folder or os.path.join('work_dirs', name)
         require_writable(cfg.work_dir, '--work-dir')
         if args.data:
@@ -125,6 +128,11 @@ def require_file(path: str, what: str) -> None:
     """Raise an :class:`InputError` if ``path`` is neither a file nor a URL, before a run's slow start."""
     if '://' not in str(path) and not os.path.isfile(os.path.expanduser(str(path))):  # a config may hold a number
         raise InputError(f"The {what} {path} doesn't exist: give the path of a file.")
+
+
+def command_line() -> str:
+    """Return what was typed to start this process: ``centermask train ...`` or ``tools/train.py ...``."""
+    return f'{sys.argv[0]} {shlex.join(sys.argv[1:])}'
 
 
 def run(command: Callable[[], None]) -> int:

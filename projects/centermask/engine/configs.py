@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 from centermask.engine.config_check import check_config, check_options
+from centermask.engine.model_names import find_config
 from centermask.utils.errors import InputError, config_errors, find_user_error
 
 
@@ -23,17 +23,14 @@ def load_config(
     """Read a config, merge ``--cfg-options`` into it and check it.
 
     Args:
-        path: of the config.
+        path: of the config, or a name of one as :func:`~centermask.engine.model_names.find_config` takes it.
         options: the ``--cfg-options``.
         change: changes the config before they are merged.
 
     Raises:
-        InputError: the file is missing or no valid config, an option names nothing, or a value can't be used.
+        InputError: there is none or it is not valid, an option names nothing, or a value can't be used.
     """
-    if not os.path.isfile(path):
-        moved = next(Path(path).parent.glob(f'*/{Path(path).name}'), None)  # to configs/paper/, baselines/ or demo/
-        hint = f'it is at {moved} now.' if moved else 'give the path of a file under configs/ or your own.'
-        raise InputError(f"The config {path} doesn't exist: {hint}")
+    path = find_config(path)
     try:
         cfg = Config.fromfile(path)
     except (Exception, SystemExit) as error:  # a config is a program: it may fail in any way
