@@ -113,12 +113,10 @@ def _draw(
 def window(box: Sequence[float], size: tuple[int, int]) -> tuple[int, int, int, int]:
     """Return the part (left, top, right, bottom) of an image of a size (height, width) around a box (x, y, w, h)."""
     x, y, width, height = box
-    side = max(max(width, height) * (1 + 2 * CONTEXT), LEAST_WINDOW)
-    ends = []
-    for start, length, limit in ((x, width, size[1]), (y, height, size[0])):
-        low = int(np.clip(start + length / 2 - side / 2, 0, max(0, limit - side)))
-        ends.append((low, min(limit, low + int(np.ceil(side)))))
-    return ends[0][0], ends[1][0], ends[0][1], ends[1][1]
+    side = max(round(max(width, height) * (1 + 2 * CONTEXT)), LEAST_WINDOW)
+    left = int(np.clip(round(x + width / 2 - side / 2), 0, max(0, size[1] - side)))
+    top = int(np.clip(round(y + height / 2 - side / 2), 0, max(0, size[0] - side)))
+    return left, top, min(size[1], left + side), min(size[0], top + side)
 
 
 def _cut(
