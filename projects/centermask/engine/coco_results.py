@@ -8,14 +8,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mmdet.datasets import CocoDataset
 from mmengine.config import Config
 
 from centermask.datasets.coco import innermost, paths_of
 from centermask.datasets.coco_annotations import read_json
 from centermask.datasets.image_folder import ImageFolder
 from centermask.utils.atomic_io import atomic_write_text
-from centermask.utils.coco_ids import THING_IDS
+from centermask.utils.coco_ids import category_ids
 from centermask.utils.errors import InputError
 
 
@@ -50,9 +49,7 @@ class CocoResults:
         numbers = [int(path.stem) for path in images if path.stem.isdecimal()]
         are_numbers = len(set(numbers)) == len(images)
         self._image_ids = {path: numbers[i] if are_numbers else i + 1 for i, path in enumerate(images)}
-        self.category_ids = list(range(1, len(classes) + 1))
-        if tuple(classes) == CocoDataset.METAINFO['classes']:
-            self.category_ids = [*THING_IDS]
+        self.category_ids = category_ids(classes)
         categories = [{'id': i, 'name': name} for i, name in zip(self.category_ids, classes, strict=True)]
         self._header = {'images': [], 'categories': categories}
         self.origin = (
