@@ -71,19 +71,23 @@ def build_report(work_dir: Path, test_dir: Path, out: Path, command: str) -> Rep
         InputError: a file is missing, or ``out`` can't be written.
     """
     curves = read_curves(work_dir)
-    metrics = _read_last(sorted(test_dir.glob('*/*.json')), f'{test_dir} holds no figures of a test')
+    figures = sorted(test_dir.glob('*/*.json'))
     files = {kind: path for kind in KINDS if (path := test_dir / f'results.{kind}.json').is_file()}
+    if not figures or not files:
+        raise InputError(
+            f'{test_dir} holds no {"results.bbox.json" if figures else "figures of a test"}: test with '
+            'test_evaluator.outfile_prefix=DIR/results and --work-dir DIR first.'
+        )
     configs = sorted(test_dir.glob('*.py'), key=lambda path: path.stat().st_mtime)
     if not configs:
         raise InputError(f'{test_dir} holds no config (*.py): name the work dir of a test.')
+    metrics, results = _read_json(figures[-1]), {kind: _read_json(path) for kind, path in files.items()}
     cfg = load_config(configs[-1])
     images = TestImages(cfg)
-    evaluations = [
-        evaluate(images.annotations, images.classes, _read_last([path], ''), kind) for kind, path in files.items()
-    ] or [_read_last([], f'{test_dir} holds no results.bbox.json')]
     ap = {kind: metrics[key] for name, kind in KINDS.items() if (key := f'coco/{name}_mAP') in metrics}
     with atomic_folder(out, lambda folder: (folder / PAGE_NAME).exists()) as folder:
         (folder / 'images').mkdir()
+        evaluations = [evaluate(images.annotations, images.classes, found, kind) for kind, found in results.items()]
         parts = _evaluated(images, evaluations, folder) | {
             'title': escape(configs[-1].stem),
             'figures': html.table(['', *FIGURES], [[kind, *_figures(metrics, name)] for name, kind in KINDS.items()]),
@@ -95,18 +99,16 @@ def build_report(work_dir: Path, test_dir: Path, out: Path, command: str) -> Rep
     return Report(out / PAGE_NAME, ap)
 
 
-def _read_last(files: Sequence[Path], missing: str) -> Any:
-    """Return the content of the last of these JSON files.
+def _read_json(path: Path) -> Any:
+    """Return the content of a JSON file.
 
     Raises:
-        InputError: there is none, or it is no JSON.
+        InputError: it is no JSON.
     """
-    if not files:
-        raise InputError(f'{missing}: test with test_evaluator.outfile_prefix=DIR/results and --work-dir DIR first.')
     try:
-        return json.loads(files[-1].read_text())
+        return json.loads(path.read_text())
     except ValueError as error:
-        raise InputError(f'{files[-1]} is not valid JSON ({error}): test again.') from error
+        raise InputError(f'{path} is not valid JSON ({error}): test again.') from error
 
 
 def _evaluated(images: TestImages, evaluations: Sequence[Evaluation], folder: Path) -> dict[str, str]:
