@@ -126,6 +126,7 @@ def _evaluated(images: TestImages, evaluations: Sequence[Evaluation], folder: Pa
     return {
         'kinds': PLURALS[first.kind],
         'threshold': f'{threshold:.2f}',
+        'why': 'the best threshold below' if top else 'no threshold is best',
         'match_iou': f'{MATCH_IOU:.2f}',
         'pairs': ''.join(html.image(path, path.stem) for path in pairs),
         'thresholds': html.table(
