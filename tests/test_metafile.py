@@ -342,6 +342,10 @@ def test_mim_finds_them_in_an_installed_package(installed: Path, tmp_path: Path)
     assert len(paths) == 2 * len(MODELS) and all((installed / 'centermask/.mim' / path).is_file() for path in paths)
     for path in (REPOSITORY / 'configs').rglob('*.py'):
         assert (installed / 'centermask/.mim' / path.relative_to(REPOSITORY)).is_file()
+    package = REPOSITORY / 'projects/centermask'
+    files = {path.relative_to(package) for path in package.rglob('*.*') if path.is_file() and path.suffix != '.pyc'}
+    assert files >= {Path('__main__.py'), Path('report/page.html')}
+    assert [path for path in files if not (installed / 'centermask' / path).is_file()] == []
 
 
 @pytest.mark.slow

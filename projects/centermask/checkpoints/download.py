@@ -7,8 +7,9 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.client import HTTPException
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from urllib.error import HTTPError, URLError
+from urllib.parse import urlparse
 from urllib.request import Request, urlopen
 
 from filelock import FileLock, Timeout
@@ -73,12 +74,12 @@ def download(url: str, path: Path, sha256: str = '') -> None:
 
 def _receive(url: str, path: Path) -> str:
     """Write what a server sends, all of it, and return its SHA-256."""
-    digest = hashlib.sha256()
+    digest, name = hashlib.sha256(), PurePosixPath(urlparse(url).path).name
     request = Request(url, headers={'User-Agent': 'centermask'})
     with urlopen(request, timeout=TIMEOUT) as answer, path.open('wb') as file:
         length = int(answer.headers.get('Content-Length') or 0)
         # On a terminal alone: a log would get a line for each step.
-        with tqdm(total=length or None, unit='B', unit_scale=True, desc=path.name, disable=None) as bar:
+        with tqdm(total=length or None, unit='B', unit_scale=True, desc=name, disable=None) as bar:
             while chunk := answer.read(CHUNK):
                 file.write(chunk)
                 digest.update(chunk)
