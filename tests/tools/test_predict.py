@@ -20,7 +20,7 @@ from pycocotools.coco import COCO
 from centermask import CenterMaskVisualizer
 from centermask.datasets.images import find_images
 from centermask.engine.cli import run
-from centermask.engine.inferencer import drawing_name
+from centermask.engine.image_prediction import drawing_name
 from centermask.utils.coco_ids import THING_IDS
 from centermask.utils.errors import InputError
 

@@ -50,10 +50,8 @@ class CocoResults:
         numbers = [int(path.stem) for path in images if path.stem.isdecimal()]
         are_numbers = len(set(numbers)) == len(images)
         self._image_ids = {path: numbers[i] if are_numbers else i + 1 for i, path in enumerate(images)}
-        self.category_ids = list(range(1, len(classes) + 1))
-        if tuple(classes) == CocoDataset.METAINFO['classes']:
-            self.category_ids = [*THING_IDS]
-        categories = [{'id': i, 'name': name} for i, name in zip(self.category_ids, classes, strict=True)]
+        categories = categories_of(classes)
+        self.category_ids = [category['id'] for category in categories]
         self._header = {'images': [], 'categories': categories}
         self.origin = (
             "not all of the images are in the config's annotation file: "
@@ -98,6 +96,12 @@ class CocoResults:
             content = {**self._header, 'annotations': results} if self._header else results
             atomic_write_text(path, json.dumps(content, ensure_ascii=False))
         return paths
+
+
+def categories_of(classes: Sequence[str]) -> list[dict[str, Any]]:
+    """Return ``id`` and ``name`` of classes by label: COCO's own ids for its classes, others count from 1."""
+    ids = THING_IDS if tuple(classes) == CocoDataset.METAINFO['classes'] else range(1, len(classes) + 1)
+    return [{'id': number, 'name': name} for number, name in zip(ids, classes, strict=True)]
 
 
 def _ids_of_file(
