@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from centermask_command import COMMANDS
+
 REPOSITORY = Path(__file__).resolve().parents[1]
 PAGES = [
     *(REPOSITORY / name for name in ('README.md', 'CONTRIBUTING.md', 'CHANGELOG.md', 'configs/README.md')),
@@ -66,13 +68,14 @@ def options(tools: Callable[[str], Callable]) -> Callable[[str], set[str]]:
 def test_tools_take_the_options(page: Path, options: Callable[[str], set[str]]) -> None:
     unknown = []
     for command in _commands(page):
-        match = re.match(r'(?:python |\w+=\S+ )*tools/(\w+)\.(?:py|sh)\b(.*)', command)
+        match = re.match(r'(?:python |\w+=\S+ )*(?:tools/(\w+)\.(?:py|sh)|centermask (\w+))\b(.*)', command)
         if not match:
             continue
-        name = {'dist_train': 'train', 'slurm_train': 'train', 'dist_test': 'test'}.get(match[1], match[1])
+        scripts = {'dist_train': 'train', 'slurm_train': 'train', 'dist_test': 'test'}
+        name = COMMANDS[match[2]] if match[2] else scripts.get(match[1], match[1])
         if name in ('figures', 'compare_with_reference'):  # subcommands; runs tests/parity
             continue
-        words = re.findall(r'(?<![\w-])--[a-z][\w-]*', match[2])
+        words = re.findall(r'(?<![\w-])--[a-z][\w-]*', match[3])
         unknown += [f'{command}: {word}' for word in words if word not in options(name)]
     assert unknown == []
 

@@ -3,6 +3,7 @@
 Of the released models it has all, with their authors' figures; mim finds entries by config name.
 """
 
+import configparser
 import csv
 import json
 import math
@@ -14,10 +15,12 @@ from urllib.parse import urlsplit
 
 import mmengine
 import pytest
+from helpers.weights_server import serve_weights
 from mmengine.config import Config
 from modelindex.load_model_index import load
 
 from centermask.benchmark.metafile import LATENCY, NOT_MEASURED, TABLES, Row, read_metafile
+from centermask.engine.model_names import find_config
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 METAFILE = mmengine.load(REPOSITORY / 'configs/metafile.yml')
@@ -100,6 +103,13 @@ def test_every_config_has_an_entry() -> None:
     """One each, of its own name; the demo and own data are no results on COCO."""
     assert len(MODELS) == len(METAFILE['Models'])
     assert sorted(MODELS) == sorted(path.stem for path in (REPOSITORY / 'configs').rglob('*_coco.py'))
+
+
+def test_aliases() -> None:
+    """Each released model has its shortest name, unless that means another one."""
+    aliases = {model['Alias']: name for name, model in MODELS.items() if 'Alias' in model}
+    shortest = {name.partition('_fpn')[0] for name, model in MODELS.items() if 'Weights' in model}
+    assert aliases == {name: find_config(name).stem for name in shortest}
 
 
 IMAGES = {'yolact': 8, 'shapemask': 64}  # of a batch
@@ -288,16 +298,38 @@ def test_index_of_the_repository() -> None:
         assert [model.name for model in load(str(index)).models] == list(MODELS)
 
 
-def test_mim_finds_them_in_an_installed_package(tmp_path: Path) -> None:
-    """Built as for a wheel: mim doesn't look into the folder of an editable installation."""
-    build = [sys.executable, '-c', 'import setuptools; setuptools.setup()', '-q', 'build_py', '--build-lib', tmp_path]
+def test_code_of_the_collections() -> None:
+    """Ours is of this version; two models are MMDetection's."""
+    settings = configparser.ConfigParser()
+    settings.read(REPOSITORY / 'setup.cfg')
+    for collection in METAFILE['Collections']:
+        code = collection['Code']
+        if collection['Name'] in ('Mask R-CNN', 'YOLACT'):
+            assert f'/{code["Version"]}/mmdet/models/detectors/' in code['URL']
+        else:
+            assert (REPOSITORY / code['URL']).is_file()
+            assert code['Version'] == f'v{settings["metadata"]["version"]}'
+
+
+@pytest.fixture(scope='module')
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Build the package as for a wheel: mim doesn't look into the folder of an editable installation."""
+    folder = tmp_path_factory.mktemp('installed')
+    build = [sys.executable, '-c', 'import setuptools; setuptools.setup()', '-q', 'build_py', '--build-lib', folder]
     subprocess.run(build, cwd=REPOSITORY, check=True)
-    metadata = tmp_path / 'centermask-0.1.0.dist-info/METADATA'
+    metadata = folder / 'centermask-0.1.0.dist-info/METADATA'
     metadata.parent.mkdir()
     metadata.write_text('Metadata-Version: 2.1\nName: centermask\nVersion: 0.1.0\n')
+    return folder
 
-    search = [sys.executable, '-m', 'mim', 'search', 'centermask', '--json', tmp_path / 'found.json']
-    subprocess.run(search, cwd=tmp_path, env={**os.environ, 'PYTHONPATH': str(tmp_path)}, check=True)
+
+def _mim(installed: Path, *words: str | Path) -> None:
+    command = [sys.executable, '-m', 'mim', *map(str, words)]
+    subprocess.run(command, cwd=installed, env={**os.environ, 'PYTHONPATH': str(installed)}, check=True)
+
+
+def test_mim_finds_them_in_an_installed_package(installed: Path, tmp_path: Path) -> None:
+    _mim(installed, 'search', 'centermask', '--json', tmp_path / 'found.json')
     found = json.loads((tmp_path / 'found.json').read_text())
     assert found['weight'] == {name: model.get('Weights') for name, model in MODELS.items()}
     assert found['config'] == {name: model['Config'] for name, model in MODELS.items()}
@@ -306,6 +338,25 @@ def test_mim_finds_them_in_an_installed_package(tmp_path: Path) -> None:
         == MODELS['centermask_r50_fpn_1x_coco']['Metadata']['Parameters']
     )
     assert found['own_mask_ap']['centermask_r50_fpn_1x_coco'] == NOT_MEASURED
-    assert all((tmp_path / 'centermask/.mim' / config).is_file() for config in found['config'].values())
+    paths = [*found['config'].values(), *found['readme'].values()]
+    assert len(paths) == 2 * len(MODELS) and all((installed / 'centermask/.mim' / path).is_file() for path in paths)
     for path in (REPOSITORY / 'configs').rglob('*.py'):
-        assert (tmp_path / 'centermask/.mim' / path.relative_to(REPOSITORY)).is_file()
+        assert (installed / 'centermask/.mim' / path.relative_to(REPOSITORY)).is_file()
+    package = REPOSITORY / 'projects/centermask'
+    files = {path.relative_to(package) for path in package.rglob('*.*') if path.is_file() and path.suffix != '.pyc'}
+    assert files >= {Path('__main__.py'), Path('report/page.html')}
+    assert [path for path in files if not (installed / 'centermask' / path).is_file()] == []
+
+
+@pytest.mark.slow
+def test_mim_downloads_one(installed: Path, tmp_path: Path) -> None:
+    """Its file, here from a server on this machine, and its config."""
+    name = 'centermask-lite-star_v2-19-slim_fpn_4x_coco'
+    link = urlsplit(MODELS[name]['Weights'])
+    index = installed / 'centermask/.mim/configs/metafile.yml'
+    with serve_weights() as server:
+        server.files[link.path] = b'weights'
+        index.write_text(index.read_text().replace(f'https://{link.netloc}', server.address))
+        _mim(installed, 'download', 'centermask', '--config', name, '--dest', tmp_path)
+    assert (tmp_path / Path(link.path).name).read_bytes() == b'weights'
+    assert Config.fromfile(tmp_path / f'{name}.py').model.backbone.arch == '19-slim'

@@ -18,6 +18,8 @@ from mmdet.apis import DetInferencer, inference_detector, init_detector
 from mmdet.registry import MODELS
 from mmengine.config import Config
 
+import centermask
+
 REPOSITORY = Path(__file__).resolve().parents[1]
 CONFIGS = {
     'star': 'demo/centermask-lite-star_v2-19-slim_shapes',
@@ -140,7 +142,7 @@ def test_sahi(recipe: str, detector: Callable[[str], Detector], picture: np.ndar
 def test_supervision(star: Detector, picture: np.ndarray) -> None:
     """Boxes, classes and masks are the model's, and an annotator of masks draws on their pixels alone."""
     sv = _import('supervision')
-    result = inference_detector(init_detector(*star, device='cpu'), picture)
+    (result,) = centermask.load(*star, device='cpu').predict(picture)
     detections = sv.Detections.from_mmdetection(result)
     found = result.pred_instances
     assert len(detections) == len(found) > 0

@@ -22,6 +22,7 @@ from centermask.benchmark.tradeoff import draw_tradeoff
 from centermask.datasets.images import find_images, unreadable
 from centermask.engine.cli import require_writable, run
 from centermask.engine.inferencer import require_device
+from centermask.engine.model_names import find_config
 from centermask.utils.atomic_io import atomic_write_text
 from centermask.utils.errors import InputError
 
@@ -107,7 +108,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         stages=not args.no_stages,
         batch_size=args.train,
     )
-    results = compare(args.configs, settings, partial(print, flush=True))
+    configs = [name if '::' in name else str(find_config(name)) for name in args.configs]
+    results = compare(configs, settings, partial(print, flush=True))
     text = tables(results)
     out = args.out / 'benchmark.json'
     atomic_write_text(out, json.dumps(results, indent=1))

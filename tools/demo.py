@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -68,6 +69,11 @@ def demo(work_dir: Path) -> None:
     print('[4/4] Report', flush=True)
     report = build_report(work_dir, test_dir, work_dir / 'report', command_line())
     print(f'{report}\n{(time.monotonic() - start) / 60:.1f} min')
+    export = [TOOLS / 'export.py', CONFIG, checkpoint, '--format', 'web', '--out', work_dir / 'site']
+    serve = ['-m', 'http.server', '8000', '-d', work_dir / 'site']
+    print('The model in your browser, at http://localhost:8000:')
+    for words in (export, serve):
+        print('   ', shlex.join(map(str, [sys.executable, *words])))
     for kind, ap in report.ap.items():
         if not ap >= LEAST_AP:
             raise RunError(

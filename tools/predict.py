@@ -23,7 +23,7 @@ from centermask.engine.model_names import released_weights
 from centermask.engine.schedule import fit_config
 from centermask.export.exported_detector import require_no_model_options
 from centermask.export.runtime import is_exported
-from centermask.video.inputs import name_files_not_read, sort_inputs
+from centermask.video.inputs import name_files_not_read, require_packages, sort_inputs
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -95,6 +95,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     require_apart(inputs.images, args.out_dir)
     images, refused = inspect_images(inputs.images, args.max_pixels) if inputs.images else ([], {})
     name_files_not_read(args.inputs)
+    if inputs.videos:
+        require_packages(args.track)
 
     def use_data(cfg: Config) -> None:
         if args.data:
@@ -113,7 +115,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if images:
         predict_images(images, inputs.root, inferencer, args.out_dir, args.score_thr)
     if inputs.videos:
-        from centermask.video.prediction import VideoOptions, predict_videos  # PyAV is loaded for videos alone
+        from centermask.video.prediction import VideoOptions, predict_videos  # which needs PyAV
 
         options = VideoOptions(args.score_thr, args.json, args.track, args.show)
         predict_videos(inputs.videos, inferencer, args.out_dir, options)

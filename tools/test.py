@@ -1,4 +1,4 @@
-"""Test a detector: python tools/test.py CONFIG CHECKPOINT [--data DIR] [--show-dir DIR] [--tta] [--amp]."""
+"""Test a detector: python tools/test.py CONFIG [CHECKPOINT] [--data DIR] [--show-dir DIR] [--tta] [--amp]."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from mmengine.fileio import dump
 from centermask.engine.amp import use_half_precision
 from centermask.engine.cli import add_run_arguments, load_run_config, require_file, require_writable, run
 from centermask.engine.configs import build_runner
+from centermask.engine.model_names import released_weights
 from centermask.export.exported_detector import require_no_model_options, use_exported_file
 from centermask.export.runtime import is_exported
 from centermask.utils.atomic_io import atomic_write
@@ -28,7 +29,11 @@ from centermask.utils.errors import InputError
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.partition(':')[0])
     parser.add_argument('config', help='config file, or the name of a model')
-    parser.add_argument('checkpoint', help='checkpoint file, or a file that tools/export.py made of it')
+    parser.add_argument(
+        'checkpoint',
+        nargs='?',
+        help="checkpoint file, or a file that tools/export.py made of it (default: the model's released weights)",
+    )
     parser.add_argument('--out', help='write all predictions to this file (.pkl or .pickle)')
     parser.add_argument('--show', action='store_true', help='show predictions in a window')
     parser.add_argument('--show-dir', help='draw predictions into this folder, under WORK_DIR/TIMESTAMP')
@@ -64,6 +69,7 @@ def use_tta(cfg: Config) -> None:
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
     cfg = load_run_config(args)
+    args.checkpoint = args.checkpoint or released_weights(args.config)
     require_file(args.checkpoint, 'checkpoint')
     cfg.load_from = args.checkpoint
     cfg.resume = False

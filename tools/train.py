@@ -10,6 +10,7 @@ from centermask.datasets.dataset_check import check_training_data
 from centermask.engine.cli import add_run_arguments, command_line, load_run_config, non_empty, require_file, run
 from centermask.engine.configs import build_runner
 from centermask.engine.distributed import is_first_process
+from centermask.engine.train_options import add_train_arguments, apply_train_options
 from centermask.report.after_training import report_training
 from centermask.utils.errors import InputError
 
@@ -29,6 +30,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         metavar='CHECKPOINT',
         help='resume from a checkpoint; without a name, from the newest intact one of the work folder',
     )
+    add_train_arguments(parser)
     add_run_arguments(parser)
     return parser.parse_args(argv)
 
@@ -49,11 +51,14 @@ def main(argv: Sequence[str] | None = None) -> None:
         cfg.load_from = None if args.resume == 'auto' else args.resume
     if cfg.get('load_from'):
         require_file(cfg.load_from, 'checkpoint')
-    if is_first_process() and (found := check_training_data(cfg, with_tables=bool(args.data))):
-        print(found, flush=True)
-    build_runner(cfg).train()
+    lines = apply_train_options(cfg, args)
+    if is_first_process():
+        found = check_training_data(cfg, with_tables=bool(args.data))
+        print('\n'.join(filter(None, [*lines, found])), flush=True)
+    runner = build_runner(cfg)
+    runner.train()
     if args.data:
-        report_training(cfg, command_line())
+        report_training(runner, cfg, command_line())
 
 
 if __name__ == '__main__':

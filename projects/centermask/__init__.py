@@ -1,6 +1,6 @@
 """CenterMask: real-time anchor-free instance segmentation on MMDetection.
 
-Importing the package registers its parts in MMDetection's registries.
+Importing the package registers its parts in MMDetection's registries. :func:`load` gives a detector by its name.
 """
 
 from . import checkpoints, datasets, engine
@@ -21,6 +21,7 @@ from .baselines.tensormask_box_head import TensorMaskBoxHead
 from .baselines.window_assigner import WindowAssigner
 from .boxes import LegacyBboxOverlaps2D
 from .detector import CenterMask
+from .engine.loading import load
 from .fcos_head import CenterMaskFCOSHead
 from .losses import SmoothedGIoULoss
 from .mask_scoring_head import MaskScoringHead
@@ -68,4 +69,5 @@ __all__ = [
     'checkpoints',
     'datasets',
     'engine',
+    'load',
 ]

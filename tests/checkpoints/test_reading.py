@@ -2,11 +2,8 @@
 
 import os
 import pickle
-import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -149,47 +146,9 @@ def test_no_file(tmp_path: Path) -> None:
         read(str(tmp_path / 'a.pth'))
     with pytest.raises(InputError, match='is a folder'):
         read(str(tmp_path))
-    with pytest.raises(InputError, match=r"The checkpoint http://127\.0\.0\.1:9/a\.pth can't be fetched \(.+\): name"):
-        read('http://127.0.0.1:9/a.pth', remedy='name another.')
 
 
 def test_entries_that_are_no_tensors_are_kept_apart(tmp_path: Path) -> None:
     content = {'model': {'w': ARRAY, 'text': 'x', 'objects': np.array(['x'], object)}, 'iteration': 3}
     contents = read(_pickled(tmp_path / 'a.pkl', content))
     assert list(contents.weights) == ['w'] and set(contents.others) == {'text', 'objects', 'iteration'}
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[tuple[str, list[str]]]:
-    """Serve ``tmp_path``; return the address and the list of requested paths."""
-    requested: list[str] = []
-
-    class Handler(SimpleHTTPRequestHandler):
-        def log_message(self, *_: object) -> None:
-            requested.append(self.path)
-
-    with ThreadingHTTPServer(('127.0.0.1', 0), partial(Handler, directory=str(tmp_path))) as http:
-        threading.Thread(target=http.serve_forever, daemon=True).start()
-        yield f'http://127.0.0.1:{http.server_port}', requested
-        http.shutdown()
-
-
-def test_from_a_url(server: tuple[str, list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Both kinds of files are fetched once, whatever follows the name in the URL."""
-    monkeypatch.setenv('TORCH_HOME', str(tmp_path / 'home'))
-    address, requested = server
-    _pickled(tmp_path / 'R-50.pkl', {'model': {'w': ARRAY}})
-    torch.save({'model': {'w': torch.ones(2)}}, tmp_path / 'a.pth')
-    for _ in range(2):
-        assert read(f'{address}/R-50.pkl?dl=1').weights['w'].tolist() == ARRAY.tolist()
-        assert read(f'{address}/a.pth?dl=1').weights['w'].tolist() == [1, 1]
-    assert len(requested) == 2
-    with pytest.raises(InputError, match=r"missing\.pkl can't be fetched \(.*404.*\): give the path of a checkpoint"):
-        read(f'{address}/missing.pkl')
-    (tmp_path / 'page.pth').write_text('<html>Sign in to download</html>')
-    with pytest.raises(InputError, match=r'page\.pth \(kept as .*page\.pth\) is truncated or no checkpoint at all'):
-        read(f'{address}/page.pth')
-    # Files are kept under the complete address, since all of timm's files have one name.
-    kept = sorted(path.name.removeprefix('127.0.0.1_') for path in (tmp_path / 'home/hub/checkpoints').iterdir())
-    port = address.rpartition(':')[2]
-    assert kept == [f'{port}_R-50.pkl', f'{port}_a.pth', f'{port}_page.pth']

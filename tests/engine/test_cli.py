@@ -73,3 +73,12 @@ def test_folders_that_cannot_be_written_to(tmp_path: Path) -> None:
         cli.require_writable(tmp_path / 'file/folder', '--out')
     with pytest.raises(InputError, match='File exists'):
         cli.require_writable(tmp_path / 'file', '--out')
+
+
+def test_work_folder_of_a_model_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    parser = argparse.ArgumentParser()
+    parser.add_argument('config')
+    cli.add_run_arguments(parser)
+    cfg = cli.load_run_config(parser.parse_args(['centermask_r50']))
+    assert cfg.work_dir == 'work_dirs/centermask_r50_fpn_3x_coco' and Path(cfg.work_dir).is_dir()

@@ -12,8 +12,10 @@ from unittest.mock import patch
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
+import centermask
 from centermask.engine.cli import run
 from centermask.export.runtime import ExportedModel
 from centermask.mask_pasting import paste
@@ -103,6 +105,17 @@ def test_evaluation(
         figures.append(json.loads(log.read_text().splitlines()[-1]))
     for key in ('coco/bbox_mAP', 'coco/segm_mAP'):
         assert abs(figures[0][key] - figures[1][key]) <= 0.001
+
+
+@pytest.mark.slow
+def test_python(exported: tuple[Path, str], tiny_config: Path, tiny_run: Path) -> None:
+    """The file alone, or with its config, finds what the checkpoint finds."""
+    image = tiny_config.parent / 'shapes/val/images/000000.jpg'
+    models = [(exported[0],), (tiny_config, exported[0]), (tiny_config, tiny_run / 'iter_2.pth')]
+    results = [centermask.load(*model, device='cpu').predict([image]) for model in models]
+    alone, with_config, checkpoint = (result.pred_instances for (result,) in results)
+    assert torch.equal(alone.masks, with_config.masks) and alone.masks.shape == checkpoint.masks.shape
+    torch.testing.assert_close(alone.scores, checkpoint.scores, atol=1e-4, rtol=0)
 
 
 EXAMPLE = REPOSITORY / 'examples/onnx_detect.py'

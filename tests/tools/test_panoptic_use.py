@@ -13,6 +13,7 @@ from mmdet.apis import DetInferencer
 from mmdet.registry import MODELS
 from mmengine.config import Config
 
+import centermask
 from centermask import CenterMaskVisualizer
 from centermask.datasets.coco_panoptic import PanopticAnnotations
 from centermask.datasets.panoptic_shapes import STUFF
@@ -111,6 +112,8 @@ def test_mmdetection_inferencer(files: tuple[Path, Path], tmp_path: Path) -> Non
     (sample,) = inferencer(image, return_datasamples=True, out_dir=str(tmp_path))['predictions']
     assert sample.pred_panoptic_seg.sem_seg.shape == (1, *sample.ori_shape)
     assert (tmp_path / 'vis/000000.jpg').is_file()
+    (same,) = centermask.load(config, checkpoint, 'cpu').predict(image)
+    assert torch.equal(same.pred_panoptic_seg.sem_seg, sample.pred_panoptic_seg.sem_seg)
 
 
 @pytest.mark.parametrize(

@@ -150,8 +150,8 @@ BAD = [
     (
         '--cfg-options model.backbone.init_cfg._delete_=True model.backbone.init_cfg.type=StrictPretrained '
         'model.backbone.init_cfg.checkpoint=http://127.0.0.1:9/vovnet.pth',
-        "The checkpoint http://127.0.0.1:9/vovnet.pth can't be fetched (<urlopen error [Errno 111] Connection "
-        'refused>): name a local file by --cfg-options model.backbone.init_cfg.checkpoint=FILE.',
+        "The checkpoint http://127.0.0.1:9/vovnet.pth can't be fetched (127.0.0.1:9: Connection refused): "
+        'download it by a browser as ',
     ),
     (
         '--cfg-options model.num_classes=3',

@@ -47,6 +47,7 @@ def find_latest(work_dir: Path, filename_tmpl: str = 'iter_{}.pth') -> tuple[Pat
         path
         for name in ('iter_{}.pth', 'epoch_{}.pth', filename_tmpl)
         for path in work_dir.glob(filename_pattern(name))
+        if not path.name.startswith('best_')  # which no training resumes from
     }
     if (work_dir / 'last_checkpoint').is_file():
         last = Path(find_latest_checkpoint(str(work_dir)) or '')

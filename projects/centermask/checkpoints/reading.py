@@ -1,22 +1,18 @@
-"""Read checkpoint files of all kinds without running code from them."""
+"""Read the weights of a checkpoint from a file or from the net."""
 
 from __future__ import annotations
 
 import os
-import pickle
-import re
-from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Any, NamedTuple
-from urllib.parse import urlparse
 
 import numpy as np
 import torch
-from mmengine.dist import barrier, is_main_process
-from mmengine.logging import print_log
 from mmengine.runner.checkpoint import CheckpointLoader
 from torch import Tensor
 
+from centermask.checkpoints.sources import as_url, fetch
+from centermask.checkpoints.unpickling import UnreadableFileError, load_file
 from centermask.utils.errors import InputError
 
 _DTYPES = ('float16', 'float32', 'float64', 'int32', 'int64', 'uint8')  # of arrays that torch takes
@@ -35,39 +31,31 @@ def read(source: str, map_location: Any = 'cpu', remedy: str = 'give the path of
     """Read a checkpoint from a file, a URL or one of MMEngine's short forms (``open-mmlab://...``).
 
     Args:
-        source: where it is. Names that end in ``.pkl`` are pickles of arrays (Detectron2, Caffe2), all others torch's.
+        source: where it is.
         map_location: as for ``torch.load``.
         remedy: what the user can do where it can't be read, the end of the sentence.
 
     Raises:
         InputError: it is missing, can't be fetched, is damaged, would run code or holds no weights.
     """
-    path, fetched = os.path.expanduser(source), ''
-    try:
-        if source.startswith(('http://', 'https://')):
-            path = fetch(source)
-            fetched = f' (kept as {path})'
-        elif '://' in source:
-            return _checked(CheckpointLoader.load_checkpoint(source, map_location, logger='silent'), source, remedy)
-    except InputError:
-        raise
-    except Exception as error:  # of the network, of the server, of MMEngine's loaders
-        why = str(error).split('\n')[0] or type(error).__name__
-        raise InputError(f"The checkpoint {source} can't be fetched ({why}): {remedy}") from error
+    url = as_url(source)
+    if url is None and '://' in source:
+        try:
+            content = CheckpointLoader.load_checkpoint(source, map_location, logger='silent')
+        except Exception as error:  # of the network, of the server, of MMEngine's loaders
+            why = str(error).split('\n')[0] or type(error).__name__
+            raise InputError(f"The checkpoint {source} can't be fetched ({why}): {remedy}") from error
+        return _checked(content, source, remedy)
+    path = fetch(url, remedy) if url else os.path.expanduser(source)
     if not os.path.isfile(path):
         why = 'is a folder' if os.path.isdir(path) else "doesn't exist"
         raise InputError(f'The checkpoint {source} {why}: {remedy}')
+    name = f'{source} (kept as {path})' if url else source
     try:
-        if urlparse(source).path.endswith('.pkl'):
-            with open(path, 'rb') as file:
-                content = _ArrayUnpickler(file, encoding='latin1').load()
-        else:
-            content = torch.load(path, map_location, weights_only=True)
-    except Exception as error:  # a damaged file raises whatever its first wrong byte leads to
-        refused = re.search(r'[Uu]nsupported (?:global: )?GLOBAL (\S+)', str(error))
-        why = f'holds a {refused[1]}, which no checkpoint needs' if refused else 'is truncated or no checkpoint at all'
-        raise InputError(f'The checkpoint {source}{fetched} {why}: {remedy}') from error
-    return _checked(content, source + fetched, remedy)
+        content = load_file(path, map_location)
+    except UnreadableFileError as error:
+        raise InputError(f'The checkpoint {name} {error}: {"remove it, or " if url else ""}{remedy}') from error
+    return _checked(content, name, remedy)
 
 
 def _checked(content: Any, source: str, remedy: str) -> Contents:
@@ -113,49 +101,3 @@ def weights_of(content: Mapping) -> Contents | None:
     if entry:
         others |= {name: value for name, value in content.items() if name != entry}
     return Contents(tensors, entry, others)
-
-
-def _latin1(text: str, encoding: str) -> bytes:
-    """Stand in for ``codecs.encode`` in a pickle: Python 3 writes bytes so for readers of Python 2."""
-    if encoding != 'latin1':
-        raise pickle.UnpicklingError(f'bytes in the encoding {encoding}')
-    return text.encode('latin1')
-
-
-_NEEDED_BY_ARRAYS = {
-    'collections.OrderedDict': OrderedDict,
-    'numpy.ndarray': np.ndarray,
-    'numpy.dtype': np.dtype,
-    '_codecs.encode': _latin1,
-    # numpy 2 moved them; a pickle names the module of the numpy that wrote it.
-    **{f'numpy.{core}.multiarray._reconstruct': np.zeros(1).__reduce__()[0] for core in ('core', '_core')},
-    **{f'numpy.{core}.numeric._frombuffer': np.zeros(1).__reduce_ex__(5)[0] for core in ('core', '_core')},
-}
-
-
-class _ArrayUnpickler(pickle.Unpickler):
-    """Admits arrays and plain containers only: any other name in a pickle could be a function."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        try:
-            return _NEEDED_BY_ARRAYS[f'{module}.{name}']
-        except KeyError:
-            raise pickle.UnpicklingError(f'Unsupported global: GLOBAL {module}.{name}') from None
-
-
-def fetch(url: str) -> str:
-    """Return the path of a file from the net, which stays in torch's cache.
-
-    It is named by its complete address there: many files are called R-50.pkl or pytorch_model.bin.
-    """
-    address = urlparse(url)
-    name = re.sub(r'[^\w.-]+', '_', address.netloc + address.path)
-    path = os.path.join(torch.hub.get_dir(), 'checkpoints', name)
-    try:
-        if is_main_process() and not os.path.exists(path):
-            print_log(f'fetching {url} as {path}', 'current')
-            os.makedirs(os.path.dirname(path), exist_ok=True)
-            torch.hub.download_url_to_file(url, path)  # which renames it into place
-    finally:
-        barrier()  # the other processes see the first one's files
-    return path

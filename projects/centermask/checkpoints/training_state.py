@@ -37,6 +37,9 @@ def check_training_state(checkpoint: dict[str, Any], source: str, optimizer: boo
         raise _refused(source, 'its message_hub is missing or no dict')
     if not all(isinstance(number, int) for number in info.get('keep_ckpt_ids', [])):
         raise _refused(source, 'its keep_ckpt_ids, which name files to remove, are no numbers')
+    counted = info.get('early_stopping', [0, 0, 0])
+    if not isinstance(counted, list) or len(counted) != 3 or not all(isinstance(n, int | float) for n in counted):
+        raise _refused(source, 'its early_stopping is no list of three numbers')
     for part, needed in (('optimizer', optimizer), ('param_schedulers', schedulers)):
         if needed and not isinstance(checkpoint.get(part), dict | list):
             raise _refused(source, f'it has no state of {part}')

@@ -83,3 +83,10 @@ class AtomicCheckpointHook(CheckpointHook):
 
     def _remove_outdated(self) -> None:
         self.file_backend.remove_pending({self.last_ckpt, self.best_ckpt_path, *self.best_ckpt_path_dict.values()})
+
+
+def best_checkpoint(runner: Runner) -> Path | None:
+    """Return the file of a training's best validation in its work folder, which may have been moved; None without."""
+    best = runner.message_hub.runtime_info.get('best_ckpt')
+    path = Path(runner.work_dir, Path(best).name) if best else None
+    return path if path and path.is_file() else None

@@ -8,14 +8,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mmdet.datasets import CocoDataset
 from mmengine.config import Config
 
 from centermask.datasets.coco import innermost, paths_of
 from centermask.datasets.coco_annotations import read_json
 from centermask.datasets.image_folder import ImageFolder
 from centermask.utils.atomic_io import atomic_write_text
-from centermask.utils.coco_ids import THING_IDS
+from centermask.utils.coco_ids import category_ids
 from centermask.utils.errors import InputError
 
 
@@ -50,8 +49,8 @@ class CocoResults:
         numbers = [int(path.stem) for path in images if path.stem.isdecimal()]
         are_numbers = len(set(numbers)) == len(images)
         self._image_ids = {path: numbers[i] if are_numbers else i + 1 for i, path in enumerate(images)}
-        categories = categories_of(classes)
-        self.category_ids = [category['id'] for category in categories]
+        self.category_ids = category_ids(classes)
+        categories = [{'id': i, 'name': name} for i, name in zip(self.category_ids, classes, strict=True)]
         self._header = {'images': [], 'categories': categories}
         self.origin = (
             "not all of the images are in the config's annotation file: "
@@ -96,12 +95,6 @@ class CocoResults:
             content = {**self._header, 'annotations': results} if self._header else results
             atomic_write_text(path, json.dumps(content, ensure_ascii=False))
         return paths
-
-
-def categories_of(classes: Sequence[str]) -> list[dict[str, Any]]:
-    """Return ``id`` and ``name`` of classes by label: COCO's own ids for its classes, others count from 1."""
-    ids = THING_IDS if tuple(classes) == CocoDataset.METAINFO['classes'] else range(1, len(classes) + 1)
-    return [{'id': number, 'name': name} for number, name in zip(ids, classes, strict=True)]
 
 
 def _ids_of_file(

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
 
+import numpy as np
 import torch
 from mmdet.apis import DetInferencer
 from mmdet.registry import DATASETS, MODELS
 from mmdet.structures import DetDataSample
 from mmengine.config import Config
-from mmengine.dataset import Compose
+from mmengine.dataset import Compose, pseudo_collate
 from mmengine.visualization import Visualizer
 from torch import nn
 
@@ -31,19 +33,23 @@ class CenterMaskInferencer(DetInferencer):
         model: config.
         weights: checkpoint, or a file that tools/export.py wrote.
         device: torch's name of it, by default the GPU where there is one.
+        mask_format: ``'rle'``, :class:`RLEMasks`, or ``'tensor'``, bool masks (N, H, W).
 
     Raises:
         InputError: the model, the pipeline or the visualizer can't be built, or the checkpoint can't be read or used.
     """
 
-    def __init__(self, model: Config, weights: str, device: str | None = None) -> None:
+    def __init__(
+        self, model: Config, weights: str, device: str | None = None, mask_format: Literal['rle', 'tensor'] = 'rle'
+    ) -> None:
+        self.mask_format = mask_format
         with config_errors(model.filename, 'test_dataloader or visualizer'):
             super().__init__(model, weights, device, show_progress=False)
 
     def _init_model(self, cfg: Any, weights: str | None, device: str = 'cpu') -> nn.Module:
         source = str(weights)
         if is_exported(source):
-            exported = ExportedCenterMask(source, test_cfg=dict(mask_format='rle'))
+            exported = ExportedCenterMask(source, test_cfg=dict(mask_format=self.mask_format))
             warn_of_another_config(cfg, exported.exported.metadata, source)
             exported.cfg = cfg
             return exported.eval()
@@ -67,7 +73,8 @@ class CenterMaskInferencer(DetInferencer):
             names[key] = found
         checkpoint['meta'] = {**meta, 'dataset_meta': names}
         self._load_weights_to_model(model, checkpoint, cfg)
-        give_rle_masks(model)
+        if self.mask_format == 'rle':
+            give_rle_masks(model)
         model.cfg = cfg
         return model.to(device).eval()
 
@@ -76,9 +83,27 @@ class CenterMaskInferencer(DetInferencer):
         data.pipeline = pack_all_resizes(data.pipeline)
         return super()._init_pipeline(cfg)
 
+    def _init_collate(self, cfg: Any) -> Callable:
+        return pseudo_collate  # MMEngine's, which asks a registry that MMDetection lacks first, and warns
+
     def _init_visualizer(self, cfg: Any) -> Visualizer:
         cfg.visualizer.pop('vis_backends', None)  # they record a training and ask for its folder
         return super()._init_visualizer(cfg)
+
+    def predict(
+        self, images: str | Path | np.ndarray | Sequence[str | Path | np.ndarray], batch_size: int = 1
+    ) -> list[DetDataSample]:
+        """Return the detections of each image: ``pred_instances`` with bboxes, scores, labels, masks and mask_scores.
+
+        Args:
+            images: files, arrays (H, W, 3) of bytes in BGR, or one of these; also a folder.
+            batch_size: number of images that are computed together.
+        """
+        given = [images] if isinstance(images, str | Path | np.ndarray) else images
+        inputs = [str(image) if isinstance(image, Path) else image for image in given]
+        if len(inputs) == 1 and isinstance(inputs[0], str):
+            inputs = self._inputs_to_list(inputs[0])  # of a folder
+        return self(inputs, batch_size, return_datasamples=True)['predictions']
 
     def pred2dict(self, data_sample: DetDataSample, pred_out_dir: str = '') -> dict:
         """Return the result with ``mask_scores``, by which masks rank; masks that come run-length encoded stay so.

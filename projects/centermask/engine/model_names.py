@@ -8,7 +8,7 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from centermask.checkpoints.metafile import CONFIGS, released_models
-from centermask.checkpoints.reading import fetch
+from centermask.checkpoints.sources import fetch
 from centermask.utils.errors import InputError
 
 
@@ -56,7 +56,7 @@ def released_weights(name: str | Path) -> str:
     config = find_config(name)
     if config.stem not in released_models():
         raise InputError(f'No weights of {config.stem} were released: give a checkpoint.')
-    return fetch(released_models()[config.stem]['Weights'])
+    return fetch(released_models()[config.stem].link)
 
 
 def package_configs() -> dict[str, Path]:

@@ -50,9 +50,8 @@ class InterruptionHook(Hook):
         if number == signal.SIGINT and self.number == number:
             raise KeyboardInterrupt
         if not self.number and is_first_process():
-            text = (
-                f'{signal.Signals(number).name}: the training ends after this iteration; Ctrl-C again ends it at once\n'
-            )
+            name = ('\n' if os.isatty(2) else '') + signal.Signals(number).name  # below a progress bar
+            text = f'{name}: the training ends after this iteration; Ctrl-C again ends it at once\n'
             os.write(2, text.encode())  # the signal may have interrupted a print, which isn't reentrant
         self.number = number
 

@@ -25,6 +25,7 @@ from centermask.engine.config_check import check_config
 from centermask.engine.distributed import join_processes
 from centermask.engine.nonfinite import NonFiniteHook
 from centermask.engine.preemption import InterruptionHook, find_checkpoint_hook
+from centermask.engine.progress_bar import ProgressBarHook
 from centermask.engine.randomness import IterationSeedHook
 from centermask.engine.resumable_loader import ResumableLoader, end_workers, shield_workers
 from centermask.engine.resumed_schedule import ConfiguredSchedule
@@ -190,8 +191,8 @@ class CenterMaskRunner(Runner):
     def register_hooks(self, default_hooks: dict | None = None, custom_hooks: list | None = None) -> None:
         """Register the config's hooks, and those that every training has."""
         super().register_hooks(default_hooks, custom_hooks)
-        self._interruption = InterruptionHook()
-        for hook in (IterationSeedHook(), NonFiniteHook(), self._interruption):
+        self._interruption, self._progress = InterruptionHook(), ProgressBarHook()
+        for hook in (IterationSeedHook(), NonFiniteHook(), self._progress, self._interruption):
             self.register_hook(hook)
 
     def train(self) -> nn.Module:
@@ -203,10 +204,20 @@ class CenterMaskRunner(Runner):
         if self._resume and self._load_from is None:
             self._load_from = find_resume_checkpoint(self)
             self._resume = self._load_from is not None
-        with self._interruption:
+        with self._progress, self._interruption:
             model = super().train()
         end_workers(self.train_loop, self.val_loop)
         return model
+
+    def val(self) -> dict[str, float]:
+        """Validate."""
+        with self._progress:
+            return super().val()
+
+    def test(self) -> dict[str, float]:
+        """Test."""
+        with self._progress:
+            return super().test()
 
     def save_checkpoint(self, out_dir: str, filename: str, *args: Any, **kwargs: Any) -> None:
         """Save a checkpoint; a local file is written under another name, synced and renamed.

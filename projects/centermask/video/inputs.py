@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Collection, Sequence
 from glob import glob, has_magic
+from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
@@ -58,6 +59,14 @@ def sort_inputs(words: Sequence[str]) -> Inputs:
             images.update((image, None) for image in find_images(name))
             roots.append(path if path.is_dir() else path.parent)
     return Inputs([*images], Path(os.path.commonpath(roots)) if roots else Path(), [*videos])
+
+
+def require_packages(track: bool) -> None:
+    """Raise an :class:`InputError` where a package is missing that videos, or ``--track``, need."""
+    needed = {'av': 'videos need', **({'supervision': '--track needs', 'trackers': '--track needs'} if track else {})}
+    for package, why in needed.items():
+        if find_spec(package) is None:
+            raise InputError(f"{package} isn't installed, which {why}: pip install 'centermask[video]'.")
 
 
 def name_files_not_read(words: Sequence[str]) -> None:

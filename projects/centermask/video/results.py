@@ -9,8 +9,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from centermask.engine.coco_results import categories_of
 from centermask.utils.atomic_io import aside_of
+from centermask.utils.coco_ids import category_ids
 from centermask.utils.errors import RunError
 
 
@@ -31,7 +31,7 @@ class FrameResults:
 
     def __init__(self, path: Path, classes: Sequence[str]) -> None:
         self.path, self._aside = path, aside_of(path)
-        self._categories = categories_of(classes)
+        self._categories = [{'id': i, 'name': name} for i, name in zip(category_ids(classes), classes, strict=True)]
         self._frames: list[dict] = []
         self._count = 0
 

@@ -7,8 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from centermask.utils.errors import InputError
-
 
 class Tracker:
     """ByteTrack: boxes of consecutive frames belong together by their overlap and motion.
@@ -18,19 +16,12 @@ class Tracker:
     Args:
         rate: frames a second.
         score_thr: the least score of a detection that starts a track.
-
-    Raises:
-        InputError: the packages aren't installed.
     """
 
     def __init__(self, rate: Fraction, score_thr: float) -> None:
-        try:
-            from supervision import Detections
-            from trackers import ByteTrackTracker
-        except ImportError as error:
-            raise InputError(
-                "--track needs the packages trackers and supervision: pip install 'centermask[track]'."
-            ) from error
+        from supervision import Detections  # slow to import
+        from trackers import ByteTrackTracker
+
         self._detections = Detections
         self._tracker: Any = ByteTrackTracker(
             frame_rate=float(rate),

@@ -1,0 +1,93 @@
+"""Programs that record a training: TensorBoard, Weights & Biases and MLflow, through MMEngine's back ends."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from mmdet.registry import VISBACKENDS
+from mmengine.config import Config, ConfigDict
+from mmengine.visualization import MLflowVisBackend, WandbVisBackend
+
+from centermask.utils.errors import InputError
+
+
+class Logger(NamedTuple):
+    """A program, the packages that it needs, and how to look at what it recorded in a work folder."""
+
+    packages: tuple[str, ...]
+    view: str
+
+
+LOGGERS = {
+    'tensorboard': Logger(('tensorboard',), 'tensorboard --logdir {work_dir}'),
+    'wandb': Logger(('wandb',), 'WANDB_MODE=online uploads at once, wandb sync {work_dir}/wandb/offline-run-* later'),
+    'mlflow': Logger(('mlflow', 'sqlalchemy', 'alembic'), 'mlflow ui --backend-store-uri {store}'),
+}
+CONFIG_KEYS = ('model', 'optim_wrapper', 'param_scheduler', 'train_cfg', 'randomness', 'load_from')
+"""Parts of a config that are recorded as parameters of MLflow, whose values are short."""
+
+
+def add_loggers(cfg: Config, names: Sequence[str]) -> list[str]:
+    """Let a config's training be recorded by more programs; return a line for each that says how to look at it.
+
+    Args:
+        cfg: with its work folder; changed in place.
+        names: keys of ``LOGGERS``.
+
+    Raises:
+        InputError: a package is missing.
+    """
+    lines = []
+    for name in dict.fromkeys(names):
+        if missing := [package for package in LOGGERS[name].packages if find_spec(package) is None]:
+            raise InputError(f'--logger {name}: {" and ".join(missing)} is missing: pip install {name}.')
+        store = os.environ.get('MLFLOW_TRACKING_URI') or f'sqlite:///{Path(cfg.work_dir).absolute()}/mlflow.db'
+        visualizer = cfg.setdefault('visualizer', ConfigDict(type='CenterMaskVisualizer'))
+        visualizer.vis_backends = [*(visualizer.get('vis_backends') or []), _backend(name, cfg, store)]
+        lines.append(f'Recorded by {name}: {LOGGERS[name].view.format(work_dir=cfg.work_dir, store=store)}')
+    return lines
+
+
+def _backend(name: str, cfg: Config, store: str) -> dict[str, Any]:
+    run, folder = Path(cfg.work_dir).name, Path(cfg.work_dir).absolute()
+    if name == 'wandb':
+        init = dict(project='centermask', name=run, dir=str(folder), mode=os.environ.get('WANDB_MODE', 'offline'))
+        return dict(type='SteppedWandbVisBackend', init_kwargs=init)
+    if name == 'mlflow':
+        return dict(
+            type='RenamingMLflowVisBackend',
+            tracking_uri=store,
+            exp_name='centermask',
+            run_name=run,
+            artifact_location=None if os.environ.get('MLFLOW_TRACKING_URI') else f'{folder}/mlflow_artifacts',
+            artifact_suffix=(),  # MMEngine looks for these in the work folder, where the store is
+            tracked_config_keys={key: None for key in CONFIG_KEYS if key in cfg},
+        )
+    return dict(type='TensorboardVisBackend')
+
+
+@VISBACKENDS.register_module()
+class SteppedWandbVisBackend(WandbVisBackend):
+    """MMEngine's back end of Weights & Biases, with the iteration as step; MMEngine's counts its calls."""
+
+    def add_scalars(
+        self, scalar_dict: Mapping[str, Any], step: int = 0, file_path: str | None = None, **kwargs: Any
+    ) -> None:
+        """Record scalars of an iteration."""
+        self.experiment.log({**scalar_dict}, step=step)
+
+
+@VISBACKENDS.register_module()
+class RenamingMLflowVisBackend(MLflowVisBackend):
+    """MMEngine's back end of MLflow, which refuses some letters of COCO's figures, such as AR@100: they become "_"."""
+
+    def add_scalars(
+        self, scalar_dict: Mapping[str, Any], step: int = 0, file_path: str | None = None, **kwargs: Any
+    ) -> None:
+        """Record scalars of an iteration."""
+        super().add_scalars({re.sub(r'[^\w./: -]', '_', name): value for name, value in scalar_dict.items()}, step)
