@@ -1,4 +1,4 @@
-"""Small videos, and a server that streams them."""
+"""Small videos, and a server that streams them. Tests that import this are skipped where PyAV isn't installed."""
 
 import threading
 import time
@@ -8,8 +8,10 @@ from fractions import Fraction
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-import av
 import numpy as np
+import pytest
+
+av = pytest.importorskip('av', reason="PyAV isn't installed: make programs")
 
 SIZE = (96, 128)
 

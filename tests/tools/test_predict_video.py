@@ -10,9 +10,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
-from helpers.videos import moving_square, read_video, streamed, write_video
+from helpers.videos import av, moving_square, read_video, streamed, write_video
 from pycocotools.coco import COCO
 
 from centermask.engine.cli import run
@@ -67,13 +68,9 @@ def test_video_and_json(predict: Callable, video: Path, tmp_path: Path) -> None:
 
 def test_the_detections_are_those_of_an_image(predict: Callable, tmp_path: Path) -> None:
     """A frame without loss is an image; images and videos are given together."""
-    import cv2
-
     image = np.repeat(np.repeat(np.random.default_rng(0).integers(0, 9, (12, 16, 1), np.uint8) * 20, 8, 0), 8, 1)
     image = np.repeat(image, 3, 2)
     cv2.imwrite(str(tmp_path / 'a.png'), image)
-    import av
-
     with av.open(str(tmp_path / 'a.mkv'), 'w') as container:
         stream = container.add_stream('ffv1', rate=25)
         stream.height, stream.width, stream.pix_fmt = *image.shape[:2], 'bgr0'
@@ -88,7 +85,7 @@ def test_the_detections_are_those_of_an_image(predict: Callable, tmp_path: Path)
         assert one['score'] == pytest.approx(other['mask_score'], abs=1e-5)
 
 
-def test_live_stream(predict: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_live_stream(predict: Callable, tmp_path: Path) -> None:
     """Frames come faster than the model is, so that some are dropped, and the video keeps the time."""
     write_video(tmp_path / 'a.ts', moving_square(30), format='mpegts')
     with streamed((tmp_path / 'a.ts').read_bytes(), 0.3) as address:
@@ -103,9 +100,7 @@ def test_live_stream(predict: Callable, tmp_path: Path, monkeypatch: pytest.Monk
 
 
 @pytest.mark.parametrize(('number', 'code'), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_interrupted(
-    number: int, code: int, tiny_config: Path, tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_interrupted(number: int, code: int, tiny_config: Path, tiny_run: Path, tmp_path: Path) -> None:
     """A stream without an end: the video is playable and the JSON complete."""
     write_video(tmp_path / 'a.ts', moving_square(30), format='mpegts')
     with streamed((tmp_path / 'a.ts').read_bytes(), 1, then_silent=True) as address:
@@ -119,12 +114,12 @@ def test_interrupted(
             text=True,
             env={**os.environ, 'PYTHONPATH': str(REPOSITORY / 'projects')},
         )
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 300
         while not any(path.stat().st_size > 1000 for path in out.glob('.part-*.json')):
             assert time.monotonic() < deadline and process.poll() is None
             time.sleep(0.05)
         process.send_signal(number)
-        said, _ = process.communicate(timeout=30)
+        said, _ = process.communicate(timeout=120)
     assert process.returncode == code, said
     assert 'ends after this frame, its results are written' in said and 'Traceback' not in said
     frames = _read(out / '127.0.0.1_live.json')['images']
@@ -138,7 +133,7 @@ def test_bad_videos(predict: Callable, video: Path, tmp_path: Path, monkeypatch:
     (tmp_path / 'text.mp4').write_text('no video')
     write_video(tmp_path / 'whole.mp4', moving_square(40), movflags='faststart')
     content = (tmp_path / 'whole.mp4').read_bytes()
-    (tmp_path / 'cut.mp4').write_bytes(content[: len(content) // 2])
+    (tmp_path / 'cut.mp4').write_bytes(content[: len(content) * 6 // 10])
     for words, code, sentence in (
         ([tmp_path / 'text.mp4'], 2, 'text.mp4 could not be read, it is damaged, cut off or no video'),
         ([tmp_path / 'no.mp4'], 2, "no.mp4 doesn't exist"),

@@ -3,12 +3,14 @@
 from fractions import Fraction
 
 import numpy as np
+import pytest
 
 from centermask.video.tracking import Tracker
 
 
 def test_moving_objects_keep_their_numbers() -> None:
     """Two boxes pass each other, one is missed in a few frames, and another is seen weakly; a weak one starts none."""
+    pytest.importorskip('trackers', reason="trackers isn't installed: make programs")
     tracker = Tracker(Fraction(25), 0.5)
     ids = []
     for i in range(30):

@@ -74,6 +74,7 @@ class FrameResults:
             lines.append(f'{"," if self._count > 1 else ""}\n{json.dumps(entry)}')
         try:
             self._file.write(''.join(lines))
+            self._file.flush()  # for what reads along, and in case the process is killed
         except OSError as error:
             raise self._failed(error) from error
 
