@@ -40,6 +40,7 @@ CASES: dict[str, tuple[Callable[[dict], Any], str]] = {  # the change of the fil
     'iterations as text': (_meta(iter='x'), "its meta.iter is 'x'"),
     'no logs': (_without('message_hub'), 'its message_hub'),
     'files to be removed': (_hub(runtime_info={'keep_ckpt_ids': ['../x']}), 'keep_ckpt_ids'),
+    'a count as text': (_hub(runtime_info={'early_stopping': [0.5, 'x', 2]}), 'its early_stopping is no list of three'),
     'no optimiser': (_without('optimizer'), 'optimi'),
     'an optimiser of other weights': (
         _optimizer(lambda state: state | {'param_groups': state['param_groups'] * 2}),

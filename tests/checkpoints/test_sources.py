@@ -242,10 +242,10 @@ def test_sha256_in_a_name() -> None:
         ('vovnet39_ese_detectron2.pth', 'centermask-star_v2-39-timm_fpn_3x_coco'),
         ('vovnet57_ese_state_dict.pth', 'centermask-star_v2-57-timm_fpn_3x_coco'),
         ('vovnet99_ese_detectron2.pth', None),
-        ('vovnet19_ese_slim_detectron2.pth', None),
+        ('vovnet19_ese_slim_detectron2.pth', 'centermask-lite-star_v2-19-dw-timm_fpn_4x_coco'),
     ],
 )
 def test_way_out_of_a_backbone(name: str, config: str | None) -> None:
     words = sources._by_hand(f'https://dl.dropbox.com/s/abc/{name}', Path(name))
-    assert (f'take the backbone of {config} from the Hugging Face hub' in words) == bool(config)
+    assert (f'train {config} instead, whose backbone is on the Hugging Face hub' in words) == bool(config)
     assert config is None or (metafile.CONFIGS / f'{config}.py').is_file()

@@ -6,8 +6,9 @@ from helpers.small_model import unlike_identity
 from mmdet.registry import MODELS
 from torch import nn
 
-from centermask.fast import fused_layers
-from centermask.fast.fused_layers import ReorderedConv, fuse_for_inference
+from centermask.fast import reordered_conv
+from centermask.fast.fused_layers import fuse_for_inference
+from centermask.fast.reordered_conv import ReorderedConv
 
 BACKBONES = {
     'VoVNet': dict(arch='19-slim'),
@@ -49,7 +50,7 @@ BACKBONES = {
 def operators(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
     """Return whether torch has oneDNN's private operators."""
     if not request.param:
-        monkeypatch.setattr(fused_layers, 'has_onednn_operators', lambda dtype: False)
+        monkeypatch.setattr(reordered_conv, 'has_onednn_operators', lambda dtype: False)
     return request.param
 
 

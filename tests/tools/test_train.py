@@ -104,6 +104,68 @@ def test_ema_resumes_and_is_what_is_tested(train: Callable, tools: Callable, tin
     assert tested == 0
 
 
+@pytest.mark.slow
+def test_ema_resumes_bit_for_bit(train: Callable, tmp_path: Path) -> None:
+    assert train('--ema')[0] == 0
+    assert train('--ema', '--resume', str(tmp_path / 'run/iter_1.pth'), work_dir=tmp_path / 'again')[0] == 0
+    whole, parts = (torch.load(tmp_path / folder / 'iter_2.pth') for folder in ('run', 'again'))
+    for entry in ('state_dict', 'ema_state_dict'):
+        for key, value in whole[entry].items():
+            assert torch.equal(value, parts[entry][key]), key
+
+
+@pytest.mark.slow
+def test_patience(train: Callable, tmp_path: Path) -> None:
+    """Without learning no validation is better than the first; resumed, the training has ended."""
+    same = (
+        'model.backbone.norm_eval=True',
+        'optim_wrapper.optimizer.lr=0.0',
+        'optim_wrapper.optimizer.weight_decay=0.0',
+    )
+    options = ('--cfg-options', *same, 'train_cfg.max_iters=5', 'train_cfg.val_interval=1')
+    assert train('--patience', '2', *options)[0] == 0
+    assert [step['iter'] for step in _scalars(tmp_path / 'run')] == [1, 2, 3]
+    assert train('--patience', '2', '--resume', *options)[0] == 0
+    assert len(_scalars(tmp_path / 'run')) == 3
+    log = max((tmp_path / 'run').glob('*/*.log')).read_text()
+    assert 'The training ended early after iteration 3, since 2 validations had no better coco/segm_mAP' in log
+    assert train('--patience', '3', '--resume', *options)[0] == 0
+    assert [step['iter'] for step in _scalars(tmp_path / 'run')] == [1, 2, 3, 4]
+
+
+@pytest.mark.slow
+def test_freeze(tiny_run: Path, train: Callable, tmp_path: Path) -> None:
+    start = tiny_run / 'iter_2.pth'
+    short = ('train_cfg.max_iters=2', 'train_cfg.val_interval=9', 'param_scheduler.0.start_factor=1.0')
+    assert train('--freeze', '2', '--cfg-options', f'load_from={start}', *short)[0] == 0
+    before, after = (torch.load(path)['state_dict'] for path in (start, tmp_path / 'run/iter_2.pth'))
+    changed = {name for name, value in before.items() if not torch.equal(value, after[name])}
+    assert not [
+        name for name in changed if name.startswith(('backbone.stem', 'backbone.stages.0', 'backbone.stages.1'))
+    ]
+    assert [name for name in changed if name.startswith('backbone.stages.2')]
+
+
+@pytest.mark.slow
+def test_loggers(train: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """TensorBoard and MLflow have the losses and figures by iteration."""
+    mlflow = pytest.importorskip('mlflow')
+    accumulators = pytest.importorskip('tensorboard.backend.event_processing.event_accumulator')
+    monkeypatch.delenv('MLFLOW_TRACKING_URI', raising=False)
+    assert train('--logger', 'tensorboard', '--logger', 'mlflow')[0] == 0
+    (folder,) = (tmp_path / 'run').glob('*/vis_data')
+    events = accumulators.EventAccumulator(str(folder))
+    events.Reload()
+    assert [event.step for event in events.Scalars('loss')] == [1, 2]
+    assert [event.step for event in events.Scalars('coco/segm_mAP')] == [2]
+    client = mlflow.MlflowClient(f'sqlite:///{tmp_path}/run/mlflow.db')
+    (run,) = client.search_runs([client.get_experiment_by_name('centermask').experiment_id])
+    assert [point.step for point in client.get_metric_history(run.info.run_id, 'loss')] == [1, 2]
+    assert [point.step for point in client.get_metric_history(run.info.run_id, 'coco/segm_AR_100')] == [2]
+    assert run.data.params['train_cfg.max_iters'] == '2'
+    assert (folder / 'scalars.json').is_file()
+
+
 def test_starts_from_another_number_of_classes(tiny_run: Path, train: Callable, tmp_path: Path) -> None:
     options = [*THREE_CLASSES.split(), 'train_cfg.max_iters=1', 'train_cfg.val_interval=9']
     assert train('--cfg-options', f'load_from={tiny_run / "iter_2.pth"}', *options)[0] == 0

@@ -47,6 +47,7 @@ def test_one_command_to_the_report(
     assert 'was trained on 80 classes and the config has 5: bbox_head.conv_cls, ' in done.stdout
     assert 'Schedule: 2 iterations of 2 images' in done.stdout
     assert 'A training would lose no object.' in done.stdout and 'disc ' in done.stdout
+    assert f'Tested: {tmp_path}/best_coco_segm_mAP_iter_2.pth, of the best validation.' in done.stdout
     page = (tmp_path / 'report/report.html').read_text()
     assert 'disc' in page and str(tmp_path / 'data/val.json') in page
     # The resolved config is that of a run without --data.

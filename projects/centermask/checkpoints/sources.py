@@ -22,7 +22,7 @@ MIRROR = 'CENTERMASK_WEIGHTS'
 
 _DROPBOX = ('dl.dropbox.com', 'www.dropbox.com', 'dl.dropboxusercontent.com')
 _HASHED = ('download.pytorch.org', 'download.openmmlab.com')  # where a file's name ends in its SHA-256
-_TIMM = {  # configs whose VoVNets come from the Hugging Face hub
+_TIMM = {  # configs with a VoVNet of this depth from the Hugging Face hub
     '19': 'centermask-lite-star_v2-19-dw-timm_fpn_4x_coco',
     '39': 'centermask-star_v2-39-timm_fpn_3x_coco',
     '57': 'centermask-star_v2-57-timm_fpn_3x_coco',
@@ -111,7 +111,6 @@ def _by_hand(url: str, path: Path) -> str:
     words = f'download it by a browser as {path}'
     if (release := find_release(url)) and release.folder:
         words += f', from its link or the folder {release.folder}'
-    vovnet = re.search(r'vovnet(\d+)[-_]ese_?[-_]?(detectron2|state)', path.name)
-    if vovnet and vovnet[1] in _TIMM:
-        words += f', take the backbone of {_TIMM[vovnet[1]]} from the Hugging Face hub'
+    if vovnet := re.search(f'vovnet({"|".join(_TIMM)})[-_]ese', path.name):
+        words += f', train {_TIMM[vovnet[1]]} instead, whose backbone is on the Hugging Face hub'
     return words + ','

@@ -22,6 +22,7 @@ class ResumableEarlyStoppingHook(EarlyStoppingHook):
     higher now.
     """
 
+    priority = 'LOW'  # after the EMAHook, and before a CheckpointHook that saves a better checkpoint
     best_score: float
 
     def before_run(self, runner: Runner) -> None:

@@ -69,7 +69,7 @@ class ProgressBarHook(Hook):
     def _open(self, text: str, total: int, initial: int = 0, leave: bool = True) -> None:
         if self._shown:
             columns = os.get_terminal_size(sys.stdout.fileno()).columns  # 0 where nobody has set them
-            width = dict(dynamic_ncols=True) if columns else dict(ncols=80)
+            width = dict(dynamic_ncols=True) if columns else dict(ncols=80, nrows=24)
             self._bars.append(_Bar(None, text, total, leave, sys.stdout, initial=initial, smoothing=0, **width))
 
     def _advance(self) -> None:

@@ -35,7 +35,7 @@ def add_train_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         '--ema',
-        action=argparse.BooleanOptionalAction,
+        action='store_true',
         help='validate and save an average of the weights over the last tenth of the iterations',
     )
 
@@ -64,34 +64,37 @@ def apply_train_options(cfg: Config, args: argparse.Namespace) -> list[str]:
     return [line for line in lines if line]
 
 
-def monitored(cfg: Config) -> str:
-    """Return the figure by which the config's validations are compared: mask AP, or box AP where it tests no masks.
-
-    Raises:
-        InputError: the config validates nothing of both.
-    """
+def monitored(cfg: Config) -> str | None:
+    """Return the figure by which the config's validations are compared: mask AP, box AP where no masks are tested."""
     evaluators = cfg.get('val_evaluator') or []
     for evaluator in evaluators if isinstance(evaluators, list) else [evaluators]:
-        metrics = evaluator.get('metric', [])
+        metrics = evaluator.get('metric') or []
         for name in ('segm', 'bbox'):
             if name in ([metrics] if isinstance(metrics, str) else metrics):
                 return f'coco/{name}_mAP'
-    raise InputError(
-        f'The config {cfg.filename} has no val_evaluator that tests masks or boxes, by which to compare validations.'
-    )
+    return None
 
 
 def save_best(cfg: Config) -> str:
     """Keep the checkpoint of the best validation, unless the config says which; return a line about it."""
-    hook = cfg.default_hooks.checkpoint
+    hook = cfg.get('default_hooks', {}).get('checkpoint')
+    figure = monitored(cfg)
+    if hook is None or figure is None:
+        return ''
     if not hook.get('save_best'):
-        hook.update(save_best=monitored(cfg), rule='greater')
+        hook.update(save_best=figure, rule='greater')
     return f'Best checkpoint: kept by {hook.save_best}, and tested at the end.'
 
 
 def stop_early(cfg: Config, patience: int) -> str:
-    """End the training after so many validations without a better figure; return a line about it."""
+    """End the training after so many validations without a better figure; return a line about it.
+
+    Raises:
+        InputError: the config validates neither masks nor boxes.
+    """
     figure = monitored(cfg)
+    if figure is None:
+        raise InputError(f'--patience: the config {cfg.filename} has no val_evaluator that tests masks or boxes.')
     options = dict(rule='greater', min_delta=MIN_DELTA, patience=patience)
     _add_hook(cfg, type='ResumableEarlyStoppingHook', monitor=figure, **options)
     return f'Early stopping: after {patience} validations without a better {figure}.'
@@ -116,11 +119,13 @@ def freeze(cfg: Config, stages: int) -> str:
 def average_weights(cfg: Config) -> str:
     """Validate and save an exponential moving average of the weights (EMA); return a line about it.
 
-    It begins as the plain mean, and later spans a tenth of the training.
+    It begins as the plain mean, and later spans a tenth of the training. An EMA of the config's own stays.
 
     Raises:
         InputError: the config counts in epochs.
     """
+    if any(hook['type'] == 'EMAHook' for hook in cfg.get('custom_hooks') or []):
+        return 'EMA: as the config says.'
     if 'max_iters' not in cfg.train_cfg:
         raise InputError(f'--ema: the config {cfg.filename} counts in epochs: give its custom_hooks an EMAHook.')
     iterations = cfg.train_cfg.max_iters

@@ -52,8 +52,8 @@ def resume_unfinished(cfg: Config) -> str:
 
 
 def _settings(saved: Config, cfg: Config) -> dict[str, Any]:
-    """Return what a config trains with, and from what: that the first start alone knows."""
-    settings = {key: value for key, value in saved.to_dict().items() if key != 'resume'}
+    """Return what a config trains with, and from what; of a resumed training that isn't in its saved config."""
+    settings = {key: value for key, value in saved.to_dict().items() if key not in ('resume', 'work_dir')}
     if saved.get('resume'):
         settings['load_from'] = cfg.get('load_from')
     return settings

@@ -1,0 +1,38 @@
+"""The training that the same command left unfinished."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+from mmengine.config import Config
+
+from centermask.engine.configs import load_config
+from centermask.engine.unfinished import resume_unfinished
+
+
+@pytest.fixture
+def unfinished(tiny_run: Path, tiny_config: Path, tmp_path: Path) -> Config:
+    """Return the config of a training of two iterations whose work folder has the checkpoint of the first."""
+    for name in ('iter_1.pth', 'tiny.py'):
+        shutil.copy2(tiny_run / name, tmp_path)
+    cfg = load_config(tiny_config)
+    cfg.launcher, cfg.work_dir = 'none', str(tmp_path)
+    return cfg
+
+
+def test_goes_on(unfinished: Config, tmp_path: Path) -> None:
+    assert resume_unfinished(unfinished).startswith(
+        f'{tmp_path} has an unfinished training of the same settings: it goes on after iter_1.pth.'
+    )
+    assert unfinished.resume and unfinished.load_from is None
+
+
+def test_other_settings_begin_anew(unfinished: Config) -> None:
+    unfinished.load_from = 'start.pth'
+    assert 'other settings (iter_1.pth): this one begins anew; --resume' in resume_unfinished(unfinished)
+    assert not unfinished.resume and unfinished.load_from == 'start.pth'
+
+
+def test_what_has_ended_begins_anew(unfinished: Config, tiny_run: Path, tmp_path: Path) -> None:
+    shutil.copy2(tiny_run / 'iter_2.pth', tmp_path)
+    assert resume_unfinished(unfinished) == '' and not unfinished.resume
