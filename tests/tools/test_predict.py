@@ -193,7 +193,7 @@ def test_unreadable_images_are_left_out(predict: Callable, images: Path, tmp_pat
     (images / 'aa.jpg').write_bytes(b'no picture')
     cv2.imwrite(str(images / 'c.tiff'), np.zeros((40, 60), np.float32))
     code, said, err = predict()
-    assert code == 1 and 'not read as images: files that end in .txt' in said
+    assert code == 1 and 'not read as images or videos: files that end in .txt' in said
     left_out = [line for line in err.splitlines() if line.startswith('left out: ')]
     assert 'aa.jpg could not be read, it is damaged or not an image' in left_out[0] and 'floats' in left_out[1]
     assert err.splitlines()[-1] == (
