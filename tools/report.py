@@ -18,7 +18,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         '--test',
         metavar='DIR',
         type=Path,
-        help='work dir of a test by tools/test.py --work-dir DIR --cfg-options test_evaluator.classwise=True '
+        help='work dir of a test by tools/test.py --work-dir DIR --cfg-options '
         'test_evaluator.outfile_prefix=DIR/results (default WORK_DIR/test)',
     )
     parser.add_argument('--out', type=Path, help='folder to write (default WORK_DIR/report)')

@@ -159,6 +159,13 @@ def test_fixed_number_of_detections(exported: Callable[[str], Export]) -> None:
 
 
 @pytest.mark.slow
+def test_tensorrt_lists_the_operators_of_a_fixed_file(exported: Callable[[str], Export]) -> None:
+    from helpers.tensorrt_operators import unlisted
+
+    assert unlisted(onnx.load(exported('star, full masks, fixed').file)) == set()
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize('case', ['star, all sizes', 'star, full masks, fixed'])
 def test_results_in_pixels_of_the_original_images(case: str, exported: Callable[[str], Export]) -> None:
     """Two images at once, of which the second was resized to half its size."""

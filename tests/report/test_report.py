@@ -14,12 +14,14 @@ from pycocotools.coco import COCO
 
 from centermask.datasets.shapes import CLASSES, make_dataset
 from centermask.engine.cli import run as run_command
-from centermask.report import build_report, side_by_side
+from centermask.report import build_report
 from centermask.report.history import read_curves
+from centermask.report.worst import window
 from centermask.utils.errors import InputError
 
 CONFIG = """
 default_scope = 'mmdet'
+load_from = 'last.pth'
 test_dataloader = dict(dataset=dict(
     type='CenterMaskCocoDataset', test_mode=True, data_root={root!r}, ann_file='annotations.json',
     data_prefix=dict(img='images/'), metainfo=dict(classes={classes!r}), pipeline=[]))
@@ -54,13 +56,7 @@ def run(tmp_path: Path, shapes: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (test / '1').mkdir(parents=True)
     (test / 'demo.py').write_text(CONFIG.format(root=str(shapes), classes=CLASSES))
     metrics = {f'coco/{kind}_{item}': 0.61 for kind in ('bbox', 'segm') for item in ('mAP', 'mAP_50', 'mAP_75')}
-    metrics |= {
-        'coco/segm_mAP': 0.543,
-        'coco/segm_mAP_l': -1.0,
-        'coco/segm_star_precision': 0.777,
-        'coco/bbox_star_precision': 0.666,
-    }
-    (test / '1/1.json').write_text(json.dumps({**metrics, 'coco/segm_cross_precision': float('nan')}))
+    (test / '1/1.json').write_text(json.dumps(metrics | {'coco/segm_mAP': 0.543, 'coco/segm_mAP_l': -1.0}))
     truth = COCO(str(shapes / 'annotations.json'))
     masks = []
     for i, annotation in enumerate(truth.loadAnns(truth.getAnnIds(iscrowd=0))):
@@ -107,26 +103,27 @@ def _build(run: Path) -> Path:
 
 
 def test_page(run: Path) -> None:
+    (run / 'report').mkdir()
+    (run / 'report/report.html').write_text('of an earlier run')
     report = build_report(run, run / 'test', run / 'report', 'make <demo>')
     assert report.ap == {'mask': 0.543, 'box': 0.61}
     assert str(report._replace(ap={'mask': -1.0})).startswith('mask AP undefined\n')
     page = Page(report.page)
-    for text in ('0.543', '0.610', '0.777', '0.666', '–', 'make <demo>', '400 iterations', *CLASSES):  # noqa: RUF001
+    for text in ('0.543', '0.610', '–', 'make <demo>', '400 iterations', *CLASSES):  # noqa: RUF001
         assert text in page.text
-    assert len(page.images) == 4 and all(image['src'].startswith('data:image/') for image in page.images)
-    assert not re.search(r'(src|href)="(?!data:)', report.page.read_text()), 'the page needs no other file'
+    assert 'last.pth is not here any more' in page.text
+    assert len(page.images) == 6 and all(image['src'].startswith('data:image/') for image in page.images)
+    assert not re.search(r'(src|href)="(?!data:|#)', report.page.read_text()), 'the page needs no other file'
     files = [path for path in report.page.parent.rglob('*') if path.suffix in ('.jpg', '.png')]
-    assert len(files) == 4 and all(cv2.imread(str(path)) is not None for path in files)
-    _build(run)  # replaces it
+    assert len(files) == 6 and all(cv2.imread(str(path)) is not None for path in files)
 
 
 def test_masks_are_drawn_where_they_are(run: Path, shapes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The two halves of an image differ in boxes alone: masks are found exactly."""
-    monkeypatch.setattr(side_by_side, 'LEAST_SCORE', 0.0)
     no_legend = np.zeros((640, 0, 3), np.uint8)
     monkeypatch.setattr('centermask.structures.visualizer.draw_legend', lambda *_: no_legend)
     monkeypatch.setattr('centermask.structures.visualizer.MAX_LABELLED', 0)
-    page = _build(run)
+    page = _build(run)  # the least score is below all
     for path in sorted(page.parent.glob('images/*.jpg')):
         drawn = cv2.imread(str(path)).astype(int)
         assert drawn.shape == (640, 640 + 8 + 640, 3)
@@ -134,6 +131,37 @@ def test_masks_are_drawn_where_they_are(run: Path, shapes: Path, monkeypatch: py
         left, right = (abs(half - original).sum(2) > 60 for half in (drawn[:, :640], drawn[:, 648:]))
         assert left.mean() > 0.001
         assert (left & right).sum() > 0.9 * (left | right).sum()
+
+
+def test_errors(run: Path) -> None:
+    """One object has another class, one is missed."""
+    results = json.loads((run / 'test/results.segm.json').read_text())
+    results[0].update(category_id=results[0]['category_id'] % len(CLASSES) + 1, score=0.9)
+    missed = results.pop()
+    (run / 'test/results.segm.json').write_text(json.dumps(results))
+    page = Page(_build(run))
+    shown = [image['alt'] for image in page.images if 'pixels:' in image['alt'] or 'score 90:' in image['alt']]
+    true, taken = CLASSES[(results[0]['category_id'] - 2) % len(CLASSES)], CLASSES[results[0]['category_id'] - 1]
+    assert f'{taken}, score 90: is {true}' in shown[0]
+    assert {text.partition(',')[0] for text in shown[1:]} == {true, CLASSES[missed['category_id'] - 1]}
+    assert any(f'pixels: taken for {taken}' in text for text in shown[1:])
+    assert 'not found' in page.text
+    files = [*(run / 'report/images').glob('FalsePositive_*.jpg'), *(run / 'report/images').glob('Miss_*.jpg')]
+    assert len(files) == 3 and all(cv2.imread(str(path)).shape[1] > 2 * 320 for path in files)
+
+
+@pytest.mark.parametrize(
+    ('box', 'expected'),
+    [
+        ((100, 50, 50, 20), (70, 0, 180, 100)),  # 110 pixels a side
+        ((0, 0, 10, 10), (0, 0, 64, 64)),
+        ((190, 90, 10, 10), (136, 36, 200, 100)),
+        ((0, 0, 200, 100), (0, 0, 200, 100)),
+    ],
+)
+def test_window(box: tuple, expected: tuple) -> None:
+    """An error's box is in the middle of what is shown, as far as the image reaches."""
+    assert window(box, (100, 200)) == expected
 
 
 def test_a_detector_of_boxes_alone(run: Path) -> None:

@@ -91,7 +91,7 @@ def test_predict(command: Callable, files: tuple[Path, Path], tmp_path: Path) ->
 
 
 def test_report(command: Callable, tools: Callable, tmp_path: Path) -> None:
-    """It has PQ and mIoU beside AP."""
+    """It has PQ and mIoU beside AP, and the model's speed."""
     out = tmp_path / 'test'
     options = [f'test_evaluator.0.outfile_prefix={out}/results', 'test_evaluator.0.classwise=True']
     code, printed = command('test', '--work-dir', out, '--cfg-options', *options)
@@ -102,6 +102,7 @@ def test_report(command: Callable, tools: Callable, tmp_path: Path) -> None:
     assert run(lambda: tools('report')([str(tmp_path)])) == 0
     page = (tmp_path / 'report/report.html').read_text()
     assert all(f'<td>{name}</td>' in page for name in ('PQ', 'PQ of things', 'PQ of stuff', 'mIoU'))
+    assert re.search(r'random\.pth</td>.*<td>\d+ ms an image of \d+×\d+ pixels', page)
 
 
 def test_mmdetection_inferencer(files: tuple[Path, Path], tmp_path: Path) -> None:

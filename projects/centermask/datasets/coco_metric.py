@@ -16,12 +16,11 @@ from mmdet.registry import METRICS
 from mmengine.logging import MMLogger
 from terminaltables import AsciiTable
 
-from centermask.datasets.coco_annotations import CocoAnnotations, box_outline, outline_rle
+from centermask.datasets.coco_annotations import CocoAnnotations
+from centermask.datasets.coco_evaluation import COCO_MAX_DETS, figure, ground_truth, index
 from centermask.utils.errors import InputError
 
-COCO_MAX_DETS = 100
 AP_ITEMS = ('mAP', 'mAP_50', 'mAP_75', 'mAP_s', 'mAP_m', 'mAP_l')
-AREAS = {'': 'all', 's': 'small', 'm': 'medium', 'l': 'large'}
 MetricKind = Literal['bbox', 'segm']
 Item = Literal[
     'mAP', 'mAP_50', 'mAP_75', 'mAP_s', 'mAP_m', 'mAP_l',
@@ -105,7 +104,7 @@ class CenterMaskCocoMetric(CocoMetric):
         max_dets = max([self.max_dets, *(len(found['scores']) for found in predictions)])
         with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its steps
             if kind not in self._truths:
-                self._truths[kind] = self._ground_truth(kind)
+                self._truths[kind] = ground_truth(self._coco_api, self.dataset_meta['classes'], kind)
             truth = self._truths[kind]
             evaluation = (COCOevalMP if self.use_mp_eval else COCOeval)(truth, self._detected(kind, predictions), kind)
             evaluation.params.iouThrs = np.asarray(self.iou_thrs).reshape(-1)
@@ -113,48 +112,26 @@ class CenterMaskCocoMetric(CocoMetric):
             evaluation.params.maxDets = sorted({max_dets, *recalls})
             evaluation.evaluate()
             evaluation.accumulate()
-        scores = {f'{kind}_{item}': round(_figure(evaluation, item, max_dets), 3) for item in self.metric_items}
+        scores = {f'{kind}_{item}': round(figure(evaluation, item, max_dets), 3) for item in self.metric_items}
         lines = [f'{name} {value:.3f}' for name, value in scores.items()]
         logger = MMLogger.get_current_instance()
         logger.info(f'AP of at most {max_dets} detections an image and class (maxDets): {", ".join(lines)}')
         if self.classwise:
             rows = [['category', *AP_ITEMS]]
             for label, name in enumerate(self.dataset_meta['classes']):
-                figures = [_figure(evaluation, item, max_dets, label) for item in AP_ITEMS]
+                figures = [figure(evaluation, item, max_dets, label) for item in AP_ITEMS]
                 figures = [round(figure, 3) if figure >= 0 else math.nan for figure in figures]
                 scores[f'{kind}_{name}_precision'] = figures[0]
                 rows.append([name, *map(str, figures)])
             logger.info(f'{kind} by class\n{AsciiTable(rows).table}')
         return scores
 
-    def _ground_truth(self, kind: str) -> COCO:
-        """Return the objects of the config's classes, with labels for categories and the images numbered."""
-        images = [
-            {'id': number, 'height': int(image['height']), 'width': int(image['width'])}
-            for number, image in enumerate(self._coco_api.imgs.values())
-        ]
-        self._numbers = {image: number for number, image in enumerate(self._coco_api.imgs)}
-        labels = {category: label for label, category in enumerate(self.cat_ids)}
-        objects = []
-        for entry in self._coco_api.dataset['annotations']:
-            if entry['category_id'] not in labels:
-                continue
-            number = self._numbers[entry['image_id']]
-            known = {key: entry[key] for key in ('id', 'bbox', 'area', 'iscrowd')}
-            objects.append({**known, 'image_id': number, 'category_id': labels[entry['category_id']]})
-            if kind == 'segm':
-                height, width = images[number]['height'], images[number]['width']
-                outline = entry['segmentation'] or box_outline(entry['bbox'], height, width)
-                objects[-1]['segmentation'] = outline_rle(outline, height, width)
-                if not entry['segmentation']:
-                    objects[-1]['iscrowd'] = 1
-        return _index(objects, images, len(labels))
-
     def _detected(self, kind: str, predictions: list[dict]) -> COCO:
         """Return the detections in the numbering of the ground truth; an area is that of the box or of the mask."""
         objects: list[dict] = []
+        numbers = {image: number for number, image in enumerate(self._coco_api.imgs)}
         for found in predictions:
-            number, boxes = self._numbers[found['img_id']], found['bboxes'].astype(np.float64)
+            number, boxes = numbers[found['img_id']], found['bboxes'].astype(np.float64)
             boxes = np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1)
             fields = {'bbox': boxes.tolist(), 'score': found['scores'], 'area': boxes[:, 2] * boxes[:, 3]}
             if kind == 'segm':
@@ -170,34 +147,4 @@ class CenterMaskCocoMetric(CocoMetric):
                 objects.append(
                     {'id': len(objects) + 1, 'image_id': number, 'category_id': label, 'iscrowd': 0, **known}
                 )
-        return _index(objects, self._truths[kind].dataset['images'], len(self.cat_ids))
-
-
-def _index(objects: list[dict], images: list[dict], classes: int) -> COCO:
-    indexed = COCO()
-    indexed.dataset = {'images': images, 'annotations': objects, 'categories': [{'id': i} for i in range(classes)]}
-    indexed.createIndex()
-    return indexed
-
-
-def _figure(evaluation: COCOeval, item: str, max_dets: int, label: int | None = None) -> float:
-    """Return AP or recall as MMDetection names it, -1 where there is no object to find.
-
-    Args:
-        evaluation: Its results: precision by IoU, recall, class, area and limit; recall by IoU, class, area and limit.
-        item: ``mAP`` or ``AR``, then ``_50`` or ``_75`` for one IoU or ``_s``, ``_m``, ``_l`` for one size of objects,
-            then ``@`` and a limit of detections.
-        max_dets: The limit for an item that names none.
-        label: The class; the mean over all by default.
-    """
-    name, _, limit = item.partition('@')
-    name, _, part = name.partition('_')
-    params = evaluation.params
-    values = evaluation.eval['precision' if name == 'mAP' else 'recall']
-    values = values[..., params.areaRngLbl.index(AREAS.get(part, 'all')), params.maxDets.index(int(limit or max_dets))]
-    if part.isdigit():
-        values = values[np.isclose(params.iouThrs, int(part) / 100)]
-    if label is not None:
-        values = values[..., label]
-    values = values[values > -1]
-    return float(values.mean()) if values.size else -1.0
+        return index(objects, self._truths[kind].dataset['images'], len(self.cat_ids))

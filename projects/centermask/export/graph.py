@@ -160,7 +160,7 @@ class ExportGraph(nn.Module):
             Index, whether it is a detection, and image index, each (N · K,).
         """
         counts = (image[:, None] == torch.arange(count)).sum(0)  # (N,)
-        first = counts.cumsum(0) - counts
+        first = (image[:, None] < torch.arange(count)).sum(0)  # TensorRT has no cumulative sum of integers
         slots = image * self.limit + torch.arange(image.shape[0]) - first[image]
         indices = index.new_zeros(count * self.limit).scatter(0, slots, index)
         present = (torch.arange(self.limit)[None] < counts[:, None]).reshape(-1)

@@ -115,10 +115,15 @@ def translations() -> dict[Callable, Callable]:
         # torch's own translation takes a constant, but here it is a width. Nothing is negative here.
         return op.Mod(x, other)
 
+    def floor_divide_to_onnx(x, other):  # type: ignore[no-untyped-def]
+        # torch's own translation compares signs as bools, which TensorRT doesn't. Nothing is negative here.
+        return op.Div(x, other)
+
     ours: Any = torch.ops.centermask
     return {
         ours.roi_align.default: roi_align_to_onnx,
         ours.nms.default: nms_to_onnx,
         ours.deform_conv.default: deform_conv_to_onnx,
         torch.ops.aten.remainder.Scalar: remainder_to_onnx,
+        torch.ops.aten.floor_divide.default: floor_divide_to_onnx,
     }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import datetime
 import json
 import math
@@ -13,24 +12,33 @@ from pathlib import Path
 from string import Template
 from typing import Any, NamedTuple
 
-from mmdet.datasets import BaseDetDataset
-from mmdet.registry import DATASETS
-from mmengine.registry import init_default_scope
-
-from centermask.datasets.coco import innermost
 from centermask.engine.configs import load_config
-from centermask.report.history import Curves, read_curves
-from centermask.report.side_by_side import LEAST_SCORE, PIPELINE, draw_curves, draw_pairs
+from centermask.report import html
+from centermask.report.class_table import class_head, class_rows
+from centermask.report.confusion_matrix import confusion_table, most_confused
+from centermask.report.drawing import Canvas
+from centermask.report.errors import Errors, Reason, find_errors
+from centermask.report.history import Curves, draw_curves, read_curves
+from centermask.report.matching import KINDS, MATCH_IOU, PLURALS, Evaluation, evaluate
+from centermask.report.precision_recall import draw_precision_recall
+from centermask.report.score_threshold import Best, best, curve, draw_thresholds
+from centermask.report.side_by_side import draw_pairs
+from centermask.report.speed import measure_speed, tested_file
+from centermask.report.test_images import TestImages
+from centermask.report.worst import draw_worst
 from centermask.utils.atomic_io import atomic_folder
 from centermask.utils.errors import InputError
 
 PAGE_NAME = 'report.html'
-IMAGES = 12
+IMAGES = 12  # of ground truth beside predictions
+TIMED = 5  # images
+CONFUSED = 15  # pairs of classes
+LEAST_SCORE = 0.4  # where no threshold is best
+SIDES, PART_SIDES = (640, 1000), (320, 320)  # pixels of the longer side of whole images and of parts of them
 FIGURES = {
     **{'AP': 'mAP', 'AP50': 'mAP_50', 'AP75': 'mAP_75', 'small': 'mAP_s', 'medium': 'mAP_m', 'large': 'mAP_l'},
     'recall at 100': 'AR@100',
 }
-KINDS = {'segm': 'mask', 'bbox': 'box'}
 
 
 class Report(NamedTuple):
@@ -55,7 +63,7 @@ def build_report(work_dir: Path, test_dir: Path, out: Path, command: str) -> Rep
 
     Args:
         work_dir: of the training, whose scalars give the curves.
-        test_dir: of a test with :func:`report_options`, whose config names the data.
+        test_dir: of a test with :func:`report_options`, whose config names the data and the checkpoint.
         out: folder to write; an existing report is replaced.
         command: the command line, shown in the report.
 
@@ -63,63 +71,118 @@ def build_report(work_dir: Path, test_dir: Path, out: Path, command: str) -> Rep
         InputError: a file is missing, or ``out`` can't be written.
     """
     curves = read_curves(work_dir)
-    metrics = _read_last(sorted(test_dir.glob('*/*.json')), f'{test_dir} holds no figures of a test')
-    results = _read_last(
-        [path for path in (test_dir / 'results.bbox.json', test_dir / 'results.segm.json') if path.is_file()],
-        f'{test_dir} holds no results.bbox.json',
-    )
+    figures = sorted(test_dir.glob('*/*.json'))
+    files = {kind: path for kind in KINDS if (path := test_dir / f'results.{kind}.json').is_file()}
+    if not figures or not files:
+        raise InputError(
+            f'{test_dir} holds no {"results.bbox.json" if figures else "figures of a test"}: test with '
+            'test_evaluator.outfile_prefix=DIR/results and --work-dir DIR first.'
+        )
     configs = sorted(test_dir.glob('*.py'), key=lambda path: path.stat().st_mtime)
     if not configs:
         raise InputError(f'{test_dir} holds no config (*.py): name the work dir of a test.')
-    dataset = _build_dataset(configs[-1])
+    metrics, results = _read_json(figures[-1]), {kind: _read_json(path) for kind, path in files.items()}
+    cfg = load_config(configs[-1])
+    images = TestImages(cfg)
     ap = {kind: metrics[key] for name, kind in KINDS.items() if (key := f'coco/{name}_mAP') in metrics}
     with atomic_folder(out, lambda folder: (folder / PAGE_NAME).exists()) as folder:
         (folder / 'images').mkdir()
-        pairs = draw_pairs(dataset, results, IMAGES, folder / 'images')
-        draw_curves(curves, folder / 'curves.png')
-        page = Template(Path(__file__).with_name('page.html').read_text(encoding='utf-8')).substitute(
-            title=escape(configs[-1].stem),
-            figures=_table(['', *FIGURES], [[kind, *_figures(metrics, name)] for name, kind in KINDS.items()]),
-            facts=_table(['', ''], _facts(dataset, curves, command) + _panoptic_figures(metrics)),
-            least_score=LEAST_SCORE,
-            pairs=''.join(_figure(path, path.stem) for path in pairs),
-            classes=_table(['class', 'objects', *(f'{kind} AP' for kind in ap)], _classes(dataset, metrics)),
-            curves=_figure(folder / 'curves.png', 'Losses and AP over iterations'),
-        )
-        (folder / PAGE_NAME).write_text(page, encoding='utf-8')
+        evaluations = [evaluate(images.annotations, images.classes, found, kind) for kind, found in results.items()]
+        parts = _evaluated(images, evaluations, folder) | {
+            'title': escape(configs[-1].stem),
+            'figures': html.table(['', *FIGURES], [[kind, *_figures(metrics, name)] for name, kind in KINDS.items()]),
+            'facts': html.table(['', ''], _facts(cfg, images, curves, command) + _panoptic_figures(metrics)),
+            'curves': html.image(draw_curves(curves, folder / 'curves.png'), 'Losses and AP over iterations'),
+        }
+        template = Template(Path(__file__).with_name('page.html').read_text(encoding='utf-8'))
+        (folder / PAGE_NAME).write_text(template.substitute(parts), encoding='utf-8')
     return Report(out / PAGE_NAME, ap)
 
 
-def _read_last(files: Sequence[Path], missing: str) -> Any:
-    """Return the content of the last of these JSON files.
+def _read_json(path: Path) -> Any:
+    """Return the content of a JSON file.
 
     Raises:
-        InputError: there is none, or it is no JSON.
+        InputError: it is no JSON.
     """
-    if not files:
-        raise InputError(f'{missing}: test with test_evaluator.outfile_prefix=DIR/results and --work-dir DIR first.')
     try:
-        return json.loads(files[-1].read_text())
+        return json.loads(path.read_text())
     except ValueError as error:
-        raise InputError(f'{files[-1]} is not valid JSON ({error}): test again.') from error
+        raise InputError(f'{path} is not valid JSON ({error}): test again.') from error
 
 
-def _build_dataset(config: Path) -> BaseDetDataset:
-    cfg = load_config(config)
-    if 'test_dataloader' not in cfg:
-        raise InputError(f'The config {config} has no test_dataloader: name the work dir of a test.')
-    init_default_scope('mmdet')
-    return DATASETS.build({**innermost(cfg.test_dataloader), 'pipeline': PIPELINE})
+def _evaluated(images: TestImages, evaluations: Sequence[Evaluation], folder: Path) -> dict[str, str]:
+    """Return the parts of the page about results of which the first kind, masks where there are any, are shown."""
+    first, classes = evaluations[0], images.classes
+    top = best(curve(first))
+    threshold = top.score if top else LEAST_SCORE
+    errors = find_errors(first, threshold)
+    print('Drawing images')
+    pairs = draw_pairs(images, first, threshold, IMAGES, Canvas(images.dataset.metainfo, folder / 'images', SIDES))
+    false, missed = draw_worst(
+        images, first, errors, threshold, Canvas(images.dataset.metainfo, folder / 'images', PART_SIDES)
+    )
+    confused = most_confused(errors.confusion, classes, CONFUSED)
+    return {
+        'kinds': PLURALS[first.kind],
+        'threshold': f'{threshold:.2f}',
+        'why': 'the best threshold below' if top else 'no threshold is best',
+        'match_iou': f'{MATCH_IOU:.2f}',
+        'pairs': ''.join(html.image(path, path.stem) for path in pairs),
+        'thresholds': html.table(
+            ['results', 'best score threshold', 'F1', 'precision', 'recall'], list(map(_best, evaluations))
+        ),
+        'threshold_curves': html.image(
+            draw_thresholds(first, classes, folder / 'score_threshold.png'),
+            f'F1, precision and recall of {PLURALS[first.kind]} over the score threshold',
+        ),
+        'precision_recall': html.image(
+            draw_precision_recall(first, classes, folder / 'precision_recall.png'),
+            f'Precision of {PLURALS[first.kind]} over recall',
+        ),
+        'confusion': confusion_table(errors.confusion, classes),
+        'confused': html.table(['object', 'detected as', 'times', 'part of the objects'], confused)
+        if confused
+        else '<p>No class is taken for another.</p>',
+        'reasons': html.table(['', 'reason', 'number', 'meaning'], _reasons(errors)),
+        'false': ''.join(html.image(*drawn) for drawn in false) or '<p>There are none.</p>',
+        'missed': ''.join(html.image(*drawn) for drawn in missed) or '<p>There are none.</p>',
+        'classes': html.table(class_head(evaluations), class_rows(evaluations, classes), 'classes'),
+    }
+
+
+def _best(evaluation: Evaluation) -> list[str]:
+    """Return a row with the best score threshold of a kind of results."""
+    top = best(curve(evaluation)) or Best(-1, -1, -1, -1)
+    figures = [html.number(value) for value in (top.f1, top.precision, top.recall)]
+    return [PLURALS[evaluation.kind], html.number(top.score, 2), *figures]
+
+
+def _reasons(errors: Errors) -> list[list[str]]:
+    """Return a row for each reason of the false positives and of the misses, the most frequent first."""
+    kinds: dict[str, list[Reason]] = {
+        'false positive': [error.reason for error in errors.false_positives],
+        'missed object': [error.reason for error in errors.misses],
+    }
+    return [
+        [kind, reason.words, str(count), reason.meaning]
+        for kind, found in kinds.items()
+        for reason, count in Counter(found).most_common()
+    ]
 
 
 def _figures(metrics: dict[str, float], kind: str) -> list[str]:
-    return [_number(metrics.get(f'coco/{kind}_{key}', math.nan)) for key in FIGURES.values()]
+    return [html.number(metrics.get(f'coco/{kind}_{key}', math.nan)) for key in FIGURES.values()]
 
 
-def _facts(dataset: BaseDetDataset, curves: Curves, command: str) -> list[list[str]]:
+def _facts(cfg: Any, images: TestImages, curves: Curves, command: str) -> list[list[str]]:
+    print('Measuring the time of an image')
+    timed = [images.load(image) for image in images.numbers[:: max(1, len(images.numbers) // TIMED)][:TIMED]]
     return [
-        ['Data', f'{dataset.ann_file}: {len(dataset)} images'],
+        ['Data', f'{images.dataset.ann_file}: {len(images.dataset)} images'],
+        ['Checkpoint', str(tested_file(cfg) or 'not known')],
         ['Training', f'{max(curves["loss"], default=0)} iterations'],
+        ['Time', measure_speed(cfg, [loaded[1][..., ::-1] for loaded in timed if loaded])],
         ['Command', command],
         ['Date', f'{datetime.datetime.now().astimezone():%Y-%m-%d %H:%M %Z}'],
     ]
@@ -130,36 +193,3 @@ def _panoptic_figures(metrics: dict[str, float]) -> list[list[str]]:
     names = {'PQ': 'coco_panoptic/PQ', 'PQ of things': 'coco_panoptic/PQ_th', 'PQ of stuff': 'coco_panoptic/PQ_st'}
     names['mIoU'] = 'semantic/mIoU'
     return [[name, f'{metrics[key]:.1f}'] for name, key in names.items() if key in metrics]
-
-
-def _classes(dataset: BaseDetDataset, metrics: dict[str, float]) -> list[list[str]]:
-    """Return a row for each class: its name, its number of objects, its AP of masks and of boxes where tested."""
-    tested = [name for name in KINDS if f'coco/{name}_mAP' in metrics]
-    instances = (instance for i in range(len(dataset)) for instance in dataset.get_data_info(i)['instances'])
-    objects = Counter(instance['bbox_label'] for instance in instances if not instance['ignore_flag'])
-    return [
-        [
-            name,
-            str(objects[label]),
-            *(_number(metrics.get(f'coco/{kind}_{name}_precision', math.nan)) for kind in tested),
-        ]
-        for label, name in enumerate(dataset.metainfo['classes'])
-    ]
-
-
-def _number(value: float) -> str:
-    """Return a figure with three decimals, a dash where there is none; the metric has -1 without objects."""
-    return f'{value:.3f}' if value >= 0 else '–'  # noqa: RUF001
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    top = ''.join(f'<th>{escape(cell)}</th>' for cell in head)
-    body = ''.join('<tr>' + ''.join(f'<td>{escape(cell)}</td>' for cell in row) + '</tr>' for row in rows)
-    return f'<table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>'
-
-
-def _figure(path: Path, caption: str) -> str:
-    """Return an image file as part of the page, which then needs no other file."""
-    source = f'data:image/{path.suffix[1:]};base64,{base64.b64encode(path.read_bytes()).decode()}'
-    text = escape(caption)
-    return f'<figure><img src="{source}" alt="{text}"><figcaption>{text}</figcaption></figure>'

@@ -6,6 +6,7 @@ import json
 from collections import defaultdict
 from pathlib import Path
 
+from centermask.report.plots import blank_figure, save
 from centermask.utils.errors import InputError
 
 Curves = dict[str, dict[int, float]]
@@ -42,3 +43,18 @@ def read_curves(work_dir: Path) -> Curves:
             for name, value in record.items():
                 curves[name][step] = value
     return curves
+
+
+def draw_curves(curves: Curves, out: Path) -> Path:
+    """Draw the losses on the left and, where there were validations, their AP on the right."""
+    losses = [name for name in curves if name.startswith('loss')]
+    precisions = [name for name in curves if name.endswith('_mAP')]
+    plots = [(losses, 'loss')] + ([(precisions, 'AP at validation')] if precisions else [])
+    figure, panels = blank_figure(len(plots))
+    for axes, (names, title) in zip(panels, plots, strict=True):
+        for name in names:
+            axes.plot([*curves[name]], [*curves[name].values()], label=name, marker='o' if 'AP' in name else None)
+        axes.set(title=title, xlabel='iteration', ylim=(0, 1 if 'AP' in title else None))
+        axes.grid(color='#e6e6e6')
+        axes.legend(frameon=False, fontsize=8)
+    return save(figure, out)
