@@ -42,7 +42,9 @@ def test_a_file_goes_before_a_model(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 @pytest.mark.parametrize(
     ('name', 'message'),
     [
-        ('centermask-star', r'^centermask-star is the beginning of several models: give one of .*_v2-57_fpn_3x_coco'),
+        ('centermask-star', r'^centermask-star is the beginning of several models: give one of .*_v2-57, '),
+        ('mask-rcnn', r'^mask-rcnn is the beginning of several models: give one of mask-rcnn_r101, mask-rcnn_x101\.$'),
+        ('panoptic-centermask-lite-star_v2-19-slim', r'several models: give one of .*-slim_shapes, .*-slim_custom\.$'),
         ('centermask-star_v2-93', r"^The config centermask-star_v2-93 doesn't exist: is one of centermask-star_v2-"),
         ('photo.jpg', r"^The config photo\.jpg doesn't exist: give the path of a file, or the name of a model"),
         ('configs/absent.py', r"^The config configs/absent\.py doesn't exist: give the path of a file, or the name"),

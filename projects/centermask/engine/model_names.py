@@ -39,8 +39,10 @@ def find_config(name: str | Path) -> Path:
             f"The config {path} doesn't exist: {hint or 'give the path of a file, or the name of a model.'}"
         )
     chosen = _longest([found for found in begun if found in released_models()] or begun)
-    if len(chosen) > 1:
-        raise InputError(f'{path} is the beginning of several models: give one of {", ".join(chosen)}.')
+    models = dict.fromkeys(map(_model, begun))
+    several = models if len(models) > 1 else chosen
+    if len(several) > 1:
+        raise InputError(f'{path} is the beginning of several models: give one of {", ".join(several)}.')
     return configs[chosen[0]]
 
 
