@@ -1,4 +1,7 @@
-"""Detect objects in images: python tools/predict.py IMAGE_OR_FOLDER CONFIG CHECKPOINT --out-dir DIR."""
+"""Detect objects in images, videos and streams: python tools/predict.py INPUT [INPUT ...] --model NAME_OR_CONFIG.
+
+`INPUT ... CONFIG CHECKPOINT` is read too.
+"""
 
 from __future__ import annotations
 
@@ -10,33 +13,54 @@ from pathlib import Path
 from mmengine.config import Config
 from mmengine.device import get_device
 
-from centermask.datasets.coco_annotations import shorten
-from centermask.datasets.images import MAX_PIXELS, SUFFIXES, ImageFacts, describe_range, find_images, inspect_image
+from centermask.datasets.images import MAX_PIXELS
 from centermask.engine.amp import use_half_precision
 from centermask.engine.cli import add_config_options, non_empty, positive, require_writable, run
 from centermask.engine.configs import load_config
-from centermask.engine.inferencer import CenterMaskInferencer, predict, require_apart, require_device
+from centermask.engine.image_prediction import inspect_images, predict_images, require_all, require_apart
+from centermask.engine.inferencer import CenterMaskInferencer, require_device
+from centermask.engine.model_names import released_weights
 from centermask.engine.schedule import fit_config
 from centermask.export.exported_detector import require_no_model_options
 from centermask.export.runtime import is_exported
-from centermask.utils.errors import InputError, RunError
+from centermask.video.inputs import name_files_not_read, require_packages, sort_inputs
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.partition(':')[0])
-    parser.add_argument('images', metavar='IMAGE_OR_FOLDER', help='an image, or a folder of images')
-    parser.add_argument('config', help='config file')
-    parser.add_argument('checkpoint', help='checkpoint file, or a file that tools/export.py made of it')
+    parser = argparse.ArgumentParser(
+        description='Detect objects in images, videos and streams.',
+        usage='%(prog)s INPUT [INPUT ...] --model NAME_OR_CONFIG [--checkpoint FILE] [options]\n'
+        '       %(prog)s INPUT [INPUT ...] CONFIG CHECKPOINT [options]',
+    )
+    parser.add_argument(
+        'inputs',
+        nargs='+',
+        type=non_empty,
+        metavar='INPUT',
+        help="an image, a video, a folder of them, a pattern ('*.jpg'), the address of a stream (rtsp://, http:// ...) "
+        'or the number of a webcam',
+    )
+    parser.add_argument('--model', type=non_empty, metavar='NAME_OR_CONFIG', help='name of a model, or a config file')
+    parser.add_argument(
+        '--checkpoint',
+        type=non_empty,
+        metavar='FILE',
+        help="checkpoint, or a file that tools/export.py made of it (default the model's released weights)",
+    )
     parser.add_argument(
         '--out-dir',
         type=Path,
-        required=True,
-        help='receives vis/* with detections drawn, and COCO results: predictions.bbox.json and predictions.segm.json; '
-        'of a panoptic model predictions.panoptic.json too',
+        default=Path('predictions'),
+        help='folder of the results (default %(default)s): of images vis/* with detections drawn, and COCO results '
+        'predictions.bbox.json and predictions.segm.json; of a panoptic model predictions.panoptic.json too; of a '
+        'video NAME.mp4',
     )
     parser.add_argument(
         '--score-thr', type=float, default=0.3, help='least score of a drawn detection (default 0.3); JSON holds all'
     )
+    parser.add_argument('--json', action='store_true', help='of a video also NAME.json, COCO results by frame')
+    parser.add_argument('--track', action='store_true', help='give objects of a video numbers and colours that stay')
+    parser.add_argument('--show', action='store_true', help='show a video in a window, which Q closes')
     parser.add_argument(
         '--data',
         type=non_empty,
@@ -55,55 +79,47 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         '--amp', action='store_true', help='compute in half precision: bfloat16 on a CPU, float16 on a GPU'
     )
     add_config_options(parser)
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    if args.model is None:
+        if args.checkpoint or len(args.inputs) < 2:
+            parser.error('name a model: --model NAME_OR_CONFIG')
+        words = 1 if len(args.inputs) == 2 or args.inputs[-1].endswith('.py') else 2
+        args.model, args.checkpoint = (*args.inputs[-words:], None)[:2]
+        args.inputs = args.inputs[:-words]
+    return args
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
-    found = find_images(args.images)
-    root = Path(args.images) if Path(args.images).is_dir() else found[0].parent
-    require_apart(found, args.out_dir)
-    facts: dict[Path, ImageFacts] = {}
-    refused: dict[Path, InputError] = {}
-    for image in found:
-        try:
-            facts[image] = inspect_image(image, args.max_pixels)
-        except InputError as error:
-            refused[image] = error
-    if not facts:
-        raise refused[found[0]]
-    for error in refused.values():
-        print(f'left out: {error}', file=sys.stderr)
-    if Path(args.images).is_dir():
-        others = {path.suffix for path in root.rglob('*') if path.is_file() and path not in facts} - {'', *SUFFIXES}
-        if others:
-            print(f'not read as images: files that end in {", ".join(sorted(others))}')
-    images = [*facts]
+    inputs = sort_inputs(args.inputs)
+    require_apart(inputs.images, args.out_dir)
+    images, refused = inspect_images(inputs.images, args.max_pixels) if inputs.images else ([], {})
+    name_files_not_read(args.inputs)
+    if inputs.videos:
+        require_packages(args.track)
 
     def use_data(cfg: Config) -> None:
         if args.data:
             require_writable(args.out_dir, '--out-dir')
             fit_config(cfg, Path(args.data), args.out_dir, args.cfg_options, training=False)
 
-    cfg = load_config(args.config, args.cfg_options, use_data)
+    cfg = load_config(args.model, args.cfg_options, use_data)
     require_device(args.device)
-    if is_exported(args.checkpoint):
+    checkpoint = args.checkpoint or released_weights(args.model)
+    if is_exported(checkpoint):
         require_no_model_options(args.cfg_options)
     if args.amp:
-        use_half_precision(cfg, args.device, is_exported(args.checkpoint))
+        use_half_precision(cfg, args.device, is_exported(checkpoint))
     require_writable(args.out_dir, '--out-dir')
-    inferencer = CenterMaskInferencer(cfg, args.checkpoint, args.device)
-    panoptic = 'stuff_classes' in inferencer.model.dataset_meta
-    what = 'panoptic segments' if panoptic else f'detections above {args.score_thr}'
-    print(f'{len(images)} images, {what} are drawn into {args.out_dir / "vis"}')
-    if remark := describe_range(facts.values()):
-        print(f'{args.images}: {remark}', file=sys.stderr)
-    predict(images, root, inferencer, args.out_dir, args.score_thr)
-    if refused:
-        raise RunError(
-            f'{len(refused)} of the {len(found)} images are left out, see above why, and the results of the others are '
-            f'written: {shorten(refused)}.'
-        )
+    inferencer = CenterMaskInferencer(cfg, checkpoint, args.device)
+    if images:
+        predict_images(images, inputs.root, inferencer, args.out_dir, args.score_thr)
+    if inputs.videos:
+        from centermask.video.prediction import VideoOptions, predict_videos  # which needs PyAV
+
+        options = VideoOptions(args.score_thr, args.json, args.track, args.show)
+        predict_videos(inputs.videos, inferencer, args.out_dir, options)
+    require_all(inputs.images, refused)
 
 
 if __name__ == '__main__':

@@ -13,8 +13,7 @@ from centermask.engine.unfinished import resume_unfinished
 @pytest.fixture
 def unfinished(tiny_run: Path, tiny_config: Path, tmp_path: Path) -> Config:
     """Return the config of a training of two iterations whose work folder has the checkpoint of the first."""
-    for name in ('iter_1.pth', 'tiny.py'):
-        shutil.copy2(tiny_run / name, tmp_path)
+    shutil.copy2(tiny_run / 'iter_1.pth', tmp_path)
     cfg = load_config(tiny_config)
     cfg.launcher, cfg.work_dir = 'none', str(tmp_path)
     return cfg

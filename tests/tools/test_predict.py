@@ -20,7 +20,7 @@ from pycocotools.coco import COCO
 from centermask import CenterMaskVisualizer
 from centermask.datasets.images import find_images
 from centermask.engine.cli import run
-from centermask.engine.inferencer import drawing_name
+from centermask.engine.image_prediction import drawing_name
 from centermask.utils.coco_ids import THING_IDS
 from centermask.utils.errors import InputError
 
@@ -193,7 +193,7 @@ def test_unreadable_images_are_left_out(predict: Callable, images: Path, tmp_pat
     (images / 'aa.jpg').write_bytes(b'no picture')
     cv2.imwrite(str(images / 'c.tiff'), np.zeros((40, 60), np.float32))
     code, said, err = predict()
-    assert code == 1 and 'not read as images: files that end in .txt' in said
+    assert code == 1 and 'not read as images or videos: files that end in .txt' in said
     left_out = [line for line in err.splitlines() if line.startswith('left out: ')]
     assert 'aa.jpg could not be read, it is damaged or not an image' in left_out[0] and 'floats' in left_out[1]
     assert err.splitlines()[-1] == (

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -75,14 +75,19 @@ def find_images(source: str) -> list[Path]:
         return [path]
     if not path.is_dir():
         raise InputError(f"The image or folder {source} doesn't exist: give the path of one.")
-    images = sorted(
-        entry
-        for entry in path.rglob('*')
-        if entry.suffix.lower() in SUFFIXES and not any(part[0] == '.' for part in entry.relative_to(path).parts)
-    )
+    images = files_in(path, SUFFIXES)
     if not images:
         raise InputError(f'The folder {source} holds no image: their names would end in {", ".join(SUFFIXES)}.')
     return images
+
+
+def files_in(folder: Path, suffixes: Collection[str]) -> list[Path]:
+    """Return the files of these suffixes in a folder and its folders, by their names, without hidden ones."""
+    return sorted(
+        entry
+        for entry in folder.rglob('*')
+        if entry.suffix.lower() in suffixes and not any(part[0] == '.' for part in entry.relative_to(folder).parts)
+    )
 
 
 @contextmanager

@@ -6,23 +6,18 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import mmcv
 import numpy as np
 import torch
 from mmdet.apis import DetInferencer
-from mmdet.apis.det_inferencer import IMG_EXTENSIONS
 from mmdet.registry import DATASETS, MODELS
 from mmdet.structures import DetDataSample
 from mmengine.config import Config
 from mmengine.dataset import Compose, pseudo_collate
-from mmengine.utils import track_iter_progress
 from mmengine.visualization import Visualizer
 from torch import nn
 
 from centermask.checkpoints.loading import check_match, count_classes, load_weights, read_checkpoint
 from centermask.datasets.packing import pack_all_resizes
-from centermask.engine.coco_results import CocoResults
-from centermask.engine.panoptic_results import PanopticResults
 from centermask.engine.rle_results import give_rle_masks
 from centermask.export.exported_detector import ExportedCenterMask, warn_of_another_config
 from centermask.export.runtime import is_exported
@@ -145,66 +140,3 @@ def require_device(name: str) -> None:
         torch.empty(1, device=name).item()
     except (AssertionError, RuntimeError) as error:
         raise InputError(f'--device {name} is not on this machine: give cpu, or cuda where there is a GPU.') from error
-
-
-def drawing_name(image: Path, root: Path) -> Path:
-    """Return the name of an image's drawing within their folder: its path from ``root``, as JPEG if not writable."""
-    name = image.relative_to(root)
-    return name if name.suffix.lower() in IMG_EXTENSIONS else name.with_name(f'{name.name}.jpg')
-
-
-def require_apart(images: Sequence[Path], out_dir: Path) -> None:
-    """Raise an :class:`InputError` where drawn images would replace those that they are drawn on."""
-    vis = (out_dir / 'vis').resolve()
-    for image in images:
-        if vis in (*image.parent.absolute().resolve().parents, image.parent.resolve(), *image.resolve().parents):
-            raise InputError(
-                f'--out-dir {out_dir}: drawn images go to its folder vis, where {image} is: name another one.'
-            )
-
-
-def predict(
-    images: Sequence[Path], root: Path, inferencer: CenterMaskInferencer, out_dir: Path, score_thr: float
-) -> None:
-    """Write each image with its detections drawn, and all detections as COCO results; also panoptic maps.
-
-    Boxes are scored by the detector and masks by its mask scoring head. The JSON files hold every detection, and are
-    written also when an error or Ctrl-C ends the loop, with the detections until then. Of a panoptic model the panoptic
-    map is drawn.
-
-    Args:
-        images: paths.
-        root: folder that the names in the files are relative to.
-        inferencer: the detector.
-        out_dir: folder of ``vis/*``, ``predictions.bbox.json`` and ``predictions.segm.json``; of a panoptic model also
-            of ``predictions.panoptic.json`` and ``predictions.panoptic/*.png``.
-        score_thr: the least score of a detection that is drawn.
-    """
-    meta = inferencer.model.dataset_meta
-    results = CocoResults(images, root, meta['classes'], inferencer.cfg)
-    stuff = meta.get('stuff_classes')
-    panoptic = PanopticResults(results, stuff, inferencer.cfg, out_dir) if stuff else None
-    done = 0
-    try:
-        for path in track_iter_progress(images):
-            sample = inferencer(str(path), return_datasamples=True)['predictions'][0]
-            inferencer.visualizer.add_datasample(
-                path.name,
-                mmcv.imread(path, channel_order='rgb', backend='cv2'),
-                sample,
-                draw_gt=False,
-                pred_score_thr=score_thr,
-                out_file=str(out_dir / 'vis' / drawing_name(path, root)),
-            )
-            results.add(path, sample.ori_shape, inferencer.pred2dict(sample))
-            if panoptic:
-                panoptic.add(path, sample.pred_panoptic_seg.sem_seg[0].cpu().numpy())
-            done += 1
-    finally:
-        if done < len(images):
-            print(f'\nstopped at {images[done]}: only the results of the {done} images before it are written')
-        boxes, masks = results.write(out_dir)
-        print(f'boxes with detection scores are in {boxes}, masks with mask scores in {masks}; {results.origin}')
-        if panoptic:
-            written = panoptic.write()
-            print(f'panoptic segments are in {written}, their PNGs in {written.with_suffix("")}; {panoptic.origin}')

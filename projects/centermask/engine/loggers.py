@@ -26,7 +26,10 @@ class Logger(NamedTuple):
 LOGGERS = {
     'tensorboard': Logger(('tensorboard',), 'tensorboard --logdir {work_dir}'),
     'wandb': Logger(('wandb',), 'WANDB_MODE=online uploads at once, wandb sync {work_dir}/wandb/offline-run-* later'),
-    'mlflow': Logger(('mlflow', 'sqlalchemy', 'alembic'), 'mlflow ui --backend-store-uri {store}'),
+    'mlflow': Logger(
+        ('mlflow', 'sqlalchemy', 'alembic'),
+        'mlflow ui --backend-store-uri sqlite:///{work_dir}/mlflow.db (or MLFLOW_TRACKING_URI)',
+    ),
 }
 CONFIG_KEYS = ('model', 'optim_wrapper', 'param_scheduler', 'train_cfg', 'randomness', 'load_from')
 """Parts of a config that are recorded as parameters of MLflow, whose values are short."""
@@ -46,14 +49,13 @@ def add_loggers(cfg: Config, names: Sequence[str]) -> list[str]:
     for name in dict.fromkeys(names):
         if missing := [package for package in LOGGERS[name].packages if find_spec(package) is None]:
             raise InputError(f'--logger {name}: {" and ".join(missing)} is missing: pip install {name}.')
-        store = os.environ.get('MLFLOW_TRACKING_URI') or f'sqlite:///{Path(cfg.work_dir).absolute()}/mlflow.db'
         visualizer = cfg.setdefault('visualizer', ConfigDict(type='CenterMaskVisualizer'))
-        visualizer.vis_backends = [*(visualizer.get('vis_backends') or []), _backend(name, cfg, store)]
-        lines.append(f'Recorded by {name}: {LOGGERS[name].view.format(work_dir=cfg.work_dir, store=store)}')
+        visualizer.vis_backends = [*(visualizer.get('vis_backends') or []), _backend(name, cfg)]
+        lines.append(f'Recorded by {name}: {LOGGERS[name].view.format(work_dir=cfg.work_dir)}')
     return lines
 
 
-def _backend(name: str, cfg: Config, store: str) -> dict[str, Any]:
+def _backend(name: str, cfg: Config) -> dict[str, Any]:
     run, folder = Path(cfg.work_dir).name, Path(cfg.work_dir).absolute()
     if name == 'wandb':
         init = dict(project='centermask', name=run, dir=str(folder), mode=os.environ.get('WANDB_MODE', 'offline'))
@@ -61,10 +63,9 @@ def _backend(name: str, cfg: Config, store: str) -> dict[str, Any]:
     if name == 'mlflow':
         return dict(
             type='RenamingMLflowVisBackend',
-            tracking_uri=store,
+            folder=str(folder),
             exp_name='centermask',
             run_name=run,
-            artifact_location=None if os.environ.get('MLFLOW_TRACKING_URI') else f'{folder}/mlflow_artifacts',
             artifact_suffix=(),  # MMEngine looks for these in the work folder, where the store is
             tracked_config_keys={key: None for key in CONFIG_KEYS if key in cfg},
         )
@@ -84,7 +85,19 @@ class SteppedWandbVisBackend(WandbVisBackend):
 
 @VISBACKENDS.register_module()
 class RenamingMLflowVisBackend(MLflowVisBackend):
-    """MMEngine's back end of MLflow, which refuses some letters of COCO's figures, such as AR@100: they become "_"."""
+    """MMEngine's back end of MLflow, which refuses some letters of COCO's figures, such as AR@100: they become "_".
+
+    Args:
+        save_dir: of MMEngine.
+        folder: folder of the data base and artifacts, unless the environment's ``MLFLOW_TRACKING_URI`` says where: it
+            may hold a password, so no config does.
+        **kwargs: other arguments of MMEngine's.
+    """
+
+    def __init__(self, save_dir: str, folder: str, **kwargs: Any) -> None:
+        uri = os.environ.get('MLFLOW_TRACKING_URI')
+        kwargs['artifact_location'] = None if uri else f'{folder}/mlflow_artifacts'
+        super().__init__(save_dir, tracking_uri=uri or f'sqlite:///{folder}/mlflow.db', **kwargs)
 
     def add_scalars(
         self, scalar_dict: Mapping[str, Any], step: int = 0, file_path: str | None = None, **kwargs: Any

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from mmengine.config import Config
 
@@ -24,10 +23,9 @@ def resume_unfinished(cfg: Config) -> str:
     Returns:
         A line about it, empty if there is no unfinished training.
     """
-    folder = Path(cfg.work_dir)
-    saved = folder / Path(cfg.filename).name
-    if count_processes(cfg.launcher) > 1 or not saved.is_file():
+    if count_processes(cfg.launcher) > 1:
         return ''
+    folder = Path(cfg.work_dir)
     try:
         path, _ = find_latest(folder)
         if path is None:
@@ -35,11 +33,10 @@ def resume_unfinished(cfg: Config) -> str:
         state = read(str(path)).others
     except InputError:  # there are some and none is intact
         return ''
-    iterations = state.get('meta', {}).get('iter', 0)
-    info = state.get('message_hub', {}).get('runtime_info', {})
-    if not 0 < iterations < cfg.train_cfg.get('max_iters', 0) or ended_early(info):
+    meta, hub = state.get('meta', {}), state.get('message_hub', {})
+    if not 0 < meta.get('iter', 0) < cfg.train_cfg.get('max_iters', 0) or ended_early(hub.get('runtime_info', {})):
         return ''
-    if _settings(Config.fromfile(saved), cfg) != _settings(cfg, cfg):
+    if not _same_settings(meta.get('cfg', ''), cfg.pretty_text):
         return (
             f'{folder} has an unfinished training of other settings ({path.name}): this one begins anew; '
             '--resume continues that one with the settings of now.'
@@ -51,9 +48,12 @@ def resume_unfinished(cfg: Config) -> str:
     )
 
 
-def _settings(saved: Config, cfg: Config) -> dict[str, Any]:
-    """Return what a config trains with, and from what; of a resumed training that isn't in its saved config."""
-    settings = {key: value for key, value in saved.to_dict().items() if key not in ('resume', 'work_dir')}
-    if saved.get('resume'):
-        settings['load_from'] = cfg.get('load_from')
-    return settings
+def _same_settings(saved: str, now: str) -> bool:
+    """Return whether a checkpoint's config is the one of now, as text: it may be from others and is never run.
+
+    Of a training that was resumed it doesn't say what it started from.
+    """
+    resumed = 'resume = True' in saved.splitlines()
+    others = ('resume = ', 'work_dir = ', *(['load_from = '] if resumed else []))
+    before, after = ([line for line in text.splitlines() if not line.startswith(others)] for text in (saved, now))
+    return before == after

@@ -12,7 +12,7 @@ from mmdet.registry import HOOKS
 from mmdet.structures import DetDataSample
 from mmengine.runner import Runner
 
-from centermask.engine.inferencer import drawing_name
+from centermask.engine.image_prediction import drawing_name
 
 
 @HOOKS.register_module()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -39,6 +40,13 @@ class Caption(NamedTuple):
             font = load_font(text, font_size)
             draw.text((x, top + height / 2), text, ink, font, anchor='lm')
             x += font.getlength(text) + PAD
+
+    @lru_cache(maxsize=4096)  # noqa: B019 - a tuple of texts and numbers; labels recur in the frames of a video
+    def picture(self, font_size: int) -> np.ndarray:
+        """Return the label as an RGB image (h, w, 3), which isn't to be changed."""
+        image = Image.new('RGB', self.size(font_size))
+        self.draw(ImageDraw.Draw(image), 0, 0, font_size)
+        return np.asarray(image)
 
 
 def line_height(font_size: int) -> int:

@@ -3,29 +3,25 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import cache
-from typing import Any, NamedTuple
+from typing import Any
 
 import cv2
 import numpy as np
 from mmdet.datasets import CocoDataset
 from mmdet.registry import VISUALIZERS
 from mmdet.structures import DetDataSample
-from mmdet.structures.mask import BitmapMasks, PolygonMasks
 from mmdet.visualization import DetLocalVisualizer
 from mmengine.structures import InstanceData, PixelData
-from PIL import Image, ImageDraw
 
-from centermask.structures.captions import Caption, Colour, draw_legend, place_labels
+from centermask.structures.captions import Caption, Colour, draw_legend
 from centermask.structures.fonts import drawable_names
+from centermask.structures.object_drawing import draw_labels, draw_objects
 from centermask.structures.panoptic_drawing import draw_panoptic, panoptic_truth
-from centermask.structures.rle_masks import RLEMasks
 
 MAX_LABELLED = 40  # objects; more have a legend instead of labels, and no boxes around masks
 GAP = 8  # pixels between ground truth and predictions
-LARGE = 40  # pixels of the shorter side of objects that are outlined two pixels wide
-CROSS = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
 
 
 @VISUALIZERS.register_module()
@@ -102,9 +98,9 @@ class CenterMaskVisualizer(DetLocalVisualizer):
             image,
             np.asarray(panoptic_seg.sem_seg)[0],
             names,
-            _class_colours(palette, len(names)),
+            class_colours(palette, len(names)),
             min(1.0, 2 * self.alpha),  # of the whole image, not of a few objects
-            _font_size(image),
+            font_size_for(image),
             MAX_LABELLED,
         )
         return np.hstack([drawn, np.full((len(drawn), panoptic_seg.get('gap', 0), 3), 255, np.uint8)])
@@ -120,15 +116,15 @@ class CenterMaskVisualizer(DetLocalVisualizer):
             return np.hstack([drawn, gap])
         known = tuple(classes or ())
         names = drawable_names(known + tuple(f'class {i}' for i in range(len(known), max(labels) + 1)))
-        by_class = _class_colours(palette, len(names))
+        by_class = class_colours(palette, len(names))
         colours = distinct_colours(len(labels)) if len(names) == 1 else [by_class[label] for label in labels]
-        font_size = _font_size(drawn)
+        font_size = font_size_for(drawn)
         few = len(labels) <= MAX_LABELLED
-        boxes = _draw_objects(drawn, instances, self._scale, colours, self.alpha, few)
+        boxes = draw_objects(drawn, instances, self._scale, colours, self.alpha, few)
         if few:
             scores = [f'{100 * score:.0f}' for score in instances.get('scores', np.array([])).tolist()]
             texts = zip((names[label] for label in labels), scores or [''] * len(labels), colours, strict=True)
-            if _draw_labels(drawn, boxes, [Caption(*text) for text in texts], font_size):
+            if draw_labels(drawn, boxes, [Caption(*text) for text in texts], font_size):
                 return np.hstack([drawn, gap])
         title = f'{len(labels)} {"detection" if "scores" in instances else "object"}{"s" * (len(labels) > 1)}'
         rows = [
@@ -138,7 +134,7 @@ class CenterMaskVisualizer(DetLocalVisualizer):
         return np.hstack([drawn, draw_legend(title, rows, len(drawn), font_size), gap])
 
 
-def _font_size(image: np.ndarray) -> int:
+def font_size_for(image: np.ndarray) -> int:
     """Return the pixels of letters that can be read on an image (H, W, 3)."""
     return max(12, max(image.shape) // 100)
 
@@ -158,128 +154,8 @@ def distinct_colours(number: int) -> list[Colour]:
     return [tuple(rgb[chosen[i % len(chosen)]].tolist()) for i in range(number)]
 
 
-def _class_colours(palette: Any, number: int) -> list[Colour]:
+def class_colours(palette: Any, number: int) -> list[Colour]:
     """Return the data set's own palette, unless it has too few colours or is COCO's: its first ones are all dark."""
     if not isinstance(palette, list | tuple) or len(palette) < number or palette == CocoDataset.METAINFO['palette']:
         return distinct_colours(number)
     return [(int(r), int(g), int(b)) for r, g, b in palette]
-
-
-class Crop(NamedTuple):
-    """A mask, uint8 of 0 and 1 (h, w), whose first pixel is at (left, top) of the drawn image."""
-
-    mask: np.ndarray
-    left: int
-    top: int
-
-    def of(self, image: np.ndarray) -> np.ndarray:
-        """Return the part of an image (H, W, 3) under the mask's pixels, as a view."""
-        height, width = self.mask.shape
-        return image[self.top : self.top + height, self.left : self.left + width]
-
-
-def _draw_objects(
-    drawn: np.ndarray, instances: InstanceData, scale: float, colours: Sequence[Colour], alpha: float, with_boxes: bool
-) -> np.ndarray:
-    """Draw masks and boxes on an image (H, W, 3), the largest first.
-
-    Args:
-        drawn: the image, changed.
-        instances: with masks or boxes in pixels before the image was resized.
-        scale: factor of the resizing.
-        colours: of each object.
-        alpha: how much of a colour covers the image.
-        with_boxes: draw the boxes of objects that have masks too.
-
-    Returns:
-        Boxes (N, 4) of what was drawn.
-    """
-    boxes = instances.get('bboxes')
-    boxes = np.asarray(getattr(boxes, 'tensor', boxes) if boxes is not None else np.zeros((len(colours), 4)), float)
-    boxes = np.nan_to_num(boxes * scale).clip(-1, max(drawn.shape))
-    crops = list(_crops(instances.get('masks'), len(colours), scale, drawn.shape[:2]))
-    shown = boxes.copy()
-    for i, crop in enumerate(crops):
-        if crop is not None and not (with_boxes and (boxes[i, 2:] > boxes[i, :2]).all()):
-            height, width = crop.mask.shape
-            shown[i] = (crop.left, crop.top, crop.left + width, crop.top + height)
-    sizes = shown[:, 2:] - shown[:, :2]
-    width = 2 if np.median(sizes.min(1)) >= LARGE else 1
-    order = np.argsort(-sizes.prod(1), kind='stable')
-    for i in order:
-        if (crop := crops[i]) is not None:
-            region, inside = crop.of(drawn), crop.mask > 0
-            region[inside] = (1 - alpha) * region[inside] + alpha * np.array(colours[i])
-    for i in order:
-        if (crop := crops[i]) is not None:
-            inside = cv2.erode(crop.mask, CROSS, iterations=width, borderType=cv2.BORDER_CONSTANT, borderValue=0)
-            crop.of(drawn)[crop.mask > inside] = colours[i]
-        if crop is None or with_boxes:
-            x1, y1, x2, y2 = boxes[i].round().astype(int).tolist()
-            cv2.rectangle(drawn, (x1, y1), (x2 - 1, y2 - 1), colours[i])
-    return shown
-
-
-def _crops(masks: Any, number: int, scale: float, size: tuple[int, int]) -> Iterator[Crop | None]:
-    """Yield the resized masks of objects, one at a time; None for an object without one.
-
-    Args:
-        masks: run-length encoded, polygons, bitmaps, an array or a tensor (N, H, W), or None.
-        number: of objects.
-        scale: factor of the resizing.
-        size: height and width of the drawn image.
-    """
-    if masks is None:
-        yield from [None] * number
-    elif isinstance(masks, PolygonMasks):
-        for parts in masks.masks:
-            yield _fill([np.reshape(part, (-1, 2)) * scale - 0.5 for part in parts], size)
-    elif isinstance(masks, RLEMasks):
-        for rle in masks:
-            part, x, y = rle.crop()
-            yield _resize(part, x, y, scale, size)
-    else:
-        for mask in masks.masks if isinstance(masks, BitmapMasks) else np.asarray(masks, bool):
-            x, y, width, height = cv2.boundingRect(mask.view(np.uint8))
-            yield _resize(mask[y : y + height, x : x + width], x, y, scale, size)
-
-
-def _fill(parts: Sequence[np.ndarray], size: tuple[int, int]) -> Crop | None:
-    """Return the inside of polygons (N, 2) in pixels of an image of a size (height, width)."""
-    if not parts:
-        return None
-    points = np.concatenate(parts)
-    left, top = np.floor(points.min(0)).astype(int).clip(0)
-    right, bottom = np.minimum(np.ceil(points.max(0)).astype(int) + 1, size[::-1])
-    if right <= left or bottom <= top:
-        return None
-    mask = np.zeros((bottom - top, right - left), np.uint8)
-    for part in parts:
-        cv2.fillPoly(mask, [np.round((part - (left, top)) * 16).astype(np.int32)], 1, shift=4)
-    return Crop(mask, left, top) if mask.any() else None
-
-
-def _resize(part: np.ndarray, x: int, y: int, scale: float, size: tuple[int, int]) -> Crop | None:
-    """Return the part of a mask (h, w) at (x, y) as it is in the resized image of a size (height, width)."""
-    left, top = int(x * scale), int(y * scale)
-    right = min(int(np.ceil((x + part.shape[1]) * scale)), size[1])
-    bottom = min(int(np.ceil((y + part.shape[0]) * scale)), size[0])
-    if right <= left or bottom <= top or not part.size:
-        return None
-    shift = ((x + 0.5) * scale - 0.5 - left, (y + 0.5) * scale - 0.5 - top)
-    matrix = np.array([[scale, 0, shift[0]], [0, scale, shift[1]]])
-    resized = cv2.warpAffine(part.astype(np.uint8) * 255, matrix, (right - left, bottom - top), flags=cv2.INTER_LINEAR)
-    mask = (resized > 127).astype(np.uint8)
-    return Crop(mask, left, top) if mask.any() else None
-
-
-def _draw_labels(drawn: np.ndarray, boxes: np.ndarray, captions: Sequence[Caption], font_size: int) -> bool:
-    """Draw the labels that have room on an image (H, W, 3); return whether all had."""
-    places = place_labels(boxes, [caption.size(font_size) for caption in captions], drawn.shape[:2])
-    image = Image.fromarray(drawn)
-    draw = ImageDraw.Draw(image)
-    for caption, place in zip(captions, places, strict=True):
-        if place is not None:
-            caption.draw(draw, *place, font_size)
-    drawn[...] = np.asarray(image)
-    return None not in places

@@ -66,13 +66,18 @@ def _sync(path: Path) -> None:
         os.close(handle)
 
 
+def aside_of(path: Path) -> Path:
+    """Return the name, of this process and of the same format, under which a file is written before it is renamed."""
+    return path.with_name(f'{TMP_PREFIX}{path.stem}-{os.getpid()}{path.suffix}')
+
+
 def atomic_write(path: Path, write: Callable[[Path], object]) -> None:
     """Write a file, in a folder that may be missing, under a name of this process; rename it when it is complete.
 
     Raises:
         RunError: it can't be written to its end.
     """
-    aside = path.with_name(f'{TMP_PREFIX}{path.stem}-{os.getpid()}{path.suffix}')  # of the same format
+    aside = aside_of(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write(aside)

@@ -1,18 +1,20 @@
-// The page: takes pictures, has them looked at by detector.js, shows what it finds.
+// The page: takes pictures and frames of the camera, shows what the model finds on them.
 
 import { toCoco } from './coco.js';
-import { colour, draw, drawingSize } from './drawing.js';
+import { draw, drawingSize } from './drawing.js';
+import { countByLabel, listClasses, listObjects } from './lists.js';
+import { detect, startModel } from './model.js';
+import { decode } from './pictures.js';
 
 const byId = (id) => document.getElementById(id);
 const canvas = byId('canvas'), stage = byId('stage'), video = byId('video'), threshold = byId('threshold');
 const switchedOff = new Set(); // labels of classes
-let metadata, worker, engine;
-let picture = null; // {name, width, height}, pixels for the drawing, detections
+let metadata; // of the model
+let engine = ''; // what runs the model
+let picture = null; // name, width, height, pixels of the drawing, detections, milliseconds, input
 let selected = null; // number of an object
 let camera = null; // MediaStream
 let turn = 0; // number of the last picture or frame; answers about older ones are dropped
-let requests = 0;
-const waiting = new Map(); // callbacks by the number of a request
 
 function say(sentence) {
   byId('status').textContent = sentence;
@@ -23,98 +25,42 @@ function complain(sentence) {
   byId('error').hidden = !sentence;
 }
 
-// ---- The model
+function sayReady() {
+  say(engine ? `Ready (${engine}).` : '');
+}
 
 // Threads need headers of the host; where it sends none, a service worker adds them from the next loading on.
 async function isolate() {
   if (window.crossOriginIsolated || !navigator.serviceWorker || sessionStorage.getItem('isolated')) return;
   try {
     await navigator.serviceWorker.register('isolate.js');
-    await navigator.serviceWorker.ready;
+    const late = new Promise((resolve) => setTimeout(resolve, 5000)); // where the browser blocks such workers
+    if (!(await Promise.race([navigator.serviceWorker.ready, late]))) return;
     sessionStorage.setItem('isolated', 'tried');
     location.reload();
     await new Promise(() => {});
   } catch (error) {
-    console.warn('One thread only:', error);
+    console.info('One thread only:', error);
   }
 }
 
-function startWorker() {
-  worker = new Worker(`detector.js${location.search}`, { type: 'module' });
-  worker.onmessage = ({ data }) => {
-    if (data.loaded) {
-      const total = data.total ? ` of ${megabytes(data.total)}` : '';
-      say(`Loading the model: ${megabytes(data.loaded)}${total} MB`);
-    } else if (data.ready) {
-      const threads = `${data.threads} thread${data.threads > 1 ? 's' : ''}`;
-      engine = data.device === 'webgpu' ? 'WebGPU' : `WebAssembly, ${threads}`;
-      if (!picture) say(`Ready (${engine}).`);
-    } else if (data.failed) {
-      say('');
-      complain(`The model can't be started: ${data.error} Reload the page, or export it again.`);
-    } else {
-      waiting.get(data.id)?.(data);
-      waiting.delete(data.id);
-    }
-  };
-  worker.onerror = () => complain('The model can\'t be started in this browser, which may be too old: update it.');
-}
-
-function megabytes(bytes) {
-  return (bytes / 1e6).toFixed(1);
-}
-
-async function detect(bitmap) {
-  const id = ++requests;
-  const answer = new Promise((resolve) => waiting.set(id, resolve));
-  worker.postMessage({ id, bitmap }, [bitmap]);
-  const found = await answer;
-  if (!found.error) return found;
-  worker.terminate(); // it may have run out of memory, after which WebAssembly doesn't go on
-  startWorker();
-  throw new Error(`The model fails on this picture (${found.error.slice(0, 120)}): try a smaller one.`);
-}
-
-// ---- Pictures
+// ---- Pictures and the camera
 
 async function openPicture(file) {
+  if (!file) return;
   stopCamera();
   complain('');
   stage.setAttribute('aria-busy', 'true');
   const mine = ++turn;
   try {
     const name = file.name || 'picture';
-    await checkPicture(file, name);
     say(`Reading ${name}`);
-    const bitmap = await createImageBitmap(file, {
-      imageOrientation: 'from-image', colorSpaceConversion: 'none', premultiplyAlpha: 'none',
-    }).catch(() => {
-      throw new Error(`${name} can't be read: it is damaged, or too large for this browser.`);
-    });
-    await show(bitmap, name, mine);
+    await show(await decode(file, name, metadata.max_pixels), name, mine);
   } catch (error) {
-    say(engine ? `Ready (${engine}).` : '');
+    sayReady();
     complain(error.message);
   }
-  if (mine === turn) stage.setAttribute('aria-busy', 'false');
-}
-
-// Refuse what is no picture or too large, before it is decoded.
-async function checkPicture(file, name) {
-  const image = new Image(), url = URL.createObjectURL(file);
-  const loaded = new Promise((resolve) => {
-    image.onload = () => resolve(true);
-    image.onerror = () => resolve(false);
-  });
-  image.src = url;
-  const readable = await loaded;
-  URL.revokeObjectURL(url);
-  if (!readable) throw new Error(`${name} is no picture that this browser can read, or it is damaged.`);
-  const { naturalWidth: width, naturalHeight: height } = image;
-  if (width * height > metadata.max_pixels) {
-    const most = Math.round(metadata.max_pixels / 1e6);
-    throw new Error(`${name} has ${width}×${height} pixels, more than ${most} million: make it smaller.`);
-  }
+  requestAnimationFrame(() => mine === turn && stage.setAttribute('aria-busy', 'false')); // once it is drawn
 }
 
 async function show(bitmap, name, mine) {
@@ -137,22 +83,19 @@ async function show(bitmap, name, mine) {
   refresh();
 }
 
-// ---- The camera
-
 async function startCamera() {
   complain('');
   try {
     camera = await navigator.mediaDevices.getUserMedia({ video: { facingMode: 'environment', width: { ideal: 640 } } });
   } catch (error) {
-    const insecure = !window.isSecureContext;
-    complain(`There is no camera for this page: ${insecure ? 'open it by https or as localhost.' : error.message + '.'}`);
+    const reason = window.isSecureContext ? error.message : 'open it by https or as localhost';
+    complain(`There is no camera for this page: ${reason}.`);
     return;
   }
-  byId('camera').textContent = 'Stop the camera';
-  byId('camera').setAttribute('aria-pressed', 'true');
+  showCameraState();
   video.srcObject = camera;
-  await video.play();
   try {
+    await video.play();
     while (camera) await show(await createImageBitmap(video), 'camera.png', ++turn);
   } catch (error) {
     stopCamera();
@@ -162,21 +105,24 @@ async function startCamera() {
 
 function stopCamera() {
   camera?.getTracks().forEach((track) => track.stop());
-  camera = null;
-  video.srcObject = null;
-  byId('camera').textContent = 'Use the camera';
-  byId('camera').setAttribute('aria-pressed', 'false');
+  camera = video.srcObject = null;
+  showCameraState();
+}
+
+function showCameraState() {
+  byId('camera').textContent = camera ? 'Stop the camera' : 'Use the camera';
+  byId('camera').setAttribute('aria-pressed', String(Boolean(camera)));
 }
 
 // ---- What is shown
 
-const shown = () =>
-  picture?.detections.filter(({ score, label }) => score >= threshold.value && !switchedOff.has(label)) ?? [];
+const reached = () => picture.detections.filter(({ score }) => score >= threshold.value);
+const shown = () => reached().filter(({ label }) => !switchedOff.has(label));
 
-let drawing = 0;
+let frame = 0;
 function refresh() {
-  cancelAnimationFrame(drawing);
-  drawing = requestAnimationFrame(() => {
+  cancelAnimationFrame(frame);
+  frame = requestAnimationFrame(() => {
     byId('threshold-value').textContent = Number(threshold.value).toFixed(2);
     if (!picture) return;
     if (canvas.width !== picture.pixels.width || canvas.height !== picture.pixels.height) {
@@ -184,113 +130,44 @@ function refresh() {
       canvas.height = picture.pixels.height;
     }
     canvas.hidden = false;
-    stage.classList.add('filled');
     byId('invitation').hidden = true;
+    stage.classList.add('filled');
     const objects = shown();
     draw(canvas, picture.pixels, picture, objects, metadata, selected);
-    if (!picture.milliseconds) return;
-    listClasses();
-    listObjects(objects);
+    if (!picture.milliseconds) return; // it is being looked at
+    listClasses(byId('classes'), reached(), metadata.classes, switchedOff, refresh);
+    listObjects(byId('objects'), objects, metadata.classes, select);
     summarise(objects);
+    byId('download').disabled = false;
   });
 }
 
 function summarise(objects) {
+  const total = `${objects.length} object${objects.length === 1 ? '' : 's'}`;
   const counts = countByLabel(objects).map(([label, count]) => `${count} ${metadata.classes[label]}`);
-  const noun = objects.length === 1 ? 'object' : 'objects';
-  canvas.setAttribute('aria-label', `${picture.name}: ${objects.length} ${noun}${counts.length ? ': ' : ''}${counts.join(', ')}`);
+  canvas.setAttribute('aria-label', [`${picture.name}: ${total}`, counts.join(', ')].filter(Boolean).join(': '));
   const { all, network } = picture.milliseconds, [width, height] = picture.input;
-  say(
-    `${objects.length} ${noun} in ${all.toFixed(0)} ms (network ${network.toFixed(0)} ms) ` +
-      `at ${width}×${height} pixels by ${engine}`,
-  );
-  byId('download').disabled = false;
-}
-
-// Pairs of a label and its number of objects, the most frequent first.
-function countByLabel(objects) {
-  const counts = new Map();
-  for (const { label } of objects) counts.set(label, (counts.get(label) ?? 0) + 1);
-  return [...counts].sort((a, b) => b[1] - a[1] || a[0] - b[0]);
-}
-
-// Classes that reach the threshold, whether they are switched on or off. Boxes that stay keep the keyboard's focus.
-function listClasses() {
-  const list = byId('classes').querySelector('ul');
-  const counted = countByLabel(picture.detections.filter(({ score }) => score >= threshold.value));
-  const known = new Map([...list.children].map((item) => [Number(item.dataset.label), item]));
-  const items = counted.map(([label, count]) => {
-    const item = known.get(label) ?? classItem(label);
-    item.querySelector('input').checked = !switchedOff.has(label);
-    item.querySelector('small').textContent = count;
-    return item;
-  });
-  if (items.some((item, i) => list.children[i] !== item) || items.length !== list.children.length) {
-    const focused = document.activeElement;
-    list.replaceChildren(...items);
-    focused?.focus();
-  }
-  byId('classes').hidden = !items.length;
-}
-
-function classItem(label) {
-  const item = element('li'), line = element('label'), box = element('input'), swatch = element('span');
-  item.dataset.label = label;
-  box.type = 'checkbox';
-  box.onchange = () => {
-    switchedOff[box.checked ? 'delete' : 'add'](label);
-    refresh();
-  };
-  swatch.className = 'swatch';
-  swatch.style.background = metadata.classes.length > 1 ? `rgb(${colour(label)})` : 'currentColor';
-  line.append(box, swatch, metadata.classes[label], element('small'));
-  item.append(line);
-  return item;
-}
-
-function listObjects(objects) {
-  const list = byId('objects').querySelector('ol');
-  byId('objects').hidden = !objects.length;
-  if (!byId('objects').open) return list.replaceChildren();
-  const focused = document.activeElement?.dataset.number;
-  list.replaceChildren(
-    ...objects.map(({ number, label, score, box }) => {
-      const item = element('li'), button = element('button');
-      const [left, top, right, bottom] = [...box].map(Math.round);
-      button.type = 'button';
-      button.dataset.number = number;
-      button.textContent = `${metadata.classes[label]} ${score.toFixed(2)} at ${left}, ${top}, ${right - left}×${bottom - top}`;
-      button.onfocus = button.onpointerenter = () => select(number);
-      item.append(button);
-      return item;
-    }),
-  );
-  if (focused !== undefined) list.querySelector(`[data-number="${focused}"]`)?.focus();
-}
-
-function element(name) {
-  return document.createElement(name);
+  const times = `${all.toFixed(0)} ms (network ${network.toFixed(0)} ms)`;
+  say(`${total} in ${times} at ${width}×${height} pixels by ${engine}`);
 }
 
 function select(number) {
   if (number === selected) return;
   selected = number;
-  cancelAnimationFrame(drawing);
-  drawing = requestAnimationFrame(() => picture && draw(canvas, picture.pixels, picture, shown(), metadata, selected));
+  draw(canvas, picture.pixels, picture, shown(), metadata, selected);
 }
 
-// The smallest object whose box is under the pointer.
-canvas.onpointermove = ({ offsetX, offsetY }) => {
+// The number of the smallest object whose box is under the pointer.
+function numberAt({ offsetX, offsetY }) {
   const x = (offsetX / canvas.clientWidth) * picture.width, y = (offsetY / canvas.clientHeight) * picture.height;
-  const area = ([left, top, right, bottom]) => (right - left) * (bottom - top);
+  const area = ({ box: [left, top, right, bottom] }) => (right - left) * (bottom - top);
   const under = shown().filter(({ box }) => x >= box[0] && x < box[2] && y >= box[1] && y < box[3]);
-  select(under.sort((a, b) => area(a.box) - area(b.box))[0]?.number ?? null);
-};
-canvas.onpointerleave = () => select(null);
+  return under.sort((a, b) => area(a) - area(b))[0]?.number ?? null;
+}
 
 function download() {
   const text = JSON.stringify(toCoco(picture, shown(), metadata));
-  const link = element('a');
+  const link = document.createElement('a');
   link.href = URL.createObjectURL(new Blob([text], { type: 'application/json' }));
   link.download = `${picture.name.replace(/\.[^.]*$/, '')}.json`;
   link.click();
@@ -300,25 +177,26 @@ function download() {
 // ---- Controls
 
 function listen() {
-  const open = (files) => files?.length && openPicture(files[0]);
   byId('file').onchange = ({ target }) => {
-    open(target.files);
+    openPicture(target.files[0]);
     target.value = ''; // so that the same file can be chosen again
   };
-  document.addEventListener('paste', ({ clipboardData }) => open(clipboardData.files));
-  document.addEventListener('dragover', (event) => {
+  document.onpaste = ({ clipboardData }) => openPicture(clipboardData.files[0]);
+  document.ondragover = (event) => {
     event.preventDefault();
     stage.classList.add('over');
-  });
-  document.addEventListener('dragleave', ({ relatedTarget }) => relatedTarget || stage.classList.remove('over'));
-  document.addEventListener('drop', (event) => {
+  };
+  document.ondragleave = ({ relatedTarget }) => relatedTarget || stage.classList.remove('over');
+  document.ondrop = (event) => {
     event.preventDefault();
     stage.classList.remove('over');
-    open(event.dataTransfer.files);
-  });
+    openPicture(event.dataTransfer.files[0]);
+  };
   byId('camera').onclick = () => (camera ? stopCamera() : startCamera());
-  threshold.oninput = refresh;
+  canvas.onpointermove = (event) => select(numberAt(event));
+  canvas.onpointerleave = () => select(null);
   window.onresize = refresh; // labels keep their size
+  threshold.oninput = refresh;
   byId('all').onclick = () => {
     switchedOff.clear();
     refresh();
@@ -334,9 +212,19 @@ function listen() {
 async function main() {
   say('Loading the model');
   await isolate();
-  const response = await fetch('model.json', { cache: 'no-cache' });
-  metadata = await response.json();
-  startWorker();
+  metadata = await (await fetch('model.json', { cache: 'no-cache' })).json();
+  const megabytes = (bytes) => (bytes / 1e6).toFixed(1);
+  startModel({
+    loading: (bytes, total) => say(`Loading the model: ${megabytes(bytes)}${total ? ` of ${megabytes(total)}` : ''} MB`),
+    ready(name) {
+      engine = name;
+      if (!picture) sayReady();
+    },
+    failed(reason) {
+      say('');
+      complain(`The model can't be started: ${reason}`);
+    },
+  });
   listen();
 }
 
