@@ -68,7 +68,7 @@ def test_loss() -> None:
     predicted = torch.tensor([0.5, 0.9, 0.25, 0.7], requires_grad=True)
     logits = _masks(100, 50, 0, 100) * 2 - 1  # positive where the mask is
     targets = _masks(50, 50, 60, 100)
-    area_ratios = np.array([1.0, 0.5, 1.0, 0.0])
+    area_ratios = torch.tensor([1.0, 0.5, 1.0, 0.0])
     # IoU: 50 of 100; 50 of 100, as half of the object is outside; nothing predicted; nothing inside the RoI.
     loss = _head().loss(predicted, logits, targets, area_ratios, False)
     assert loss.item() == pytest.approx(0.5 * (0.0**2 + 0.4**2) / 2)
@@ -78,14 +78,14 @@ def test_loss() -> None:
 
 def test_target_is_detached() -> None:
     logits = torch.ones(1, 28, 28, requires_grad=True)
-    _head().loss(torch.ones(1, requires_grad=True), logits, _masks(50), np.ones(1), False).backward()
+    _head().loss(torch.ones(1, requires_grad=True), logits, _masks(50), torch.ones(1), False).backward()
     assert logits.grad is None
 
 
 @pytest.mark.parametrize('rois', [0, 2])
 def test_loss_without_targets(rois: int) -> None:
     predicted = torch.ones(rois, requires_grad=True)
-    loss = _head().loss(predicted, torch.ones(rois, 28, 28), torch.zeros(rois, 28, 28), np.ones(rois), False)
+    loss = _head().loss(predicted, torch.ones(rois, 28, 28), torch.zeros(rois, 28, 28), torch.ones(rois), False)
     loss.backward()
     assert loss.item() == 0
     assert predicted.grad.tolist() == [0] * rois

@@ -160,27 +160,27 @@ def test_area_ratio_of_an_object_without_area() -> None:
 
 
 def test_iou_targets() -> None:
-    predicted, target = np.zeros((2, 28, 28))
+    predicted, target = torch.zeros(2, 28, 28)
     predicted[0, :2] = 1
     target[0, 1:3] = 1
     # Two pixels each, one in common. Inside the RoI lies all of the object, half of it, nothing.
-    ious = mask_iou_targets(np.stack([predicted] * 3), np.stack([target] * 3), np.array([1.0, 0.5, 0.0]))
+    ious = mask_iou_targets(predicted.expand(3, -1, -1), target.expand(3, -1, -1), torch.tensor([1.0, 0.5, 0.0]))
     assert ious.tolist() == pytest.approx([1 / 3, 1 / 5, 0])
-    assert ious.dtype == np.float32
+    assert ious.dtype == torch.float32
 
 
 @pytest.mark.parametrize('area_ratio', [0.0, 1.0])
 def test_iou_target_of_empty_masks(area_ratio: float) -> None:
-    assert mask_iou_targets(*np.zeros((2, 1, 28, 28)), np.array([area_ratio])).tolist() == [0]
-    assert mask_iou_targets(np.zeros((0, 28, 28)), np.zeros((0, 28, 28)), np.zeros(0)).shape == (0,)
+    assert mask_iou_targets(*torch.zeros(2, 1, 28, 28), torch.tensor([area_ratio])).tolist() == [0]
+    assert mask_iou_targets(*torch.zeros(2, 0, 28, 28), torch.zeros(0)).shape == (0,)
 
 
 def test_iou_target_of_an_object_cut_by_its_roi() -> None:
     """A perfect mask in an RoI with a quarter of the object has an IoU of 0.25."""
     roi = np.array([15.0, 15, 25, 25])
-    target = rasterise_in_rois([WHOLE], roi[None], 28)
+    target = torch.from_numpy(rasterise_in_rois([WHOLE], roi[None], 28))
     for area_ratio in (area_ratio_of_polygons(WHOLE, roi), area_ratio_of_first_polygon(WHOLE, roi, IMAGE)):
-        assert mask_iou_targets(target, target, np.array([area_ratio])).item() == pytest.approx(0.25)
+        assert mask_iou_targets(target, target, torch.tensor([area_ratio])).item() == pytest.approx(0.25)
 
 
 @pytest.mark.parametrize('recipe', ['star', 'paper'])
@@ -199,12 +199,13 @@ def test_released_code(shared: Path, recipe: str) -> None:
     area_ratios = scoring.area_ratios(objects, rois, (256, 384))
     np.testing.assert_allclose(area_ratios, expected[f'{recipe}.share'], atol=1e-6)
 
-    logits = np.random.default_rng(0).standard_normal((32, 28, 28), dtype=np.float32)
-    np.testing.assert_allclose(mask_iou_targets(logits > 0, masks, area_ratios), expected[f'{recipe}.iou'], atol=1e-6)
+    logits = torch.from_numpy(np.random.default_rng(0).standard_normal((32, 28, 28), dtype=np.float32))
+    targets, ratios = torch.from_numpy(masks), torch.from_numpy(area_ratios)
+    np.testing.assert_allclose(mask_iou_targets(logits > 0, targets, ratios), expected[f'{recipe}.iou'], atol=1e-6)
     learned = expected[f'{recipe}.iou'] > 0
-    loss = scoring.loss(torch.zeros(32), torch.from_numpy(logits), torch.from_numpy(masks), area_ratios, False)
+    loss = scoring.loss(torch.zeros(32), logits, targets, ratios, False)
     assert loss.item() == pytest.approx((0.5 * expected[f'{recipe}.iou'][learned] ** 2).mean(), rel=1e-5)
 
     one_class = torch.zeros(32, dtype=torch.long)
-    loss = SAGMaskHead(**small).loss_mask(torch.from_numpy(logits)[:, None], torch.from_numpy(masks), one_class)[0]
+    loss = SAGMaskHead(**small).loss_mask(logits[:, None], targets, one_class)[0]
     assert loss.item() == pytest.approx(expected[f'{recipe}.loss'].item(), rel=1e-6)

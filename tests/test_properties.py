@@ -99,7 +99,8 @@ def test_iou_target_against_a_fine_raster(outline: np.ndarray, roi: np.ndarray, 
     edge = round(cut * SIZE)
     predicted[(0, slice(edge)) if axis else (0, slice(None), slice(edge))] = 1
     targets = rasterise_in_rois([[outline]], roi[None], SIZE)
-    (found,) = mask_iou_targets(predicted, targets, np.array([area_ratio_of_polygons([outline], roi)]))
+    area_ratio = torch.tensor([area_ratio_of_polygons([outline], roi)], dtype=torch.float64)
+    found = mask_iou_targets(torch.from_numpy(predicted), torch.from_numpy(targets), area_ratio).item()
 
     points = centres(400, 400)
     (x1, y1, x2, y2), limit = roi, roi[:2] + (roi[2:] - roi[:2]) * edge / SIZE

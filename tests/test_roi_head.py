@@ -11,6 +11,7 @@ from mmdet.structures.bbox import bbox2roi
 from mmengine.structures import InstanceData
 from torch import Tensor
 
+from centermask.benchmark.counting import count
 from centermask.mask_targets import rasterise_in_rois
 from centermask.roi_head import CenterMaskRoIHead, Masks
 
@@ -171,6 +172,21 @@ def test_mask_loss_does_not_reach_the_scoring_head() -> None:
     head.loss(_pyramid(), [_found()], [_sample(square(1, 10, 10, 50, 50))])['loss_mask'].backward()
     assert all(p.grad is None for p in head.mask_iou_head.parameters())
     assert all(p.grad.any() for p in head.mask_head.parameters())
+
+
+def test_host_waits_for_no_mask(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Targets are prepared and compared while the device computes: nothing after the mask branch is waited for."""
+    head, forward, waits = _roi_head(), CenterMaskRoIHead.forward, []
+    with count() as cost:
+
+        def counted(*args: Any) -> Masks:
+            masks = forward(*args)
+            waits.append(cost.waits)
+            return masks
+
+        monkeypatch.setattr(CenterMaskRoIHead, 'forward', counted)
+        head.loss(_pyramid(), [_found((10, 10, 50, 45))], [_sample(square(1, 10, 10, 50, 50))])
+    assert waits == [cost.waits], cost.by_operator
 
 
 def test_without_mask_scoring() -> None:

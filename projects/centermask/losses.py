@@ -57,7 +57,7 @@ def clamp_avg_factor(mean_count: Tensor) -> Tensor:
     return mean_count.clamp(min=1 / get_world_size())
 
 
-def weight_of_local_mean(local_count: int, like: Tensor) -> Tensor:
+def weight_of_local_mean(local_count: int | Tensor, like: Tensor) -> Tensor:
     """Return the factor, a scalar, that turns this process's mean loss into its part of the mean over all processes.
 
     Every process has to call it, also one without items. The factors average to 1, so DDP's mean of the processes'
@@ -67,5 +67,5 @@ def weight_of_local_mean(local_count: int, like: Tensor) -> Tensor:
         local_count: items of this process.
         like: a tensor on the device of this process.
     """
-    count = like.new_tensor(local_count, dtype=torch.float32)  # half precision can't count to 257
+    count = torch.as_tensor(local_count, dtype=torch.float32, device=like.device)  # half precision can't count to 257
     return count / clamp_avg_factor(reduce_mean(count))

@@ -1,7 +1,7 @@
 """Targets of the mask branch (paper, section 2.6): objects rasterised in their RoIs, and the IoU of predicted masks.
 
 An object is a list of flat polygons (x0, y0, x1, y1, …) in pixels of the resized image, or a bitmap of that image.
-Everything is NumPy: masks stay on the host, and pycocotools rasterises polygons without a Python loop over pixels.
+The host rasterises, by pycocotools, without a Python loop over pixels; IoUs are computed where the masks are predicted.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ from collections.abc import Sequence
 
 import numpy as np
 import pycocotools.mask as mask_utils
+import torch
+from torch import Tensor
 
 Polygons = Sequence[np.ndarray]
 Mask = Polygons | np.ndarray
@@ -39,12 +41,17 @@ def rasterise_in_rois(objects: Sequence[Mask], rois: np.ndarray, size: int) -> n
     """
     masks = np.zeros((len(rois), size, size), np.float32)
     scales = size / np.maximum(rois[:, 2:] - rois[:, :2], 0.1)
-    for mask, target, roi, scale in zip(objects, masks, rois, scales, strict=True):
+    polygons, of_rois = [], []  # all at once, for each call of pycocotools takes as long as a polygon
+    for i, (mask, roi, scale) in enumerate(zip(objects, rois, scales, strict=True)):
         if isinstance(mask, np.ndarray):
-            target[:] = _sample(mask, roi[:2], 1 / scale, (size, size))
+            masks[i] = _sample(mask, roi[:2], 1 / scale, (size, size))
         else:
-            in_roi = [((polygon.reshape(-1, 2) - roi[:2]) * scale).ravel() for polygon in mask]
-            target[:] = mask_utils.decode(mask_utils.merge(mask_utils.frPyObjects(in_roi, size, size)))
+            polygons += [((polygon.reshape(-1, 2) - roi[:2]) * scale).ravel() for polygon in mask]
+            of_rois += [i] * len(mask)
+    if polygons:
+        drawn = mask_utils.decode(mask_utils.frPyObjects(polygons, size, size))  # (size, size, polygons)
+        for i, polygon in zip(of_rois, drawn.transpose(2, 0, 1), strict=True):
+            np.maximum(masks[i], polygon, out=masks[i])
     return masks
 
 
@@ -81,8 +88,8 @@ def _area(part: np.ndarray) -> float:
     """Return the exact area of a polygon, or the number of a bitmap's pixels."""
     if part.ndim == 2:
         return float(np.count_nonzero(part))
-    x, y = part[::2], part[1::2]
-    return 0.5 * abs(float(np.dot(x, np.roll(y, 1)) - np.dot(y, np.roll(x, 1))))
+    x, y = np.append(part[-2:], part).reshape(-1, 2).T.copy()  # closed
+    return 0.5 * abs(float(np.dot(x[1:], y[:-1]) - np.dot(y[1:], x[:-1])))
 
 
 def _raster_area(part: np.ndarray, corner: np.ndarray, height: float, width: float) -> float:
@@ -138,7 +145,7 @@ def area_ratio_of_first_polygon(mask: Mask, roi: np.ndarray, image_size: tuple[i
     return inside / full if full > 0 else 0.0
 
 
-def mask_iou_targets(predicted: np.ndarray, targets: np.ndarray, area_ratios: np.ndarray) -> np.ndarray:
+def mask_iou_targets(predicted: Tensor, targets: Tensor, area_ratios: Tensor) -> Tensor:
     """Return the IoU of predicted masks with whole objects, also with their parts outside the RoIs.
 
     An object's full area is its area inside the RoI divided by its area ratio.
@@ -150,7 +157,9 @@ def mask_iou_targets(predicted: np.ndarray, targets: np.ndarray, area_ratios: np
     Returns:
         IoU, shape (R,), float32; 0 for an object completely outside its RoI.
     """
+    predicted, targets, area_ratios = predicted.double(), targets.double(), area_ratios.double()
     intersection = (predicted * targets).sum((1, 2))
-    full = targets.sum((1, 2)) / np.where(area_ratios > 0, area_ratios, np.inf)
+    full = targets.sum((1, 2)) / area_ratios.where(area_ratios > 0, torch.inf)
     union = predicted.sum((1, 2)) + full - intersection
-    return np.where((area_ratios > 0) & (union > 0), intersection / np.maximum(union, 1e-7), 0.0).astype(np.float32)
+    known = (area_ratios > 0) & (union > 0)
+    return (intersection / union.clamp(min=1e-7)).where(known, 0.0).float()

@@ -36,6 +36,11 @@ class RoIs(NamedTuple):
     objects: Tensor  # (R,), the index of each RoI's object
 
 
+def _to_device(tensor: Tensor, device: torch.device) -> Tensor:
+    """Copy a tensor of the host to a device without waiting for what the device computes."""
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == 'cuda' else tensor.to(device)
+
+
 @MODELS.register_module()
 class CenterMaskRoIHead(StandardRoIHead):
     """Masks for the boxes of the box head.
@@ -114,9 +119,13 @@ class CenterMaskRoIHead(StandardRoIHead):
         """
         batch_gt_instances, _, img_metas = unpack_gt_instances(data_samples)
         sampled = [self.sample(*pair) for pair in zip(detections, batch_gt_instances, strict=True)]
+        # Sampling has waited for the device; from here on the host doesn't, and prepares targets while the masks are
+        # computed.
+        on_host = [(rois.boxes.detach().cpu().double().numpy(), rois.objects.tolist()) for rois in sampled]
         masks = self(x, [rois.boxes for rois in sampled], [rois.labels for rois in sampled], img_metas)
-        mask_targets, area_ratios = self._targets(sampled, batch_gt_instances, img_metas)
-        mask_targets = mask_targets.to(masks.logits.device)
+        mask_targets, area_ratios = (
+            _to_device(target, masks.logits.device) for target in self._targets(on_host, batch_gt_instances, img_metas)
+        )
 
         num_rois = len(mask_targets)
         weight = weight_of_local_mean(num_rois, masks.logits) if self.sync_avg_factor else 1
@@ -145,17 +154,25 @@ class CenterMaskRoIHead(StandardRoIHead):
         return RoIs(sampled.pos_priors[kept], sampled.pos_gt_labels[kept], objects[kept])
 
     def _targets(
-        self, sampled: list[RoIs], batch_gt_instances: list[InstanceData], img_metas: list[dict]
-    ) -> tuple[Tensor, np.ndarray]:
-        """Return masks of 0 and 1 (R, 28, 28) and area ratios (R,) of the positive RoIs of all images."""
+        self,
+        sampled: list[tuple[np.ndarray, list[int]]],
+        batch_gt_instances: list[InstanceData],
+        img_metas: list[dict],
+    ) -> tuple[Tensor, Tensor]:
+        """Return masks of 0 and 1 (R, 28, 28) and area ratios (R,) of the positive RoIs of all images, on the host.
+
+        Args:
+            sampled: boxes (n, 4) and objects of each image's positive RoIs.
+            batch_gt_instances, img_metas: of each image.
+        """
         mask_targets, area_ratios = [], []
-        for positive, gt_instances, meta in zip(sampled, batch_gt_instances, img_metas, strict=True):
-            rois = positive.boxes.detach().cpu().double().numpy()
-            objects = [gt_instances.masks.masks[i] for i in positive.objects.tolist()]
+        for (rois, indices), gt_instances, meta in zip(sampled, batch_gt_instances, img_metas, strict=True):
+            objects = [gt_instances.masks.masks[i] for i in indices]
             mask_targets.append(rasterise_in_rois(objects, rois, self.train_cfg['mask_size']))
             if self.mask_iou_head is not None:
                 area_ratios.append(self.mask_iou_head.area_ratios(objects, rois, meta['img_shape'][:2]))
-        return torch.from_numpy(np.concatenate(mask_targets)), np.concatenate(area_ratios or [np.zeros(0)])
+        ratios = np.concatenate(area_ratios or [np.zeros(0)])
+        return torch.from_numpy(np.concatenate(mask_targets)), torch.from_numpy(ratios)
 
     def predict(
         self, x: Sequence[Tensor], detections: list[InstanceData], data_samples: SampleList, rescale: bool = False
