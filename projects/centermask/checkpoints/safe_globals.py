@@ -29,14 +29,13 @@ def _statistic(owner: type, name: str) -> Callable:
     raise UnpicklingError(f'getattr({owner!r}, {name!r}) is no statistic of a HistoryBuffer')
 
 
-torch.serialization.add_safe_globals(
-    [
-        HistoryBuffer,
-        (_statistic, 'builtins.getattr'),
-        np.ndarray,
-        np.dtype,
-        *(type(np.dtype(kind)) for kind in ('bool', 'int32', 'int64', 'float32', 'float64')),
-        *((_reconstruct, f'numpy.{core}.multiarray._reconstruct') for core in ('core', '_core')),
-        *((_scalar, f'numpy.{core}.multiarray.scalar') for core in ('core', '_core')),
-    ]
-)
+SAFE_GLOBALS: list = [
+    HistoryBuffer,
+    (_statistic, 'builtins.getattr'),
+    np.ndarray,
+    np.dtype,
+    *(type(np.dtype(kind)) for kind in ('bool', 'int32', 'int64', 'float32', 'float64')),
+    *((_reconstruct, f'numpy.{core}.multiarray._reconstruct') for core in ('core', '_core')),
+    *((_scalar, f'numpy.{core}.multiarray.scalar') for core in ('core', '_core')),
+]
+torch.serialization.add_safe_globals(SAFE_GLOBALS)

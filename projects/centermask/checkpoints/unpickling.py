@@ -12,6 +12,8 @@ from urllib.parse import urlparse
 import numpy as np
 import torch
 
+from centermask.checkpoints.safe_globals import SAFE_GLOBALS
+
 
 class UnreadableFileError(Exception):
     """A file that isn't a complete checkpoint. The message is the end of a sentence that begins with the file."""
@@ -27,6 +29,8 @@ def load_file(path: str | Path, map_location: Any = 'cpu') -> Any:
         if urlparse(str(path)).path.endswith('.pkl'):  # wget keeps the query of a URL in the name
             with open(path, 'rb') as file:
                 return _ArrayUnpickler(file, encoding='latin1').load()
+        # The onedl fork of MMEngine withdraws what it admits after each file that it loads.
+        torch.serialization.add_safe_globals(SAFE_GLOBALS)
         return torch.load(path, map_location, weights_only=True)
     except Exception as error:  # a damaged file raises whatever its first wrong byte leads to
         refused = re.search(r'[Uu]nsupported (?:global: )?GLOBAL (\S+)', str(error))

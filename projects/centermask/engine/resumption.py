@@ -52,5 +52,7 @@ def fast_forward(runner: Runner) -> None:
         batches.iteration = loop.iter
     elif batches.is_infinite:
         batches.fast_forward(loop.iter)
-        # MMEngine draws as many batches as were trained on and drops them.
-        loop.dataloader_iterator = itertools.chain(itertools.repeat(None, loop.iter), loop.dataloader_iterator)
+        if hasattr(loop, 'fast_forward_on_resume'):  # the onedl fork's loop, which can be told to draw none
+            loop.fast_forward_on_resume = True
+        else:  # MMEngine draws as many batches as were trained on and drops them.
+            loop.dataloader_iterator = itertools.chain(itertools.repeat(None, loop.iter), loop.dataloader_iterator)
