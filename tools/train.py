@@ -53,8 +53,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         require_file(cfg.load_from, 'checkpoint')
     lines = apply_train_options(cfg, args)
     if is_first_process():
-        found = check_training_data(cfg, with_tables=bool(args.data))
-        print('\n'.join(filter(None, [*lines, found])), flush=True)
+        for line in filter(None, [*lines, check_training_data(cfg, with_tables=bool(args.data))]):
+            print(line, flush=True)
     runner = build_runner(cfg)
     runner.train()
     if args.data:

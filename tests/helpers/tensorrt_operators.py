@@ -13,9 +13,8 @@ TYPES = {
     **dict.fromkeys(['Add', 'Div', 'Mod', 'Mul', 'Sub', 'Max', 'Min', 'Neg', 'Pow', 'Range'], NUMBERS),
     **dict.fromkeys(['ReduceMax', 'ReduceMean', 'ReduceMin', 'ReduceSum', 'Relu', 'ScatterElements', 'TopK'], NUMBERS),
     **dict.fromkeys(['Equal', 'Greater', 'GreaterOrEqual', 'Less', 'LessOrEqual'], NUMBERS),
-    **dict.fromkeys(
-        ['Ceil', 'Clip', 'CumSum', 'Exp', 'Floor', 'HardSigmoid', 'Log', 'Round', 'Sigmoid', 'Sqrt'], FLOAT
-    ),
+    **dict.fromkeys(['Abs', 'Ceil', 'Clip', 'CumSum', 'Exp', 'Floor', 'HardSigmoid', 'Log', 'Reciprocal'], FLOAT),
+    **dict.fromkeys(['Round', 'Sigmoid', 'Sqrt'], FLOAT),
     **dict.fromkeys(['Conv', 'ConvTranspose', 'Gemm', 'GlobalAveragePool', 'MatMul', 'MaxPool', 'Resize'], FLOAT),
     **dict.fromkeys(['GroupNormalization', 'InstanceNormalization', 'NonMaxSuppression', 'NonZero', 'RoiAlign'], FLOAT),
     **dict.fromkeys(['Cast', 'Concat', 'ConstantOfShape', 'Expand', 'Gather', 'GatherElements', 'GatherND'], ANY),

@@ -40,23 +40,26 @@ def evaluated(tmp_path: Path, objects: list[dict], detections: list[dict], kind:
     helper = COCO()
     helper.imgs = {name: dict(height=SIZE, width=SIZE) for name in 'ab'}
 
-    def fields(entry: dict) -> dict:
+    def shape(entry: dict) -> dict:
         rle = helper.annToRLE(dict(image_id='a', segmentation=outline(*entry['box'])))
-        shape = {'segmentation': {**rle, 'counts': rle['counts'].decode()}}
-        return {'image_id': entry['image'], 'category_id': IDS[entry['name']], 'bbox': [*entry['box']], **shape}
+        return dict(bbox=[*entry['box']], segmentation={**rle, 'counts': rle['counts'].decode()})
 
     path = tmp_path / 'annotations.json'
+    annotations = []
+    for entry in objects:
+        area = entry['box'][2] * entry['box'][3]
+        fields = dict(iscrowd=entry['iscrowd'], area=area, **shape(entry))
+        annotations.append(annotation(0, entry['image'], IDS[entry['name']], **fields))
     content = {
         'images': [{'id': name, 'file_name': f'{name}.jpg', 'height': SIZE, 'width': SIZE} for name in 'ab'],
         'categories': [{'id': number, 'name': name} for name, number in IDS.items()],
-        'annotations': [
-            annotation(0, **{**fields(entry), 'image': entry['image'], 'category': IDS[entry['name']]},
-                       iscrowd=entry['iscrowd'], area=entry['box'][2] * entry['box'][3])
-            for entry in objects
-        ],
-    }  # fmt: skip
+        'annotations': annotations,
+    }
     path.write_text(json.dumps(content))
-    results = [{**fields(entry), 'score': entry['score']} for entry in detections]
+    results = [
+        dict(image_id=entry['image'], category_id=IDS[entry['name']], score=entry['score'], **shape(entry))
+        for entry in detections
+    ]
     return evaluate(CocoAnnotations(str(path)), CLASSES, results, kind)
 
 

@@ -124,9 +124,14 @@ class ExportGraph(nn.Module):
         if self.full_masks:
             masks = self.pasted(masks, clipped, images.shape[2], images.shape[3])
         if not self.padded:
-            return clipped, labels, scores, mask_scores, masks, image
+            return clipped, labels, scores, mask_scores, self.output(masks), image
         parts = (clipped, torch.where(valid, labels, -1), scores, mask_scores, masks)
-        return tuple(part.reshape(sizes.shape[0], self.limit, *part.shape[1:]) for part in parts)
+        *others, masks = (part.reshape(sizes.shape[0], self.limit, *part.shape[1:]) for part in parts)
+        return *others, self.output(masks)
+
+    def output(self, masks: Tensor) -> Tensor:
+        """Return masks as they are given out: of the images' size as bytes, which TensorRT has nowhere else."""
+        return masks.to(torch.uint8) if self.full_masks else masks
 
     def detections(self, features: tuple[Tensor, ...], sizes: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Return boxes (D, 4), scores (D,), labels (D,) and image index (D,) after NMS."""
@@ -207,7 +212,7 @@ class ExportGraph(nn.Module):
         return head.heads(pooled, labels)
 
     def pasted(self, masks: Tensor, boxes: Tensor, height: int, width: int) -> Tensor:
-        """Return masks (D, H, W) of 0 and 1, uint8, from probabilities (D, 28, 28) in boxes (D, 4).
+        """Return masks (D, H, W), bool, from probabilities (D, 28, 28) in boxes (D, 4).
 
         As in :mod:`centermask.mask_pasting`, a mask is the product of the weights of its rows, its probabilities and
         the weights of its columns.
@@ -233,4 +238,4 @@ class ExportGraph(nn.Module):
                 weight = weight * ((pixels > 0) & (pixels < lengths[:, axis, None]))[..., None]
             weights.append(weight)
         pasted = weights[0] @ masks @ weights[1].transpose(1, 2)
-        return (pasted > self.mask_threshold if resized else pasted >= self.mask_threshold).to(torch.uint8)
+        return pasted > self.mask_threshold if resized else pasted >= self.mask_threshold

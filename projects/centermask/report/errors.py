@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from enum import Enum
 from typing import NamedTuple
 
@@ -87,71 +87,92 @@ def find_errors(evaluation: Evaluation, threshold: float) -> Errors:
     class that is left and overlaps it most, with an IoU of at least ``MATCH_IOU``: a confusion of their classes.
     """
     detections, objects = evaluation.detections, evaluation.objects
-    classes = len(evaluation.truth.dataset['categories'])
-    confusion = np.zeros((classes + 1, classes + 1), int)
-    hits = (detections.scores >= threshold) & (detections.matched > 0)
-    np.add.at(confusion, (detections.labels[hits], detections.labels[hits]), 1)
     false = np.flatnonzero((detections.scores >= threshold) & (detections.matched == 0))
     false = false[np.argsort(-detections.scores[false], kind='stable')]
-    objects_of = dict(_by_image(objects.images))
-    false_of = dict(_by_image(detections.images[false]))
-    false_positives, misses = [], []
-    for image in sorted({*objects_of, *false_of}):
-        rows, columns = false[false_of.get(image, [])], objects_of.get(image, np.zeros(0, int))
-        found = objects.scores[columns] >= threshold
-        same = detections.labels[rows][:, None] == objects.labels[columns][None]
-        ious = _ious(evaluation, detections.ids[rows], objects.ids[columns])
-        taken = _confused(ious * ~same * ~found)
-        for i, row in enumerate(rows):
-            reason, other = _why_false(ious[i], same[i])
-            label = detections.labels[row]
-            confusion[objects.labels[columns[taken[i]]] if i in taken else classes, label] += 1
-            about = None if other is None else int(objects.labels[columns[other]])
-            false_positives.append(
-                FalsePositive(int(detections.ids[row]), image, float(detections.scores[row]), reason, about)
-            )
-        taken_by = {column: i for i, column in taken.items()}
-        for j in np.flatnonzero(~found).tolist():
-            label = objects.labels[columns[j]]
-            reason, about = Reason.UNSEEN, None
-            if j in taken_by:
-                reason, about = Reason.CLASS, int(detections.labels[rows[taken_by[j]]])
-            else:
-                confusion[label, classes] += 1
-                if (ious[:, j] * same[:, j] >= NEAR_IOU).any():
-                    reason = Reason.OUTLINE
-            number = int(objects.ids[columns[j]])
-            misses.append(Miss(number, image, float(evaluation.truth.anns[number]['area']), reason, about))
+    false_of, objects_of = _by_image(detections.images[false]), _by_image(objects.images)
+    none = np.zeros(0, int)
+    false_positives: list[FalsePositive] = []
+    misses: list[Miss] = []
+    for image in sorted({*false_of, *objects_of}):
+        wrong, unfound = _errors_of_image(
+            evaluation, false[false_of.get(image, none)], objects_of.get(image, none), threshold
+        )
+        false_positives += wrong
+        misses += unfound
     false_positives.sort(key=lambda error: -error.score)
     misses.sort(key=lambda error: -error.area)
-    return Errors(false_positives, misses, confusion)
+    return Errors(false_positives, misses, _confusion(evaluation, threshold, misses))
 
 
-def _by_image(images: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
-    """Yield each image and the positions that it has in the array, in their order."""
+def _errors_of_image(
+    evaluation: Evaluation, false: np.ndarray, objects: np.ndarray, threshold: float
+) -> tuple[list[FalsePositive], list[Miss]]:
+    """Return the errors on an image, from the places of its false detections and of its objects."""
+    ids, scores = evaluation.detections.ids[false].tolist(), evaluation.detections.scores[false].tolist()
+    labels, wanted = evaluation.detections.labels[false], evaluation.objects.labels[objects]
+    found = evaluation.objects.scores[objects] >= threshold
+    same = labels[:, None] == wanted[None]
+    ious = _ious(evaluation, ids, evaluation.objects.ids[objects].tolist())
+    image = int(evaluation.objects.images[objects[0]] if len(objects) else evaluation.detections.images[false[0]])
+    false_positives = []
+    for i, (number, score) in enumerate(zip(ids, scores, strict=True)):
+        reason, other = _why_false(ious[i], same[i])
+        about = None if other is None else int(wanted[other])
+        false_positives.append(FalsePositive(number, image, score, reason, about))
+    misses = []
+    taken_by = _confused(ious * ~same * ~found)
+    for j in np.flatnonzero(~found).tolist():
+        reason, about = Reason.UNSEEN, None
+        if j in taken_by:
+            reason, about = Reason.CLASS, int(labels[taken_by[j]])
+        elif (ious[:, j] * same[:, j] >= NEAR_IOU).any():
+            reason = Reason.OUTLINE
+        number = int(evaluation.objects.ids[objects[j]])
+        misses.append(Miss(number, image, float(evaluation.truth.anns[number]['area']), reason, about))
+    return false_positives, misses
+
+
+def _confusion(evaluation: Evaluation, threshold: float, misses: Sequence[Miss]) -> np.ndarray:
+    """Return the matrix of :class:`Errors`."""
+    background = len(evaluation.truth.dataset['categories'])
+    matrix = np.zeros((background + 1, background + 1), int)
+    detections = evaluation.detections
+    sure = detections.scores >= threshold
+    hits = detections.labels[sure & (detections.matched > 0)]
+    np.add.at(matrix, (hits, hits), 1)
+    for miss in misses:
+        label = evaluation.truth.anns[miss.id]['category_id']
+        matrix[label, background if miss.other is None else miss.other] += 1
+    columns = np.bincount(detections.labels[sure], minlength=background)
+    matrix[background, :background] = columns - matrix[:, :background].sum(0)
+    return matrix
+
+
+def _by_image(images: np.ndarray) -> dict[int, np.ndarray]:
+    """Return the places that each image has in an array, in their order."""
     order = np.argsort(images, kind='stable')
     numbers, starts = np.unique(images[order], return_index=True)
-    yield from zip(numbers.tolist(), np.split(order, starts[1:]) if len(numbers) else [], strict=True)
+    return dict(zip(numbers.tolist(), np.split(order, starts[1:]), strict=False))
 
 
-def _ious(evaluation: Evaluation, detections: np.ndarray, objects: np.ndarray) -> np.ndarray:
+def _ious(evaluation: Evaluation, detections: Sequence[int], objects: Sequence[int]) -> np.ndarray:
     """Return IoUs (D, G) of detections and objects by their ids."""
-    if not len(detections) or not len(objects):
+    if not detections or not objects:
         return np.zeros((len(detections), len(objects)))
-    found = [evaluation.shape(evaluation.detected.anns[i]) for i in detections.tolist()]
-    wanted = [evaluation.shape(evaluation.truth.anns[i]) for i in objects.tolist()]
+    found = [evaluation.shape(evaluation.detected.anns[i]) for i in detections]
+    wanted = [evaluation.shape(evaluation.truth.anns[i]) for i in objects]
     return np.asarray(mask_utils.iou(found, wanted, [0] * len(wanted)))
 
 
 def _confused(ious: np.ndarray) -> dict[int, int]:
-    """Return pairs of a detection and an object, each at most once, from IoUs (D, G) that may be paired."""
-    taken: dict[int, int] = {}
+    """Return the detection that each object is taken for, each at most once, from IoUs (D, G) that may be paired."""
     free = ious.copy()
+    taken_by: dict[int, int] = {}
     for i, row in enumerate(free):
         if len(row) and row.max() >= MATCH_IOU:
-            taken[i] = int(row.argmax())
-            free[:, taken[i]] = 0
-    return taken
+            taken_by[int(row.argmax())] = i
+            free[:, row.argmax()] = 0
+    return taken_by
 
 
 def _why_false(ious: np.ndarray, same: np.ndarray) -> tuple[Reason, int | None]:
