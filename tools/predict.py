@@ -23,6 +23,7 @@ from centermask.engine.model_names import released_weights
 from centermask.engine.schedule import fit_config
 from centermask.export.exported_detector import require_no_model_options
 from centermask.export.runtime import is_exported
+from centermask.utils.errors import InputError
 from centermask.video.inputs import name_files_not_read, require_packages, sort_inputs
 
 
@@ -97,6 +98,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     name_files_not_read(args.inputs)
     if inputs.videos:
         require_packages(args.track)
+    elif args.track or args.show:
+        raise InputError('--track and --show are for videos, and none is given: leave them out.')
 
     def use_data(cfg: Config) -> None:
         if args.data:

@@ -27,6 +27,12 @@ def test_bad_configs(text: str | None, words: str, tmp_path: Path) -> None:
     assert str(error.value).startswith(words.format(path=path))
 
 
+def test_a_checkpoint_is_no_config(tmp_path: Path) -> None:
+    (tmp_path / 'model.onnx').touch()
+    with pytest.raises(InputError, match=r'^.*/model\.onnx is no config: give a model or a config, and this file as'):
+        load_config(tmp_path / 'model.onnx')
+
+
 def test_a_config_reads_its_data(tmp_path: Path) -> None:
     path = tmp_path / 'config.py'
     path.write_text(

@@ -81,8 +81,16 @@ def test_own_files(tiny_config: Path, tiny_run: Path, image: Path) -> None:
 
 
 def test_no_config_beside(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"^The checkpoint .*a\.pth doesn't exist: give the path of one\.$"):
+        centermask.load(tmp_path / 'a.pth')
+    (tmp_path / 'a.pth').touch()
     with pytest.raises(InputError, match=r'^There are 0 configs beside .*a\.pth: give its config too, before it\.$'):
         centermask.load(tmp_path / 'a.pth')
+
+
+def test_no_such_device() -> None:
+    with pytest.raises(InputError, match=r'^The device xyz is not on this machine'):
+        centermask.load(NAME, device='xyz')
 
 
 def test_without_released_weights() -> None:

@@ -237,8 +237,9 @@ def test_formats_and_range(predict: Callable, images: Path, tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ('args', 'words'),
     [
-        (('--device', 'cuda:99'), '--device cuda:99 is not on this machine'),
-        (('--device', 'xyz'), '--device xyz is not on this machine'),
+        (('--device', 'cuda:99'), 'The device cuda:99 is not on this machine'),
+        (('--device', 'xyz'), 'The device xyz is not on this machine'),
+        (('--track',), '--track and --show are for videos, and none is given'),
         (('--cfg-options', 'model.num_classes=4'), 'it was trained on 5 classes and the config has 4'),
         (('--cfg-options', 'model.backbone.arch=41'), " or '39' or '57' or '99'."),
         (('--cfg-options', 'model.test_cfg.scor_thr=0'), 'did you mean score_thr?'),

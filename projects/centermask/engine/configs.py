@@ -31,6 +31,8 @@ def load_config(
         InputError: there is none or it is not valid, an option names nothing, or a value can't be used.
     """
     path = find_config(path)
+    if path.suffix not in ('.py', '.json', '.yaml', '.yml'):  # which MMEngine reads
+        raise InputError(f'{path} is no config: give a model or a config, and this file as its checkpoint.')
     try:
         cfg = Config.fromfile(path)
     except (Exception, SystemExit) as error:  # a config is a program: it may fail in any way

@@ -139,4 +139,4 @@ def require_device(name: str) -> None:
     try:
         torch.empty(1, device=name).item()
     except (AssertionError, RuntimeError) as error:
-        raise InputError(f'--device {name} is not on this machine: give cpu, or cuda where there is a GPU.') from error
+        raise InputError(f'The device {name} is not on this machine: give cpu, or cuda with a GPU.') from error

@@ -7,7 +7,7 @@ from pathlib import Path
 from mmengine.config import Config
 
 from centermask.engine.configs import load_config
-from centermask.engine.inferencer import CenterMaskInferencer
+from centermask.engine.inferencer import CenterMaskInferencer, require_device
 from centermask.engine.model_names import released_weights
 from centermask.export.metadata import describe_resizing
 from centermask.export.runtime import ExportedModel, is_exported
@@ -26,6 +26,8 @@ def load(model: str | Path, checkpoint: str | Path | None = None, device: str | 
     Raises:
         InputError: there is no such model or file, it can't be fetched, or it doesn't fit.
     """
+    if device is not None:
+        require_device(device)
     path = Path(model)
     if checkpoint is not None:
         cfg, weights = load_config(path), str(checkpoint)
@@ -57,6 +59,8 @@ def config_of_exported(file: str | Path) -> Config:
 
 def _config_beside(checkpoint: Path) -> Path:
     """Return the config that a training wrote into the folder of its checkpoints."""
+    if not checkpoint.is_file():
+        raise InputError(f"The checkpoint {checkpoint} doesn't exist: give the path of one.")
     configs = [*checkpoint.parent.glob('*.py')]
     if len(configs) != 1:
         raise InputError(f'There are {len(configs)} configs beside {checkpoint}: give its config too, before it.')

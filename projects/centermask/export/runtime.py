@@ -99,7 +99,7 @@ def require(package: str) -> Any:
         return importlib.import_module(package)
     except ImportError as error:
         raise InputError(
-            f"{package} isn't installed, which exported models need: pip install -e '.[export]'."
+            f"{package} isn't installed, which exported models need: pip install 'centermask[export]'."
         ) from error
 
 
