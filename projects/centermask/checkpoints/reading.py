@@ -40,14 +40,14 @@ def read(source: str, map_location: Any = 'cpu', remedy: str = 'give the path of
         InputError: it is missing, can't be fetched, is damaged, would run code or holds no weights.
     """
     url = as_url(source)
-    file: str | io.BytesIO = fetch(url, remedy) if url else os.path.expanduser(source)
+    file: str | io.BytesIO
     if url is None and '://' in source:
         try:
             file = io.BytesIO(fileio.get(source))  # MMEngine's own loaders may run a file's code
         except Exception as error:  # of the network, of the server, of MMEngine's back ends
             why = 'nothing is known by this name' if isinstance(error, KeyError) else str(error).split('\n')[0]
             raise InputError(f"The checkpoint {source} can't be fetched ({why}): {remedy}") from error
-    elif not os.path.isfile(file):
+    elif not os.path.isfile(file := fetch(url, remedy) if url else os.path.expanduser(source)):
         why = 'is a folder' if os.path.isdir(file) else "doesn't exist"
         raise InputError(f'The checkpoint {source} {why}: {remedy}')
     name = f'{source} (kept as {file})' if url else source
