@@ -51,7 +51,7 @@ def draw_worst(
         object does beside all detections.
     """
 
-    def draw_all(errors: Sequence[FalsePositive] | Sequence[Miss]) -> list[Drawn]:
+    def draw_all(errors: Iterable[Error]) -> list[Drawn]:
         drawn = (_draw(images, evaluation, error, threshold, canvas) for error in _spread(errors))
         return [one for one in drawn if one]
 
