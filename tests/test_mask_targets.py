@@ -153,6 +153,16 @@ def test_area_ratio_is_at_most_1() -> None:
     assert area_ratio_of_polygons([_square(10.3, 10.3, 11.7, 11.7)], np.array([0.0, 0, 60, 60])) == 1.0
 
 
+@pytest.mark.parametrize('box', [(10, 10, 10.5, 20), (100, 10, 120, 20), (10, 100, 20, 120)])
+def test_area_ratio_without_a_pixel(box: tuple[float, ...]) -> None:
+    """RoIs thinner than a pixel, and polygon and RoI outside the image: nothing is inside."""
+    roi = np.array(box, np.float64)
+    outside = [_square(*roi)]
+    assert area_ratio_of_polygons(WHOLE, roi) == 0.0
+    for polygons in (WHOLE, outside) if roi.max() > 64 else (WHOLE,):
+        assert area_ratio_of_first_polygon(polygons, roi, IMAGE) == 0.0
+
+
 def test_area_ratio_of_an_object_without_area() -> None:
     line = [np.array([10, 10, 20, 10, 15, 10], np.float64)]
     assert area_ratio_of_polygons(line, np.array([0.0, 0, 60, 60])) == 0.0

@@ -67,5 +67,6 @@ def weight_of_local_mean(local_count: int | Tensor, like: Tensor) -> Tensor:
         local_count: items of this process.
         like: a tensor on the device of this process.
     """
-    count = torch.as_tensor(local_count, dtype=torch.float32, device=like.device)  # half precision can't count to 257
+    # Half precision can't count to 257. A number is added, since the host would wait for a GPU to copy it.
+    count = torch.zeros((), dtype=torch.float32, device=like.device) + local_count
     return count / clamp_avg_factor(reduce_mean(count))

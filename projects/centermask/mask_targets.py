@@ -98,10 +98,13 @@ def _raster_area(part: np.ndarray, corner: np.ndarray, height: float, width: flo
     Args:
         part: a polygon or a bitmap.
     """
+    rows, columns = int(height), int(width)
+    if rows <= 0 or columns <= 0:  # which pycocotools takes for endless or refuses
+        return 0.0
     if part.ndim == 2:
-        return float(_sample(part, corner, np.ones(2), (max(int(height), 0), max(int(width), 0))).sum())
+        return float(_sample(part, corner, np.ones(2), (rows, columns)).sum())
     moved = (part.reshape(-1, 2) - corner).ravel()
-    return float(mask_utils.area(mask_utils.frPyObjects([moved], int(height), int(width))).sum())
+    return float(mask_utils.area(mask_utils.frPyObjects([moved], rows, columns)).sum())
 
 
 def area_ratio_of_polygons(mask: Mask, roi: np.ndarray) -> float:

@@ -113,6 +113,25 @@ def test_nothing_runs(kind: str, case: int, tmp_path: Path) -> None:
         assert f'holds a {refused}, which no checkpoint needs' in str(error.value)
 
 
+def test_nothing_runs_of_other_stores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """MMEngine's own loaders would, in the onedl fork and of some short forms."""
+    torch.save({'model': {'w': torch.ones(1), 'b': _Call(os.mkdir, str(tmp_path / 'mark'))}}, tmp_path / 'a.pth')
+    monkeypatch.setattr('mmengine.fileio.get', lambda source: (tmp_path / 'a.pth').read_bytes())
+    with pytest.raises(
+        InputError, match=r'^The checkpoint s3://b/a\.pth holds a posix\.mkdir, which no checkpoint needs'
+    ):
+        read('s3://b/a.pth')
+    assert not (tmp_path / 'mark').exists()
+    torch.save({'model': {'w': torch.ones(1)}}, tmp_path / 'a.pth')
+    assert read('s3://b/a.pth').weights['w'].item() == 1
+
+
+@pytest.mark.parametrize('source', ['open-mmlab://nothing', 'nowhere://a.pth'])
+def test_names_that_nobody_knows(source: str) -> None:
+    with pytest.raises(InputError, match=r"can't be fetched \(nothing is known by this name\): give the path of a"):
+        read(source)
+
+
 def test_bare_pickles_in_disguise(tmp_path: Path) -> None:
     """A bare pickle is refused under any name."""
     mark = tmp_path / 'mark'

@@ -221,12 +221,33 @@ def test_damaged_in_the_cache(server: WeightsServer) -> None:
             'https://download.openmmlab.com/pretrain/third_party/resnet50_caffe-788b5fa3.pth',
         ),
         ('open-mmlab://nothing', None),
-        ('mmcls://resnet50', None),
+        ('modelzoo://resnet101', 'https://download.pytorch.org/models/resnet101-63fe2227.pth'),
+        (
+            'mmcls://vgg11',
+            'https://download.openmmlab.com/mmclassification/v0/vgg/vgg11_batch256_imagenet_20210208-4271cd6c.pth',
+        ),
         ('a.pth', None),
     ],
 )
 def test_short_forms(source: str, url: str | None) -> None:
     assert as_url(source) == url
+
+
+@pytest.mark.parametrize(
+    'addresses',
+    [
+        ('https://dl.dropbox.com/s/abc/a.pth', 'https://dl.dropbox.com/s/def/a.pth'),
+        ('https://somewhere/uc?id=1', 'https://somewhere/uc?id=2'),
+        ('https://a/vovnet39.pth', 'https://b/vovnet39.pth'),
+    ],
+)
+def test_files_of_one_name_are_kept_apart(addresses: tuple[str, str]) -> None:
+    assert len(set(map(sources._file_name, addresses))) == 2
+
+
+def test_backbones_keep_their_names() -> None:
+    url = 'https://dl.dropbox.com/s/q98pypf96rhtd8y/vovnet39_ese_detectron2.pth'
+    assert sources._file_name(url) == 'vovnet39_ese_detectron2.pth'
 
 
 def test_sha256_in_a_name() -> None:

@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 from mmengine.config import Config
 
 from centermask.engine.configs import load_config
@@ -30,6 +31,11 @@ def test_other_settings_begin_anew(unfinished: Config) -> None:
     unfinished.load_from = 'start.pth'
     assert 'other settings (iter_1.pth): this one begins anew; --resume' in resume_unfinished(unfinished)
     assert not unfinished.resume and unfinished.load_from == 'start.pth'
+
+
+def test_file_of_another_kind_begins_anew(unfinished: Config, tmp_path: Path) -> None:
+    torch.save({'state_dict': {'w': torch.ones(1)}, 'meta': {'iter': 1}, 'message_hub': 'x'}, tmp_path / 'iter_9.pth')
+    assert resume_unfinished(unfinished) == '' and not unfinished.resume
 
 
 def test_what_has_ended_begins_anew(unfinished: Config, tiny_run: Path, tmp_path: Path) -> None:

@@ -158,8 +158,11 @@ def test_a_video_is_never_replaced(predict: Callable, video: Path, tmp_path: Pat
     (tmp_path / 'out').mkdir()
     video = video.rename(tmp_path / 'out/square.mp4')
     before = video.read_bytes()
-    code, _, err = predict(video)
-    assert code == 2 and 'would be replaced: name another folder' in err and video.read_bytes() == before
+    other = tmp_path / 'square.mkv'
+    other.write_bytes(before)
+    for words in ([video], [other, video]):
+        code, _, err = predict(*words)
+        assert code == 2 and 'would be replaced: name another folder' in err and video.read_bytes() == before
 
 
 def test_no_model(tools: Callable, capsys: pytest.CaptureFixture) -> None:

@@ -125,6 +125,8 @@ def test_patience(train: Callable, tmp_path: Path) -> None:
     options = ('--cfg-options', *same, 'train_cfg.max_iters=5', 'train_cfg.val_interval=1')
     assert train('--patience', '2', *options)[0] == 0
     assert [step['iter'] for step in _scalars(tmp_path / 'run')] == [1, 2, 3]
+    # A checkpoint has counted the validation after it.
+    assert torch.load(tmp_path / 'run/iter_2.pth')['message_hub']['runtime_info']['early_stopping'][1] == 1
     assert train('--patience', '2', '--resume', *options)[0] == 0
     assert len(_scalars(tmp_path / 'run')) == 3
     log = max((tmp_path / 'run').glob('*/*.log')).read_text()

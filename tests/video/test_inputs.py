@@ -16,7 +16,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_words(folder: Path) -> None:
+def test_words(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = sort_inputs([str(folder)])
     assert found.images == [folder / 'a.jpg', folder / 'b.PNG', folder / 'in/c.jpg'] and found.root == folder
     assert found.videos == [str(folder / name) for name in ('clips/h.webm', 'd.mp4', 'in/e.MKV')]
@@ -24,6 +24,9 @@ def test_words(folder: Path) -> None:
     found = sort_inputs([str(folder / '**/*.jpg'), str(folder / 'a.jpg'), str(folder / 'd.mp4'), '0', 'rtsp://x/y'])
     assert found.images == [folder / 'a.jpg', folder / 'in/c.jpg'] and found.root == folder
     assert found.videos == [str(folder / 'd.mp4'), '0', 'rtsp://x/y']
+    monkeypatch.chdir(folder / 'clips')
+    found = sort_inputs(['../a.jpg', str(folder / 'in'), str(folder / 'a.jpg')])
+    assert found.images == [folder / 'a.jpg', folder / 'in/c.jpg'] and found.root == folder
 
 
 @pytest.mark.parametrize(

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from mmengine.runner.checkpoint import CheckpointLoader
+from mmengine import fileio
 from torch import Tensor
 
 from centermask.checkpoints.sources import as_url, fetch
@@ -39,20 +40,19 @@ def read(source: str, map_location: Any = 'cpu', remedy: str = 'give the path of
         InputError: it is missing, can't be fetched, is damaged, would run code or holds no weights.
     """
     url = as_url(source)
+    file: str | io.BytesIO
     if url is None and '://' in source:
         try:
-            content = CheckpointLoader.load_checkpoint(source, map_location, logger='silent')
-        except Exception as error:  # of the network, of the server, of MMEngine's loaders
-            why = str(error).split('\n')[0] or type(error).__name__
+            file = io.BytesIO(fileio.get(source))  # MMEngine's own loaders may run a file's code
+        except Exception as error:  # of the network, of the server, of MMEngine's back ends
+            why = 'nothing is known by this name' if isinstance(error, KeyError) else str(error).split('\n')[0]
             raise InputError(f"The checkpoint {source} can't be fetched ({why}): {remedy}") from error
-        return _checked(content, source, remedy)
-    path = fetch(url, remedy) if url else os.path.expanduser(source)
-    if not os.path.isfile(path):
-        why = 'is a folder' if os.path.isdir(path) else "doesn't exist"
+    elif not os.path.isfile(file := fetch(url, remedy) if url else os.path.expanduser(source)):
+        why = 'is a folder' if os.path.isdir(file) else "doesn't exist"
         raise InputError(f'The checkpoint {source} {why}: {remedy}')
-    name = f'{source} (kept as {path})' if url else source
+    name = f'{source} (kept as {file})' if url else source
     try:
-        content = load_file(path, map_location)
+        content = load_file(file, map_location)
     except UnreadableFileError as error:
         raise InputError(f'The checkpoint {name} {error}: {"remove it, or " if url else ""}{remedy}') from error
     return _checked(content, name, remedy)

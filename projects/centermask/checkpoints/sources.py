@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 from pathlib import Path
@@ -11,7 +12,7 @@ import mmengine.hub
 import torch
 from mmengine.fileio import load
 from mmengine.logging import print_log
-from mmengine.runner.checkpoint import get_deprecated_model_names, get_external_models
+from mmengine.runner.checkpoint import get_deprecated_model_names, get_external_models, get_mmcls_models
 
 from centermask.checkpoints.download import DownloadError, download, one_process
 from centermask.checkpoints.metafile import find_release
@@ -21,6 +22,7 @@ MIRROR = 'CENTERMASK_WEIGHTS'
 """The environment variable that names a folder or an address with the files under their names."""
 
 _DROPBOX = ('dl.dropbox.com', 'www.dropbox.com', 'dl.dropboxusercontent.com')
+_BACKBONES = ('vovnet', 'mobilenet_v2_')  # of the releases' ImageNet weights there
 _HASHED = ('download.pytorch.org', 'download.openmmlab.com')  # where a file's name ends in its SHA-256
 _TIMM = {  # configs with a VoVNet of this depth from the Hugging Face hub
     '19': 'centermask-lite-star_v2-19-dw-timm_fpn_4x_coco',
@@ -37,7 +39,9 @@ def as_url(source: str) -> str | None:
         url = source
     elif scheme in ('open-mmlab', 'openmmlab'):
         url = get_external_models().get(get_deprecated_model_names().get(name, name))
-    elif scheme == 'torchvision':  # whose own list MMEngine would import
+    elif scheme == 'mmcls':
+        url = get_mmcls_models().get(name)
+    elif scheme in ('torchvision', 'modelzoo'):  # whose own list MMEngine would import
         url = load(Path(mmengine.hub.__file__).with_name('torchvision_0.12.json')).get(name)
     return url if url and url.startswith(('http://', 'https://')) else None
 
@@ -86,8 +90,13 @@ def _file_name(url: str) -> str:
     """Return the name of a file in torch's cache: its own where no other file has it, else its complete address."""
     address = urlparse(url)
     name = Path(address.path).name
-    unique = address.netloc in _DROPBOX or address.netloc in _HASHED
-    return name if unique else re.sub(r'[^\w.-]+', '_', address.netloc + address.path)
+    ours = find_release(url) is not None or name.startswith(_BACKBONES)
+    if address.netloc in _HASHED or (address.netloc in _DROPBOX and ours):
+        return name
+    stem, suffix = os.path.splitext(address.netloc + address.path)
+    if address.query not in ('', 'dl=0', 'dl=1'):
+        stem += f'-{hashlib.sha256(address.query.encode()).hexdigest()[:8]}'
+    return re.sub(r'[^\w.-]+', '_', stem + suffix)
 
 
 def _addresses_of(url: str) -> list[str]:

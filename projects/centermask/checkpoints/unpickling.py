@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import re
 from collections import OrderedDict
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
@@ -19,19 +20,19 @@ class UnreadableFileError(Exception):
     """A file that isn't a complete checkpoint. The message is the end of a sentence that begins with the file."""
 
 
-def load_file(path: str | Path, map_location: Any = 'cpu') -> Any:
+def load_file(file: str | Path | BytesIO, map_location: Any = 'cpu') -> Any:
     """Return the content of a file. Names that end in ``.pkl`` are pickles of arrays, all others torch's.
 
     Raises:
         UnreadableFileError: it is damaged, no checkpoint, or would run code.
     """
     try:
-        if urlparse(str(path)).path.endswith('.pkl'):  # wget keeps the query of a URL in the name
-            with open(path, 'rb') as file:
-                return _ArrayUnpickler(file, encoding='latin1').load()
+        if urlparse(str(file)).path.endswith('.pkl'):  # wget keeps the query of a URL in the name
+            with open(str(file), 'rb') as arrays:
+                return _ArrayUnpickler(arrays, encoding='latin1').load()
         # The onedl fork of MMEngine withdraws what it admits after each file that it loads.
         torch.serialization.add_safe_globals(SAFE_GLOBALS)
-        return torch.load(path, map_location, weights_only=True)
+        return torch.load(file, map_location, weights_only=True)
     except Exception as error:  # a damaged file raises whatever its first wrong byte leads to
         refused = re.search(r'[Uu]nsupported (?:global: )?GLOBAL (\S+)', str(error))
         if refused:

@@ -8,7 +8,7 @@ from mmdet.registry import HOOKS
 from mmengine.hooks import EarlyStoppingHook
 from mmengine.runner import Runner
 
-from centermask.engine.preemption import find_checkpoint_hook
+from centermask.engine.preemption import find_checkpoint_hook, is_saved
 
 STATE = 'early_stopping'
 """Key of the best figure, the validations since, and the patience, in the message hub's part of a checkpoint."""
@@ -16,7 +16,7 @@ STATE = 'early_stopping'
 
 @HOOKS.register_module()
 class ResumableEarlyStoppingHook(EarlyStoppingHook):
-    """MMEngine's ``EarlyStoppingHook``, whose count is in the checkpoints; one that it ended by has the final one.
+    """MMEngine's ``EarlyStoppingHook``, whose count is in the checkpoints, with the validation after each of them.
 
     Arguments are MMEngine's. Where a training that ended early is resumed, it ends at once, unless the patience is
     higher now.
@@ -39,13 +39,15 @@ class ResumableEarlyStoppingHook(EarlyStoppingHook):
             )
 
     def after_val_epoch(self, runner: Runner, metrics: dict[str, Any]) -> None:
-        """Count, and save the checkpoint again where the training ends by it."""
+        """Count, and save the checkpoint of this iteration again, or one where the training ends by it."""
         super().after_val_epoch(runner, metrics)
         runner.message_hub.update_info(STATE, [self.best_score, self.wait_count, self.patience])
         hook = find_checkpoint_hook(runner)
-        if runner.train_loop.stop_training and hook is not None:
-            meta = dict(epoch=runner.epoch, iter=runner.iter)
-            hook._save_checkpoint_with_step(runner, runner.epoch if hook.by_epoch else runner.iter, meta)
+        if hook is None:
+            return
+        step = runner.epoch if hook.by_epoch else runner.iter
+        if runner.train_loop.stop_training or is_saved(hook, step):
+            hook._save_checkpoint_with_step(runner, step, dict(epoch=runner.epoch, iter=runner.iter))
 
 
 def ended_early(runtime_info: dict[str, Any]) -> bool:

@@ -61,14 +61,14 @@ class InterruptionHook(Hook):
         if number := self._agree():
             hook = find_checkpoint_hook(runner)
             # An epoch is resumed from its beginning, where a checkpoint was saved already.
-            if hook is not None and not hook.by_epoch and not _is_saved(hook, runner.iter + 1):
+            if hook is not None and not hook.by_epoch and not is_saved(hook, runner.iter + 1):
                 hook._save_checkpoint(runner)
             _exit(runner, hook, number, runner.iter + 1)
 
     def after_val_iter(self, runner: Runner, batch_idx: int, data_batch: object = None, outputs: object = None) -> None:
         """Exit in a validation only if a checkpoint was saved before it: the model may hold averaged weights now."""
         hook = find_checkpoint_hook(runner)
-        if hook is not None and _is_saved(hook, runner.iter) and (number := self._agree()):
+        if hook is not None and is_saved(hook, runner.iter) and (number := self._agree()):
             _exit(runner, hook, number, runner.iter)
 
     def _agree(self) -> int:
@@ -83,8 +83,9 @@ def find_checkpoint_hook(runner: Runner) -> CheckpointHook | None:
     return next((hook for hook in runner.hooks if isinstance(hook, CheckpointHook)), None)
 
 
-def _is_saved(hook: CheckpointHook, iterations: int) -> bool:
-    return bool(hook.last_ckpt) and os.path.basename(str(hook.last_ckpt)) == hook.filename_tmpl.format(iterations)
+def is_saved(hook: CheckpointHook, step: int) -> bool:
+    """Return whether the last checkpoint is that of an iteration, or of an epoch where the hook counts in these."""
+    return bool(hook.last_ckpt) and os.path.basename(str(hook.last_ckpt)) == hook.filename_tmpl.format(step)
 
 
 def _exit(runner: Runner, hook: CheckpointHook | None, number: int, iterations: int) -> None:

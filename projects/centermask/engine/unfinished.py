@@ -7,7 +7,8 @@ from pathlib import Path
 from mmengine.config import Config
 
 from centermask.checkpoints.latest import find_latest
-from centermask.checkpoints.reading import read
+from centermask.checkpoints.loading import read_checkpoint
+from centermask.checkpoints.training_state import check_training_state
 from centermask.engine.distributed import count_processes
 from centermask.engine.early_stopping import ended_early
 from centermask.utils.errors import InputError
@@ -30,13 +31,14 @@ def resume_unfinished(cfg: Config) -> str:
         path, _ = find_latest(folder)
         if path is None:
             return ''
-        state = read(str(path)).others
-    except InputError:  # there are some and none is intact
+        state = read_checkpoint(str(path))
+        check_training_state(state, str(path), optimizer=False, schedulers=False)
+    except InputError:  # none is intact, or the latest is no training's
         return ''
-    meta, hub = state.get('meta', {}), state.get('message_hub', {})
-    if not 0 < meta.get('iter', 0) < cfg.train_cfg.get('max_iters', 0) or ended_early(hub.get('runtime_info', {})):
+    meta = state['meta']
+    if not 0 < meta['iter'] < cfg.train_cfg.get('max_iters', 0) or ended_early(state['message_hub']['runtime_info']):
         return ''
-    if not _same_settings(meta.get('cfg', ''), cfg.pretty_text):
+    if not _same_settings(str(meta.get('cfg')), cfg.pretty_text):
         return (
             f'{folder} has an unfinished training of other settings ({path.name}): this one begins anew; '
             '--resume continues that one with the settings of now.'

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from centermask.engine.configs import load_config
 from centermask.report import html
-from centermask.report.class_table import class_head, class_rows
+from centermask.report.class_table import ITEMS, class_head, class_rows
 from centermask.report.confusion_matrix import confusion_table, most_confused
 from centermask.report.drawing import Canvas
 from centermask.report.errors import Errors, Reason, find_errors
@@ -35,10 +35,7 @@ TIMED = 5  # images
 CONFUSED = 15  # pairs of classes
 LEAST_SCORE = 0.4  # where no threshold is best
 SIDES, PART_SIDES = (640, 1000), (320, 320)  # pixels of the longer side of whole images and of parts of them
-FIGURES = {
-    **{'AP': 'mAP', 'AP50': 'mAP_50', 'AP75': 'mAP_75', 'small': 'mAP_s', 'medium': 'mAP_m', 'large': 'mAP_l'},
-    'recall at 100': 'AR@100',
-}
+FIGURES = {**ITEMS, 'recall at 100': 'AR@100'}
 
 
 class Report(NamedTuple):

@@ -50,19 +50,12 @@ def draw_worst(
         Images of false positives, on which the detection stands alone beside all objects, and of misses, on which the
         object does beside all detections.
     """
-    classes = images.classes
-    false, misses = [], []
-    for error in _spread(errors.false_positives):
-        entry = evaluation.detected.anns[error.id]
-        if drawn := _draw(images, evaluation, error, entry, threshold, canvas):
-            words = f'{classes[entry["category_id"]]}, score {100 * error.score:.0f}: {_why(error, classes)}'
-            false.append(Drawn(drawn[1], f'{words} ({drawn[0]})'))
-    for miss in _spread(errors.misses):
-        entry = evaluation.truth.anns[miss.id]
-        if drawn := _draw(images, evaluation, miss, entry, threshold, canvas):
-            words = f'{classes[entry["category_id"]]}, {miss.area:.0f} pixels: {_why(miss, classes)}'
-            misses.append(Drawn(drawn[1], f'{words} ({drawn[0]})'))
-    return false, misses
+
+    def draw_all(errors: Iterable[Error]) -> list[Drawn]:
+        drawn = (_draw(images, evaluation, error, threshold, canvas) for error in _spread(errors))
+        return [one for one in drawn if one]
+
+    return draw_all(errors.false_positives), draw_all(errors.misses)
 
 
 def _spread(errors: Iterable[Error]) -> list[Error]:
@@ -86,28 +79,29 @@ def _draw(
     images: TestImages,
     evaluation: Evaluation,
     error: FalsePositive | Miss,
-    entry: dict,
     threshold: float,
     canvas: Canvas,
-) -> tuple[str, Path] | None:
-    """Draw the part of an image around an error, and return the image's name and the file."""
+) -> Drawn | None:
+    """Draw the part of an image around an error; None if the image wasn't tested."""
     loaded = images.load(error.image)
     if loaded is None:
         return None
     name, image, _ = loaded
-    left, top, right, bottom = window(entry['bbox'], image.shape[:2])
-    objects = [a for a in evaluation.truth.imgToAnns[error.image] if not a['iscrowd']]
-    found = [a for a in evaluation.detected.imgToAnns[error.image] if a['score'] >= threshold]
     if isinstance(error, FalsePositive):
-        found = [entry]
+        entry, figure = evaluation.detected.anns[error.id], f'score {100 * error.score:.0f}'
+        found, objects = [entry], [a for a in evaluation.truth.imgToAnns[error.image] if not a['iscrowd']]
     else:
+        entry, figure = evaluation.truth.anns[error.id], f'{error.area:.0f} pixels'
+        found = [a for a in evaluation.detected.imgToAnns[error.image] if a['score'] >= threshold]
         objects = [entry]
+    left, top, right, bottom = window(entry['bbox'], image.shape[:2])
     part = np.ascontiguousarray(image[top:bottom, left:right])
     sample = DetDataSample()
     sample.gt_instances, _ = _cut(objects, (left, top, right, bottom), evaluation.kind == 'segm')
     sample.pred_instances, scores = _cut(found, (left, top, right, bottom), evaluation.kind == 'segm')
     sample.pred_instances.scores = torch.tensor(scores)
-    return name, canvas.draw(f'{type(error).__name__}_{error.id}', part, sample)
+    caption = f'{images.classes[entry["category_id"]]}, {figure}: {_why(error, images.classes)} ({name})'
+    return Drawn(canvas.draw(f'{type(error).__name__}_{error.id}', part, sample), caption)
 
 
 def window(box: Sequence[float], size: tuple[int, int]) -> tuple[int, int, int, int]:

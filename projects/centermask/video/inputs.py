@@ -58,6 +58,9 @@ def sort_inputs(words: Sequence[str]) -> Inputs:
         if not clips or files_in(path, SUFFIXES):
             images.update((image, None) for image in find_images(name))
             roots.append(path if path.is_dir() else path.parent)
+    if len(set(roots)) > 1:  # some may be relative, or begin with ..
+        images = {Path(os.path.abspath(image)): None for image in images}
+        roots = [Path(os.path.abspath(root)) for root in roots]
     return Inputs([*images], Path(os.path.commonpath(roots)) if roots else Path(), [*videos])
 
 

@@ -61,7 +61,9 @@ def predict_videos(
     outs: dict[str, Path] = {}
     for name in names:
         outs[name] = out_dir / output_name(name, [out.name for out in outs.values()])
-        if Path(name).exists() and Path(name).resolve() == outs[name].with_name(f'{outs[name].name}.mp4').resolve():
+    written = {out.with_name(f'{out.name}.mp4').resolve() for out in outs.values()}
+    for name in names:
+        if Path(name).exists() and Path(name).resolve() in written:
             raise InputError(f'--out-dir {out_dir}: the video {name} would be replaced: name another folder.')
     failed: list[Exception] = []
     for name, out in outs.items():
@@ -92,8 +94,8 @@ def predict_video(name: str, inferencer: CenterMaskInferencer, out: Path, option
         InputError: the video can't be read, or something that an option needs is missing.
         RunError: it breaks off, or the results can't be written.
     """
-    window = Window(name) if options.show else None
     source = open_source(name)
+    window = Window(source.name) if options.show else None
     prediction = _Prediction(source, inferencer, out, options)
     interrupts = Interrupts(f'{source.name} ends after this frame, its results are written')
     with interrupts:

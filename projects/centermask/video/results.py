@@ -69,7 +69,7 @@ class FrameResults:
                 entry['segmentation'] = found['masks'][i]
             if 'mask_scores' in found:
                 entry['mask_score'] = round(found['mask_scores'][i], 5)
-            if found.get('track_ids', [-1] * (i + 1))[i] >= 0:
+            if 'track_ids' in found and found['track_ids'][i] >= 0:
                 entry['track_id'] = found['track_ids'][i]
             lines.append(f'{"," if self._count > 1 else ""}\n{json.dumps(entry)}')
         try:

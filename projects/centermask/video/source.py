@@ -72,10 +72,11 @@ class VideoSource:
         if video.width * video.height > MAX_PIXELS:
             self._container.close()
             raise InputError(f'{self.name} has frames of {video.width}x{video.height} pixels, too many to decode.')
+        self._stated = video.frames  # PyAV reads freed memory once the container is closed
         length = self._container.duration
         self.live = stream and not length
         self.rate = Fraction(video.average_rate or video.guessed_rate or 25)
-        self.total = video.frames or (round(length / av.time_base * self.rate) if length else None)
+        self.total = self._stated or (round(length / av.time_base * self.rate) if length else None)
         self.pixel_shape = Fraction(video.sample_aspect_ratio or 1)
 
     def _refused(self, stream: bool, error: Exception) -> InputError:
@@ -97,7 +98,7 @@ class VideoSource:
         start = last = None
         broken: Exception | None = None
         try:
-            for packet in self._packets():
+            for packet in self._container.demux(self._stream):
                 try:
                     decoded = packet.decode()
                 except av.FFmpegError:
@@ -118,9 +119,6 @@ class VideoSource:
             self._container.close()
         self._check_end(count, damaged, broken)
 
-    def _packets(self) -> Iterator[av.Packet]:
-        yield from self._container.demux(self._stream)
-
     def _check_end(self, count: int, damaged: int, broken: Exception | None) -> None:
         """Raise an error unless all frames were read."""
         if not count:
@@ -129,9 +127,8 @@ class VideoSource:
             silent = isinstance(broken, av.ExitError)
             why = f'sent nothing for {TIMEOUT:g} seconds' if silent else f'broke off ({_reason(broken)})'
             raise RunError(f'The stream {self.name} {why} after frame {count - 1}: the results until then are written.')
-        stated = self._stream.frames
-        if broken or count < MIN_COMPLETE * stated:
-            of = f' of {stated}' if stated else ''
+        if broken or count < MIN_COMPLETE * self._stated:
+            of = f' of {self._stated}' if self._stated else ''
             raise RunError(
                 f'The video {self.name} is damaged or cut off after {count}{of} frames: their results are written.'
             )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import suppress
 
 import cv2
 import numpy as np
@@ -41,4 +42,5 @@ class Window:
 
     def close(self) -> None:
         """Close the window."""
-        cv2.destroyWindow(self._title)
+        with suppress(cv2.error):  # it is gone already, which some systems take for an error
+            cv2.destroyWindow(self._title)
