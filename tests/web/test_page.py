@@ -205,9 +205,18 @@ def test_drop_paste_and_camera(page: Any, pictures: list[Path]) -> None:
         )
         page.locator('#stage[aria-busy=false]').wait_for(timeout=120_000)
         assert page.locator(f'canvas[aria-label^="{event}.jpg: "]').count() == 1
-    page.get_by_role('button', name='Use the camera').click()
+    page.evaluate(
+        """() => {
+            const devices = navigator.mediaDevices, ask = devices.getUserMedia.bind(devices);
+            window.streams = [];
+            devices.getUserMedia = async (wanted) => streams[streams.push(await ask(wanted)) - 1];
+            document.getElementById('camera').click();
+            document.getElementById('camera').click(); // before it is there
+        }"""
+    )
     page.locator('canvas[aria-label^="camera.png: "]').wait_for(timeout=120_000)
     page.get_by_role('button', name='Stop the camera').click()
+    assert page.evaluate('streams.map(({ active }) => active)') == [False, False]
     assert page.get_by_role('alert').count() == 0
 
 

@@ -85,19 +85,22 @@ async function show(bitmap, name, mine) {
 
 async function startCamera() {
   complain('');
+  let stream;
   try {
-    camera = await navigator.mediaDevices.getUserMedia({ video: { facingMode: 'environment', width: { ideal: 640 } } });
+    stream = await navigator.mediaDevices.getUserMedia({ video: { facingMode: 'environment', width: { ideal: 640 } } });
   } catch (error) {
     const reason = window.isSecureContext ? error.message : 'open it by https or as localhost';
     complain(`There is no camera for this page: ${reason}.`);
     return;
   }
+  stopCamera(); // another one, where the button was pressed twice
+  camera = video.srcObject = stream;
   showCameraState();
-  video.srcObject = camera;
   try {
     await video.play();
-    while (camera) await show(await createImageBitmap(video), 'camera.png', ++turn);
+    while (camera === stream) await show(await createImageBitmap(video), 'camera.png', ++turn);
   } catch (error) {
+    if (camera !== stream) return;
     stopCamera();
     complain(error.message);
   }

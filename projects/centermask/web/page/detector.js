@@ -1,5 +1,6 @@
 // Worker that holds the model: takes {id, bitmap}, answers {id, detections, …} or {id, error}.
 
+import { CELLS } from './masks.js';
 import { resize } from './resizing.js';
 
 const options = new URLSearchParams(location.search); // device=wasm|webgpu and threads=N, for measurements
@@ -130,7 +131,7 @@ function read({ boxes, labels, scores, mask_scores: maskScores, masks }, { pasti
     const box = Float32Array.from(boxes.data.subarray(4 * i, 4 * i + 4), (value, k) => value / factors[k % 2]);
     if (pasting === 'sampled') box.forEach((value, k) => (box[k] = Math.min(Math.max(value, 0), limits[k % 2])));
     if (pasting === 'sampled' && !(box[2] > box[0] && box[3] > box[1])) continue;
-    const cells = masks.data.slice(784 * i, 784 * i + 784);
+    const cells = masks.data.slice(CELLS ** 2 * i, CELLS ** 2 * (i + 1));
     const label = Number(labels.data[i]);
     detections.push({ box, label, score: scores.data[i], maskScore: maskScores.data[i], cells });
   }

@@ -1,6 +1,6 @@
 // Pasting of masks into the picture, by the rules of the Python package's mask_pasting.py, and COCO's run lengths.
 
-const CELLS = 28; // a mask's side
+export const CELLS = 28; // a mask's side
 
 // First pixel along an axis, and the positions of it and the next ones in the mask, in cells.
 const GRIDS = {

@@ -29,7 +29,9 @@ export async function detect(bitmap) {
   const found = await answer;
   waiting.delete(id);
   if (!found.error) return found;
-  worker.terminate(); // it may have run out of memory, after which WebAssembly doesn't go on
-  startModel(tell);
+  if (!waiting.size) { // else the next picture is tried first, which would get no answer
+    worker.terminate(); // it may have run out of memory, after which WebAssembly doesn't go on
+    startModel(tell);
+  }
   throw new Error(`The model fails on this picture (${found.error.slice(0, 120)}): try a smaller one.`);
 }
