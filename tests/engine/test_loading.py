@@ -80,6 +80,32 @@ def test_own_files(tiny_config: Path, tiny_run: Path, image: Path) -> None:
     assert _same(centermask.load(tiny_run / 'iter_2.pth', device='cpu').predict(image), results[:1])
 
 
+def test_images_that_cannot_be_used(
+    tiny_run: Path, image: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A sentence names the file, before the model runs."""
+    model = centermask.load(tiny_run / 'iter_2.pth', device='cpu')
+    monkeypatch.setattr(model, 'forward', None)
+    broken, empty = tmp_path / 'broken.jpg', tmp_path / 'empty'
+    broken.write_bytes(image.read_bytes()[:2000])
+    empty.mkdir()
+    for images, sentence in (
+        (broken, f'The image {broken} could not be read, it is damaged or not an image: remove it.'),
+        ([image, str(broken)], f'The image {broken} could not be read, it is damaged or not an image: remove it.'),
+        (
+            [cv2.imread(str(image)), 'no.jpg'],
+            "The image no.jpg is no file or doesn't exist: remove it from the images.",
+        ),
+        ('no.jpg', "The image or folder no.jpg doesn't exist: give the path of one."),
+        (empty, f'The folder {empty} holds no image: their names would end in '),
+    ):
+        with pytest.raises(InputError) as error:
+            model.predict(images)
+        assert str(error.value).startswith(sentence)
+    with pytest.raises(InputError, match='more than the 9 that --max-pixels'):
+        model.predict(image, max_pixels=9)
+
+
 def test_no_config_beside(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"^The checkpoint .*a\.pth doesn't exist: give the path of one\.$"):
         centermask.load(tmp_path / 'a.pth')

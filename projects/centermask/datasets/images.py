@@ -122,7 +122,7 @@ def check_image(path: str | Path, max_pixels: int = MAX_PIXELS, decode: bool = F
             if width * height > max_pixels:
                 raise InputError(
                     f'The image {path} has {width}x{height} pixels, more than the {max_pixels} that --max-pixels '
-                    '(max_pixels of a data set) allows: remove it, or allow more if you trust its origin.'
+                    '(max_pixels of a data set or predict) allows: remove it, or allow more if you trust its origin.'
                 )
             several = getattr(image, 'is_animated', False) and image.format != 'MPO'  # phones add a second view
             if several or image.mode == 'CMYK':

@@ -17,6 +17,7 @@ from mmengine.visualization import Visualizer
 from torch import nn
 
 from centermask.checkpoints.loading import check_match, count_classes, load_weights, read_checkpoint
+from centermask.datasets.images import MAX_PIXELS, find_images, inspect_image
 from centermask.datasets.packing import pack_all_resizes
 from centermask.engine.rle_results import give_rle_masks
 from centermask.export.exported_detector import ExportedCenterMask, warn_of_another_config
@@ -91,18 +92,29 @@ class CenterMaskInferencer(DetInferencer):
         return super()._init_visualizer(cfg)
 
     def predict(
-        self, images: str | Path | np.ndarray | Sequence[str | Path | np.ndarray], batch_size: int = 1
+        self,
+        images: str | Path | np.ndarray | Sequence[str | Path | np.ndarray],
+        batch_size: int = 1,
+        max_pixels: int = MAX_PIXELS,
     ) -> list[DetDataSample]:
         """Return the detections of each image: ``pred_instances`` with bboxes, scores, labels, masks and mask_scores.
 
         Args:
-            images: files, arrays (H, W, 3) of bytes in BGR, or one of these; also a folder.
+            images: files or addresses, arrays (H, W, 3) of bytes in BGR, or one of these; also a folder, whose images
+                are taken by their names, those in its folders too.
             batch_size: number of images that are computed together.
+            max_pixels: the most pixels of a file to decode.
+
+        Raises:
+            InputError: a file can't be used; none is predicted.
         """
+        if isinstance(images, Path) or (isinstance(images, str) and '://' not in images):
+            images = find_images(str(images))
         given = [images] if isinstance(images, str | Path | np.ndarray) else images
         inputs = [str(image) if isinstance(image, Path) else image for image in given]
-        if len(inputs) == 1 and isinstance(inputs[0], str):
-            inputs = self._inputs_to_list(inputs[0])  # of a folder
+        for image in inputs:
+            if isinstance(image, str) and '://' not in image:
+                inspect_image(image, max_pixels)
         return self(inputs, batch_size, return_datasamples=True)['predictions']
 
     def pred2dict(self, data_sample: DetDataSample, pred_out_dir: str = '') -> dict:
