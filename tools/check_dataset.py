@@ -17,7 +17,7 @@ from centermask.datasets.dataset_check import (
     write_report,
     write_usable,
 )
-from centermask.engine.cli import require_writable, run
+from centermask.engine.cli import fraction, require_writable, run
 from centermask.engine.configs import load_config
 from centermask.utils.errors import InputError, RunError
 
@@ -37,14 +37,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     parser.add_argument(
         '--max-lost',
-        type=float,
+        type=fraction,
         default=0.05,
         metavar='PART',
         help='exit with 1 where a training would lose more than this part of the objects (default %(default)s)',
     )
     args = parser.parse_args(argv)
-    if not 0 <= args.max_lost <= 1:
-        raise InputError(f'--max-lost {args.max_lost}: give a part of the objects, from 0 to 1.')
     for option, path in (('--fix', args.fix), ('--report', args.report)):
         if path:
             if path.suffix != '.json' or path.is_dir():

@@ -12,7 +12,7 @@ from mmengine.device import get_device
 from centermask.benchmark.metafile import read_metafile
 from centermask.benchmark.tradeoff import draw_tradeoff
 from centermask.datasets.images import find_images
-from centermask.engine.cli import add_config_options, require_file, require_writable, run
+from centermask.engine.cli import add_config_options, fraction, positive, require_file, require_writable, run
 from centermask.engine.configs import load_config
 from centermask.engine.inferencer import CenterMaskInferencer, require_device
 from centermask.report.sheet import draw_sheet
@@ -41,8 +41,8 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     sheet.add_argument('config', help='config file, or the name of a model')
     sheet.add_argument('checkpoint', help='checkpoint file')
     sheet.add_argument('images', nargs='+', metavar='IMAGE_OR_FOLDER', help='images, or folders of them')
-    sheet.add_argument('--score-thr', type=float, default=0.3, help='least score of what is drawn (default 0.3)')
-    sheet.add_argument('--columns', type=int, default=4, help='images in a row (default 4)')
+    sheet.add_argument('--score-thr', type=fraction, default=0.3, help='least score of what is drawn (default 0.3)')
+    sheet.add_argument('--columns', type=positive, default=4, help='images in a row (default 4)')
     sheet.add_argument('--device', default=get_device(), help='cpu, cuda, cuda:1 ... (default %(default)s)')
     add_config_options(sheet)
     return parser.parse_args(argv)
@@ -57,8 +57,6 @@ def figure_1(args: argparse.Namespace) -> None:
 
 
 def figure_4(args: argparse.Namespace) -> None:
-    if args.columns < 1:
-        raise InputError(f'--columns {args.columns}: give 1 or more.')
     images = [image for source in args.images for image in find_images(source)]
     cfg = load_config(args.config, args.cfg_options)
     require_file(args.checkpoint, 'checkpoint')

@@ -15,7 +15,7 @@ from mmengine.device import get_device
 
 from centermask.datasets.images import MAX_PIXELS
 from centermask.engine.amp import use_half_precision
-from centermask.engine.cli import add_config_options, non_empty, positive, require_writable, run
+from centermask.engine.cli import add_config_options, fraction, non_empty, positive, require_writable, run
 from centermask.engine.configs import load_config
 from centermask.engine.image_prediction import inspect_images, predict_images, require_all, require_apart
 from centermask.engine.inferencer import CenterMaskInferencer, require_device
@@ -57,7 +57,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         'video NAME.mp4',
     )
     parser.add_argument(
-        '--score-thr', type=float, default=0.3, help='least score of a drawn detection (default 0.3); JSON holds all'
+        '--score-thr', type=fraction, default=0.3, help='least score of a drawn detection (default 0.3); JSON holds all'
     )
     parser.add_argument('--json', action='store_true', help='of a video also NAME.json, COCO results by frame')
     parser.add_argument('--track', action='store_true', help='give objects of a video numbers and colours that stay')

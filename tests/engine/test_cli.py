@@ -63,6 +63,16 @@ def test_words_without_value(capsys: pytest.CaptureFixture) -> None:
     assert stop.value.code == 2 and 'KEY=VALUE' in capsys.readouterr().err
 
 
+@pytest.mark.parametrize('text', ['3', '-0.1', '30%', 'nan', ''])
+def test_fractions_are_from_0_to_1(text: str, capsys: pytest.CaptureFixture) -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument('--score-thr', type=cli.fraction)
+    assert [parser.parse_args(['--score-thr', good]).score_thr for good in ('0', '.3', '1')] == [0, 0.3, 1]
+    with pytest.raises(SystemExit, match='2'):
+        parser.parse_args([f'--score-thr={text}'])
+    assert capsys.readouterr().err.endswith(f'error: argument --score-thr: {text!r} is no number from 0 to 1\n')
+
+
 def test_folders_that_cannot_be_written_to(tmp_path: Path) -> None:
     cli.require_writable(tmp_path / 'new/folder', '--work-dir')
     assert list((tmp_path / 'new/folder').iterdir()) == []

@@ -114,7 +114,6 @@ def test_microscopy(tools: Callable, shared: Path, capsys: pytest.CaptureFixture
     [
         (['no.json'], 'The annotation file no.json does not exist'),
         (['{own}', '--config', 'no.py'], "The config no.py doesn't exist"),
-        (['{own}', '--max-lost', '5'], '--max-lost 5.0: give a part of the objects, from 0 to 1.'),
         (['{own}', '--report', 'x.txt'], 'give the name of a file that ends in .json.'),
         (['{own}', '--fix', '{f}'], 'give the name of a file that ends in .json.'),
         (['{own}', '--fix', '{own}/x.json'], "can't be written to (File exists): give another one by --fix"),

@@ -65,7 +65,7 @@ def test_bad_input(figures: Callable, tiny_config: Path, tiny_run: Path, tmp_pat
         (['4', config, checkpoint, 'nosuch.jpg'], "nosuch.jpg doesn't exist"),
         (['4', config, 'nosuch.pth', image], "The checkpoint nosuch.pth doesn't exist"),
         (['4', config, checkpoint, image, '--out', tmp_path / 'a.png'], 'image.jpg could not be read'),
-        (['4', config, checkpoint, image, '--columns', '0'], '--columns 0: give 1 or more'),
+        (['4', config, checkpoint, image, '--columns', '0'], "argument --columns: '0' is no integer from 1"),
         (['5'], 'invalid choice'),
     ):
         code, _, errors = figures(*args)

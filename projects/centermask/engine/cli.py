@@ -8,6 +8,7 @@ import shlex
 import sys
 import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from mmengine.config import Config, DictAction
@@ -85,6 +86,14 @@ def not_negative(text: str) -> int:
     if not text.isdecimal():
         raise argparse.ArgumentTypeError(f'{text!r} is no integer from 0')
     return int(text)
+
+
+def fraction(text: str) -> float:
+    """Parse a number from 0 to 1, such as a score."""
+    with suppress(ValueError):
+        if 0 <= float(text) <= 1:
+            return float(text)
+    raise argparse.ArgumentTypeError(f'{text!r} is no number from 0 to 1')
 
 
 def load_run_config(args: argparse.Namespace, training: bool = False) -> Config:
