@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+import tempfile
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -32,11 +34,11 @@ class FrameResults:
     def __init__(self, path: Path, classes: Sequence[str]) -> None:
         self.path, self._aside = path, aside_of(path)
         self._categories = [{'id': i, 'name': name} for i, name in zip(category_ids(classes), classes, strict=True)]
-        self._frames: list[dict] = []
         self._count = 0
 
     def __enter__(self) -> FrameResults:
         try:
+            self._frames = tempfile.TemporaryFile('w+', dir=self.path.parent)  # in memory they would add up
             self._file = open(self._aside, 'w', encoding='utf-8')
             self._file.write('{"annotations": [')
         except OSError as error:
@@ -53,7 +55,7 @@ class FrameResults:
             found: ``labels``, ``scores``, ``bboxes`` (x1, y1, x2, y2), and where there are any ``masks`` (RLE),
                 ``mask_scores`` and ``track_ids`` (−1: none).
         """
-        self._frames.append({'id': number, 'height': size[0], 'width': size[1], 'seconds': round(seconds, 4)})
+        frame = {'id': number, 'height': size[0], 'width': size[1], 'seconds': round(seconds, 4)}
         lines = []
         for i, label in enumerate(found['labels']):
             x1, y1, x2, y2 = found['bboxes'][i]
@@ -74,6 +76,7 @@ class FrameResults:
             lines.append(f'{"," if self._count > 1 else ""}\n{json.dumps(entry)}')
         try:
             self._file.write(''.join(lines))
+            self._frames.write(f'{"," if self._frames.tell() else ""}\n{json.dumps(frame)}')
             self._file.flush()  # for what reads along, and in case the process is killed
         except OSError as error:
             raise self._failed(error) from error
@@ -85,12 +88,14 @@ class FrameResults:
 
     def __exit__(self, *_: object) -> None:
         try:
-            if not self._frames:
-                self._file.close()
-                return
-            categories = json.dumps(self._categories, ensure_ascii=False)
-            self._file.write(f'\n],\n"categories": {categories},\n"images": {json.dumps(self._frames)}}}\n')
-            self._file.close()
+            with self._frames, self._file:
+                if not self._frames.tell():
+                    return
+                categories = json.dumps(self._categories, ensure_ascii=False)
+                self._file.write(f'\n],\n"categories": {categories},\n"images": [')
+                self._frames.seek(0)
+                shutil.copyfileobj(self._frames, self._file)
+                self._file.write('\n]}\n')
             os.replace(self._aside, self.path)
         except OSError as error:
             raise self._failed(error) from error
