@@ -38,7 +38,15 @@ class Window:
         """Show an RGB image (H, W, 3); return whether to go on."""
         cv2.imshow(self._title, cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
         key = cv2.waitKey(1) & 0xFF
-        return key not in (ord('q'), 27) and cv2.getWindowProperty(self._title, cv2.WND_PROP_VISIBLE) >= 1
+        return key not in (ord('q'), 27) and self._is_open()
+
+    def _is_open(self) -> bool:
+        try:
+            visible = cv2.getWindowProperty(self._title, cv2.WND_PROP_VISIBLE)
+            # GTK's windows never say; they have the other property as long as they are open.
+            return visible > 0 or visible < 0 <= cv2.getWindowProperty(self._title, cv2.WND_PROP_AUTOSIZE)
+        except cv2.error:  # on macOS a closed window has none
+            return False
 
     def close(self) -> None:
         """Close the window."""
