@@ -51,7 +51,7 @@ class ProgressBarHook(Hook):
     def __init__(self) -> None:
         self._shown = False
         self._bars: list[_Bar] = []  # the outermost first
-        self._tested = ''
+        self._tested: list[str] = []
         self._handlers: list[tuple[logging.StreamHandler, Any]] = []  # of the log, with their own streams
 
     def __enter__(self) -> None:
@@ -94,8 +94,9 @@ class ProgressBarHook(Hook):
         self, runner: Runner, batch_idx: int, data_batch: object = None, outputs: object = None
     ) -> None:
         if self._bars:
-            loss = runner.message_hub.get_scalar('train/loss').mean(AVERAGED)
-            self._bars[-1].set_postfix_str(f'loss {loss:.3f}{self._tested}', refresh=False)
+            losses = runner.message_hub.log_scalars.get('train/loss')  # none without the config's RuntimeInfoHook
+            loss = [f'loss {losses.mean(AVERAGED):.3f}'] if losses else []
+            self._bars[-1].set_postfix_str(', '.join(loss + self._tested), refresh=False)
         self._advance()
 
     def before_val(self, runner: Runner) -> None:
@@ -105,8 +106,7 @@ class ProgressBarHook(Hook):
         self._advance()
 
     def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
-        shown = (f', {name} {metrics[key]:.3f}' for key, name in FIGURES.items() if metrics and key in metrics)
-        self._tested = next(shown, '')
+        self._tested = [f'{name} {metrics[key]:.3f}' for key, name in FIGURES.items() if metrics and key in metrics][:1]
 
     def after_val(self, runner: Runner) -> None:
         self._close()
