@@ -18,7 +18,7 @@ def test_signals_are_remembered_and_handlers_restored(capfd: pytest.CaptureFixtu
         os.kill(os.getpid(), signal.SIGTERM)
         os.kill(os.getpid(), signal.SIGTERM)  # schedulers repeat it
     assert interruption.number == signal.SIGTERM and signal.getsignal(signal.SIGTERM) is before
-    assert capfd.readouterr().err == 'SIGTERM: the training ends after this iteration; Ctrl-C again ends it at once\n'
+    assert capfd.readouterr().err == '\nSIGTERM: the training ends after this iteration; Ctrl-C again ends it at once\n'
 
 
 def test_a_second_ctrl_c_ends_at_once(capfd: pytest.CaptureFixture) -> None:

@@ -5,9 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import sys
-import threading
-from types import FrameType
-from typing import Any
 
 import torch
 from mmengine.dist import all_reduce, barrier
@@ -15,45 +12,19 @@ from mmengine.hooks import CheckpointHook, Hook
 from mmengine.runner import Runner
 
 from centermask.engine.distributed import is_first_process
+from centermask.utils.interrupts import Interrupts
 
-SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
-
-class InterruptionHook(Hook):
+class InterruptionHook(Hook, Interrupts):
     """Saves a checkpoint and exits after the iteration in which any process received SIGTERM or SIGINT.
 
-    It is also a context: within it the signals are remembered instead of ending the program; a second SIGINT ends it at
-    once. The exit code is 128 plus the signal's number.
-
-    Attributes:
-        number: the signal received, 0 if there was none.
+    It is also the context in which these are remembered. The exit code is 128 plus the signal's number.
     """
 
     priority = 'LOWEST'  # after the CheckpointHook
 
     def __init__(self) -> None:
-        self.number = 0
-        self._handlers: dict[int, Any] = {}  # from before
-
-    def __enter__(self) -> None:
-        self.number = 0
-        if threading.current_thread() is threading.main_thread():  # Python allows handlers there alone
-            for number in SIGNALS:
-                if signal.getsignal(number) is not signal.SIG_IGN:  # under nohup it stays ignored
-                    self._handlers[number] = signal.signal(number, self._remember)
-
-    def __exit__(self, *_: object) -> None:
-        for number in list(self._handlers):
-            signal.signal(number, self._handlers.pop(number))
-
-    def _remember(self, number: int, frame: FrameType | None) -> None:
-        if number == signal.SIGINT and self.number == number:
-            raise KeyboardInterrupt
-        if not self.number and is_first_process():
-            name = ('\n' if os.isatty(2) else '') + signal.Signals(number).name  # below a progress bar
-            text = f'{name}: the training ends after this iteration; Ctrl-C again ends it at once\n'
-            os.write(2, text.encode())  # the signal may have interrupted a print, which isn't reentrant
-        self.number = number
+        super().__init__('the training ends after this iteration' if is_first_process() else '')
 
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: object = None, outputs: object = None

@@ -15,7 +15,7 @@ class Interrupts:
     """A context in which SIGTERM and Ctrl-C are remembered instead of ending the program; a second Ctrl-C ends it.
 
     Args:
-        what_follows: a clause that is printed then.
+        what_follows: a clause that is printed at the first of them, or '' to print none.
 
     Attributes:
         number: the signal received, 0 if there was none.
@@ -27,6 +27,7 @@ class Interrupts:
         self._handlers: dict[int, Any] = {}  # from before
 
     def __enter__(self) -> Interrupts:
+        self.number = 0
         if threading.current_thread() is threading.main_thread():  # Python allows handlers there alone
             for number in SIGNALS:
                 if signal.getsignal(number) is not signal.SIG_IGN:  # under nohup it stays ignored
@@ -34,15 +35,16 @@ class Interrupts:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for number, handler in self._handlers.items():
-            signal.signal(number, handler)
+        for number in list(self._handlers):
+            signal.signal(number, self._handlers.pop(number))
 
     def _remember(self, number: int, frame: FrameType | None) -> None:
         if number == signal.SIGINT and self.number == number:
             raise KeyboardInterrupt
+        if self._what_follows and not self.number:
+            text = f'\n{signal.Signals(number).name}: {self._what_follows}; Ctrl-C again ends it at once\n'
+            os.write(2, text.encode())  # the signal may have interrupted a print, which isn't reentrant
         self.number = number
-        # The signal may have interrupted a print, which isn't reentrant.
-        os.write(2, f'\n{signal.Signals(number).name}: {self._what_follows}; Ctrl-C again ends it at once\n'.encode())
 
     def leave(self) -> None:
         """End the program as the signal would have: with KeyboardInterrupt, or with exit code 143 after SIGTERM."""
