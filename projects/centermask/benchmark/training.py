@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import copy
 import functools
-import io
 import tempfile
 from collections.abc import Callable, Sequence
-from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +21,7 @@ from mmengine.structures import InstanceData
 from torch import Tensor
 
 from centermask.benchmark.rounds import timed_on
+from centermask.datasets.coco_evaluation import quiet
 from centermask.datasets.coco_panoptic import write_png
 from centermask.datasets.shapes import make_dataset
 from centermask.utils.errors import InputError
@@ -62,7 +61,7 @@ def training_batch(config: Config, images: int, size: tuple[int, int] | None = N
             settings.data_prefix.seg = 'semantic'
             for image in Path(folder, 'data/images').iterdir():
                 write_png(Path(folder, f'data/semantic/{image.stem}.png'), np.zeros(SIZE, np.uint8))
-        with DefaultScope.overwrite_default_scope('mmdet'), redirect_stdout(io.StringIO()):  # pycocotools prints
+        with DefaultScope.overwrite_default_scope('mmdet'), quiet():
             data = DATASETS.build(settings)
             return pseudo_collate([data[i] for i in range(images)])
 

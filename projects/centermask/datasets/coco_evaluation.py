@@ -47,11 +47,16 @@ def ground_truth(annotations: CocoAnnotations, classes: Sequence[str], kind: str
     return index(objects, images, len(labels))
 
 
+def quiet() -> contextlib.redirect_stdout:
+    """Return a context in which pycocotools' steps, which it prints, aren't seen."""
+    return contextlib.redirect_stdout(io.StringIO())
+
+
 def index(objects: list[dict], images: list[dict], classes: int) -> COCO:
     """Return pycocotools' index of objects or detections whose categories are labels."""
     indexed = COCO()
     indexed.dataset = {'images': images, 'annotations': objects, 'categories': [{'id': i} for i in range(classes)]}
-    with contextlib.redirect_stdout(io.StringIO()):  # it prints its steps
+    with quiet():
         indexed.createIndex()
     return indexed
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import math
 from collections.abc import Sequence
 from typing import Any, Literal
@@ -17,7 +15,7 @@ from mmengine.logging import MMLogger
 from terminaltables import AsciiTable
 
 from centermask.datasets.coco_annotations import CocoAnnotations
-from centermask.datasets.coco_evaluation import COCO_MAX_DETS, figure, ground_truth, index
+from centermask.datasets.coco_evaluation import COCO_MAX_DETS, figure, ground_truth, index, quiet
 from centermask.utils.errors import InputError
 
 AP_ITEMS = ('mAP', 'mAP_50', 'mAP_75', 'mAP_s', 'mAP_m', 'mAP_l')
@@ -102,7 +100,7 @@ class CenterMaskCocoMetric(CocoMetric):
     def _evaluate(self, kind: str, predictions: list[dict]) -> dict[str, float]:
         """Return the figures of boxes or masks, and log them."""
         max_dets = max([self.max_dets, *(len(found['scores']) for found in predictions)])
-        with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its steps
+        with quiet():
             if kind not in self._truths:
                 self._truths[kind] = ground_truth(self._coco_api, self.dataset_meta['classes'], kind)
             truth = self._truths[kind]

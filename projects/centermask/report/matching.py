@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, NamedTuple, TypeVar
@@ -14,7 +12,7 @@ from mmdet.datasets.api_wrappers import COCO, COCOeval
 from mmengine.utils import track_iter_progress
 
 from centermask.datasets.coco_annotations import CocoAnnotations
-from centermask.datasets.coco_evaluation import COCO_MAX_DETS, ground_truth, index
+from centermask.datasets.coco_evaluation import COCO_MAX_DETS, ground_truth, index, quiet
 from centermask.utils.errors import InputError
 
 MATCH_IOU = 0.5
@@ -110,7 +108,7 @@ def evaluate(annotations: CocoAnnotations, classes: Sequence[str], results: list
         part.params.maxDets = [max_dets]
         part.params.catIds = [label]
         part.params.imgIds = np.unique([*truth.catToImgs[label], *detected.catToImgs[label]]).astype(int).tolist()
-        with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its steps
+        with quiet():
             part.evaluate()
             part.accumulate()
         parts.append(part.eval)

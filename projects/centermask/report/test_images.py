@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +13,7 @@ from mmengine.registry import init_default_scope
 
 from centermask.datasets.coco import innermost
 from centermask.datasets.coco_annotations import CocoAnnotations
+from centermask.datasets.coco_evaluation import quiet
 from centermask.utils.errors import InputError
 
 PIPELINE = [
@@ -48,7 +47,7 @@ class TestImages:
         init_default_scope('mmdet')
         self.dataset: BaseDetDataset = DATASETS.build({**innermost(cfg.test_dataloader), 'pipeline': PIPELINE})
         self.classes: tuple[str, ...] = tuple(self.dataset.metainfo['classes'])
-        with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its steps
+        with quiet():
             self.annotations = CocoAnnotations(self.dataset.ann_file)
         numbers = {image: number for number, image in enumerate(self.annotations.imgs)}
         infos = (self.dataset.get_data_info(i) for i in range(len(self.dataset)))
