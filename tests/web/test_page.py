@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import pycocotools.mask as coco_mask
 import pytest
-from helpers.browser import chromium, serve
 from mmdet.structures import DetDataSample
 from PIL import Image
 
+from centermask.benchmark.browser import chromium, serve
 from centermask.engine.cli import run
 from centermask.engine.configs import load_config
 from centermask.engine.inferencer import CenterMaskInferencer
