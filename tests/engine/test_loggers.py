@@ -22,7 +22,8 @@ def test_records_beside_the_files_of_the_config(tmp_path: Path, monkeypatch: pyt
     ]
     assert lines == [
         f'Recorded by tensorboard: tensorboard --logdir {tmp_path}',
-        f'Recorded by mlflow: mlflow ui --backend-store-uri sqlite:///{tmp_path}/mlflow.db (or MLFLOW_TRACKING_URI)',
+        f'Recorded by mlflow: mlflow ui --backend-store-uri sqlite:///{tmp_path}/mlflow.db (or MLFLOW_TRACKING_URI), '
+        'after pip install mlflow',
     ]
 
 

@@ -28,7 +28,8 @@ LOGGERS = {
     'wandb': Logger(('wandb',), 'WANDB_MODE=online uploads at once, wandb sync {work_dir}/wandb/offline-run-* later'),
     'mlflow': Logger(
         ('mlflow', 'sqlalchemy', 'alembic'),
-        'mlflow ui --backend-store-uri sqlite:///{work_dir}/mlflow.db (or MLFLOW_TRACKING_URI)',
+        'mlflow ui --backend-store-uri sqlite:///{work_dir}/mlflow.db (or MLFLOW_TRACKING_URI), '
+        'after pip install mlflow',  # of which the extra brings mlflow-skinny alone, without pages
     ),
 }
 CONFIG_KEYS = ('model', 'optim_wrapper', 'param_scheduler', 'train_cfg', 'randomness', 'load_from')
