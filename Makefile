@@ -60,7 +60,7 @@ $(VENV)/venv.done:
 $(VENV)/torch.done: $(VENV)/venv.done requirements/torch.txt
 	$(PIP) install $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) -r requirements/torch.txt
 	touch $@
-# Takes a wheel where pip finds one (PIP_FIND_LINKS). Else compiles; an interrupted compile resumes, as the source stays.
+# Takes a wheel where pip finds one (PIP_FIND_LINKS). Else compiles; an interrupted compile resumes: the source stays.
 $(VENV)/mmcv.done: $(VENV)/torch.done $(PINS)
 	$(PIP) install --no-deps --force-reinstall --only-binary :all: -c $(PINS) $(MMCV) 2>/dev/null || $(MAKE) $(VENV)/mmcv.built
 	touch $@

@@ -8,6 +8,7 @@ import io
 import json
 import re
 import sys
+import textwrap
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -37,8 +38,8 @@ TOLERANCE = 0.1  # million parameters
 
 TITLE = f"""# The paper's tables
 
-Written by `python tools/tables.py --docs` from the entries of `{METAFILE}`, the one source of every figure here.
-Every row is a config.
+Written by `python tools/tables.py --docs` from the entries of `{METAFILE}`, the one source of every figure
+here. Every row is a config.
 """
 NOTES = f"""Columns marked "paper" hold the paper's figures: AP on COCO val2017 in Tables 1 to 4 and on test-dev in
 Table 5 (YOLACT's are its authors'); a dash stands where there is none. Ours: parameters without those of BN, as the
@@ -151,14 +152,15 @@ def markdown(number: int, rows: Sequence[Row]) -> str:
         config = row[-1] if ' ' in row[-1] else f'`{row[-1]}`'
         lines.append([*(cell.replace('*', r'\*') or '–' for cell in row[:-1]), config])  # noqa: RUF001
     rows = [row for row in rows if row.table == number]
-    notes = ''.join(f'\n{", ".join(row.names.values())}: {row.note}.\n' for row in rows if row.note)
+    notes = [f'{", ".join(row.names.values())}: {row.note}.' for row in rows if row.note]
     reasons: dict[str, list[str]] = {}
     for row in rows:
         if row.differs:
             reasons.setdefault(row.differs, []).append(', '.join(row.names.values()))
-    notes += ''.join(f'\nParameters of {"; ".join(of)}: {reason}.\n' for reason, of in reasons.items())
+    notes += [f'Parameters of {"; ".join(of)}: {reason}.' for reason, of in reasons.items()]
     text = '\n'.join(f'| {" | ".join(line)} |' for line in lines)
-    return f'**Table {number}**: {TABLES[number].title}.\n\n{text}\n{notes}'
+    paragraphs = ''.join(f'\n{textwrap.fill(note, 120, break_on_hyphens=False)}\n' for note in notes)
+    return f'**Table {number}**: {TABLES[number].title}.\n\n{text}\n{paragraphs}'
 
 
 def page(rows: Sequence[Row]) -> str:
