@@ -332,6 +332,7 @@ def test_augmentation(name: str, bitmaps: bool, recipe: Recipe, squares: Path) -
 
 
 LOADED = [dict(type='LoadAnnotations', with_mask=True)]
+SQUARE = dict(type='Pad', pad_to_square=True)
 POLYGONS = [dict(type='LoadAnnotations', with_mask=True, poly2mask=False)]
 ALBU = dict(type='Albu', transforms=[], bbox_params=dict(type='BboxParams', filter_lost_elements=True))
 
@@ -351,6 +352,7 @@ ALBU = dict(type='Albu', transforms=[], bbox_params=dict(type='BboxParams', filt
         ([*LOADED, dict(type='CachedMixUp', flip_ratio=1.0)], 'poly2mask=False'),
         ([*LOADED, dict(type='CachedMosaic', img_scale=(64, 32))], 'two equal sides'),
         ([*LOADED, dict(type='RoundResize'), dict(type='CopyPaste')], 'images of one size'),
+        ([*LOADED, dict(type='Resize', scale=(64, 32)), SQUARE, dict(type='CopyPaste')], 'images of one size'),
         ([*LOADED, dict(type='RandomCrop')], "dict(type='MaskBoxes')"),
         ([*LOADED, dict(type='MaskBoxes'), dict(type='MinIoURandomCrop')], "dict(type='MaskBoxes')"),
         ([*LOADED, dict(type='LegacyBoxes'), dict(type='RandomCrop', recompute_bbox=True)], 'before LegacyBoxes'),
@@ -381,6 +383,9 @@ def test_albumentations(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_recipes_and_wrappers_are_not_refused() -> None:
     for recipe in RECIPES.values():
         check_augmentation(dict(datasets=2 * [dict(pipeline=_training(recipe))]), None)
+    for scale in (64, (64, 64)):
+        steps = [dict(type='Resize', scale=scale), SQUARE, dict(type='CopyPaste')]
+        check_augmentation(dict(pipeline=[*LOADED, *steps]), None)
 
 
 def test_refused_before_training() -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from helpers.small_model import small_model
+from mmengine.config import ConfigDict
 
 from centermask.engine.configs import load_config
 from centermask.export.inputs import make_inputs, paths_of_dataset, synthetic_images
@@ -14,6 +15,8 @@ def test_paths_of_a_dataset(tiny_config: Path) -> None:
     cfg = load_config(tiny_config)
     paths = paths_of_dataset(cfg.train_dataloader.dataset, 3)
     assert [Path(path).parent.parent.name for path in paths] == ['train'] * 3
+    wrapped = ConfigDict(type='MultiImageMixDataset', dataset=cfg.train_dataloader.dataset, pipeline=[])
+    assert paths_of_dataset(wrapped, 3) == paths
     assert len(paths_of_dataset(cfg.test_dataloader.dataset, 9)) == 3  # as many as there are
     cfg = load_config(tiny_config, {'train_dataloader.dataset.data_root': 'nowhere/'})
     assert paths_of_dataset(cfg.train_dataloader.dataset, 3) == []

@@ -144,4 +144,10 @@ def _fault_of_albu(step: dict) -> str:
 def _one_size(steps: list[dict]) -> bool:
     """Return whether images can be of one size after some steps, as far as the config tells."""
     resized = [i for i, step in enumerate(steps) if 'Resize' in _name(step)]
-    return not resized or any(_name(step) == 'Pad' and step.get('size') for step in steps[resized[-1] :])
+    if not resized:
+        return True
+    resize, *later = steps[resized[-1] :]
+    scale = resize.get('scale')
+    square = _name(resize) == 'Resize' and (isinstance(scale, int) or (scale is not None and scale[0] == scale[1]))
+    pads = [step for step in later if _name(step) == 'Pad']
+    return any(pad.get('size') or (square and pad.get('pad_to_square')) for pad in pads)

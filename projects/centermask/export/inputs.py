@@ -14,6 +14,7 @@ from mmdet.utils import get_test_pipeline_cfg
 from mmengine.config import Config, ConfigDict
 from torch import Tensor
 
+from centermask.datasets.coco import innermost
 from centermask.datasets.images import check_image
 from centermask.datasets.shapes import draw_image
 from centermask.utils.errors import InputError
@@ -59,7 +60,7 @@ def synthetic_images() -> list[Tensor]:
 def paths_of_dataset(settings: ConfigDict, count: int) -> list[str]:
     """Return the paths of up to ``count`` images spread over a config's dataset, none if it isn't on this machine."""
     try:
-        dataset = DATASETS.build({**settings, 'pipeline': [], 'lazy_init': False, 'serialize_data': False})
+        dataset = DATASETS.build({**innermost(settings), 'pipeline': [], 'lazy_init': False, 'serialize_data': False})
     except (InputError, OSError):
         return []
     indices = np.unique(np.linspace(0, len(dataset) - 1, count).astype(int))
