@@ -26,6 +26,13 @@ def test_a_batch_at_the_configs_own_size() -> None:
     assert min(image.shape[-2:]) == 800
 
 
+def test_a_wrapped_data_set() -> None:
+    config = small_config('star')
+    config.train_dataloader.dataset = dict(type='RepeatDataset', times=2, dataset=config.train_dataloader.dataset)
+    (image,) = training_batch(config, 1, (64, 96))['inputs']
+    assert image.shape == (3, 64, 85)
+
+
 def test_boxes_near_objects() -> None:
     objects = torch.tensor([[10.0, 20, 110, 60], [5, 5, 13, 25]])
     boxes = near(objects)

@@ -40,4 +40,5 @@ def test_file_of_another_kind_begins_anew(unfinished: Config, tmp_path: Path) ->
 
 def test_what_has_ended_begins_anew(unfinished: Config, tiny_run: Path, tmp_path: Path) -> None:
     shutil.copy2(tiny_run / 'iter_2.pth', tmp_path)
-    assert resume_unfinished(unfinished) == '' and not unfinished.resume
+    assert 'reached its end (iter_2.pth): this one begins anew' in resume_unfinished(unfinished)
+    assert not unfinished.resume

@@ -21,6 +21,7 @@ from mmengine.structures import InstanceData
 from torch import Tensor
 
 from centermask.benchmark.rounds import timed_on
+from centermask.datasets.coco import innermost
 from centermask.datasets.coco_evaluation import quiet
 from centermask.datasets.coco_panoptic import write_png
 from centermask.datasets.shapes import make_dataset
@@ -44,26 +45,27 @@ def training_batch(config: Config, images: int, size: tuple[int, int] | None = N
     Raises:
         InputError: the config trains on another format than COCO's.
     """
-    kind = (config.get('train_dataloader') or {}).get('dataset', {}).get('type', '')
+    settings = copy.deepcopy((config.get('train_dataloader') or {}).get('dataset', {}))
+    data = innermost(settings)
+    kind = data.get('type', '')
     if 'CocoDataset' not in kind and kind != 'CenterMaskPanopticDataset':
         raise InputError('--train: the config trains on no data set in COCO format.')
-    settings = copy.deepcopy(config.train_dataloader.dataset)
-    for transform in settings.pipeline if size else ():
+    for transform in data.pipeline if size else ():
         for key in {'scale', 'scales'} & transform.keys():
             # One scale, or a list: those to choose from, or the two ends of a range.
             scale = size[::-1] if size else None
             transform[key] = [scale, scale] if isinstance(transform[key], list) else scale
     with tempfile.TemporaryDirectory() as folder:
-        classes = settings.get('metainfo', {}).get('classes', CocoDataset.METAINFO['classes'])
+        classes = data.get('metainfo', {}).get('classes', CocoDataset.METAINFO['classes'])
         make_dataset(Path(folder) / 'data', 2 * images, 0, SIZE, RADII, classes)  # some are empty and left out
-        settings.update(data_root=f'{folder}/data', ann_file='annotations.json', data_prefix=dict(img='images'))
+        data.update(data_root=f'{folder}/data', ann_file='annotations.json', data_prefix=dict(img='images'))
         if kind == 'CenterMaskPanopticDataset':
-            settings.data_prefix.seg = 'semantic'
+            data.data_prefix.seg = 'semantic'
             for image in Path(folder, 'data/images').iterdir():
                 write_png(Path(folder, f'data/semantic/{image.stem}.png'), np.zeros(SIZE, np.uint8))
         with DefaultScope.overwrite_default_scope('mmdet'), quiet():
-            data = DATASETS.build(settings)
-            return pseudo_collate([data[i] for i in range(images)])
+            dataset = DATASETS.build(settings)
+            return pseudo_collate([dataset[i] for i in range(images)])
 
 
 def near(objects: Tensor) -> Tensor:

@@ -22,7 +22,7 @@ def resume_unfinished(cfg: Config) -> str:
             not share the folder, begin anew.
 
     Returns:
-        A line about it, empty if there is no unfinished training.
+        A line about it, empty if there is no training.
     """
     if count_processes(cfg.launcher) > 1:
         return ''
@@ -36,8 +36,15 @@ def resume_unfinished(cfg: Config) -> str:
     except InputError:  # none is intact, or the latest is no training's
         return ''
     meta = state['meta']
-    if not 0 < meta['iter'] < cfg.train_cfg.get('max_iters', 0) or ended_early(state['message_hub']['runtime_info']):
+    end = cfg.train_cfg.get('max_iters', 0)
+    if not meta['iter'] or not end:
         return ''
+    if meta['iter'] >= end or ended_early(state['message_hub']['runtime_info']):
+        # One that was interrupted in its last validation too: its weights are complete.
+        return (
+            f'{folder} has a training that reached its end ({path.name}): this one begins anew and replaces its files. '
+            'To keep them, give another --work-dir; tools/test.py tests that checkpoint.'
+        )
     if not _same_settings(str(meta.get('cfg')), cfg.pretty_text):
         return (
             f'{folder} has an unfinished training of other settings ({path.name}): this one begins anew; '
