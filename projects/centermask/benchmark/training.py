@@ -50,7 +50,7 @@ def training_batch(config: Config, images: int, size: tuple[int, int] | None = N
     kind = data.get('type', '')
     if 'CocoDataset' not in kind and kind != 'CenterMaskPanopticDataset':
         raise InputError('--train: the config trains on no data set in COCO format.')
-    for transform in data.pipeline if size else ():
+    for transform in data['pipeline'] if size else ():
         for key in {'scale', 'scales'} & transform.keys():
             # One scale, or a list: those to choose from, or the two ends of a range.
             scale = size[::-1] if size else None
@@ -60,7 +60,7 @@ def training_batch(config: Config, images: int, size: tuple[int, int] | None = N
         make_dataset(Path(folder) / 'data', 2 * images, 0, SIZE, RADII, classes)  # some are empty and left out
         data.update(data_root=f'{folder}/data', ann_file='annotations.json', data_prefix=dict(img='images'))
         if kind == 'CenterMaskPanopticDataset':
-            data.data_prefix.seg = 'semantic'
+            data['data_prefix']['seg'] = 'semantic'
             for image in Path(folder, 'data/images').iterdir():
                 write_png(Path(folder, f'data/semantic/{image.stem}.png'), np.zeros(SIZE, np.uint8))
         with DefaultScope.overwrite_default_scope('mmdet'), quiet():
