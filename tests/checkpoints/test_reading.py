@@ -86,7 +86,7 @@ def _hostile(path: Path) -> list[tuple[object, str]]:
     return [
         (_Call(os.system, f'touch {path}'), 'posix.system'),
         (_Call(eval, code), 'builtins.eval'),
-        (_Call(open, str(path), 'w'), 'io.open'),
+        (_Call(open, str(path), 'w'), f'{open.__module__}.open'),
         (_Call(getattr, np.ndarray, 'tofile'), 'builtins.getattr'),
         (_Call(np.save, str(path), 1), 'numpy.save'),
         (np.array([_Call(os.system, f'touch {path}')]), 'posix.system'),
