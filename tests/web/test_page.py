@@ -222,6 +222,18 @@ def test_drop_paste_and_camera(page: Any, pictures: list[Path]) -> None:
     assert page.get_by_role('alert').count() == 0
 
 
+def test_without_storage(browser: Any, address: str) -> None:
+    """Where a browser blocks the data of sites, the page has one thread."""
+    context = browser.new_context()
+    context.add_init_script(
+        "Object.defineProperty(window, 'sessionStorage', { get() { throw new DOMException('no', 'SecurityError'); } });"
+    )
+    opened = context.new_page()
+    opened.goto(address)
+    opened.get_by_text('Ready (WebAssembly, 1 thread)').wait_for(timeout=120_000)
+    context.close()
+
+
 def test_without_service_worker_and_from_a_file(browser: Any, address: str, site: Path, pictures: list[Path]) -> None:
     context = browser.new_context(service_workers='block')
     opened = context.new_page()

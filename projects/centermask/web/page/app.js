@@ -31,8 +31,8 @@ function sayReady() {
 
 // Threads need headers of the host; where it sends none, a service worker adds them from the next loading on.
 async function isolate() {
-  if (window.crossOriginIsolated || !navigator.serviceWorker || sessionStorage.getItem('isolated')) return;
-  try {
+  try { // browsers that block the data of sites throw where these are read
+    if (window.crossOriginIsolated || !navigator.serviceWorker || sessionStorage.getItem('isolated')) return;
     await navigator.serviceWorker.register('isolate.js');
     const late = new Promise((resolve) => setTimeout(resolve, 5000)); // where the browser blocks such workers
     if (!(await Promise.race([navigator.serviceWorker.ready, late]))) return;
