@@ -96,6 +96,19 @@ def show(page: Any, path: Path) -> None:
     page.locator('#stage[aria-busy=false]').wait_for(timeout=120_000)
 
 
+def hold(page: Any) -> None:
+    """Keep the next picture from the model, which fails on it when ``fail()`` is called."""
+    page.evaluate(
+        """() => {
+            const post = Worker.prototype.postMessage;
+            Worker.prototype.postMessage = function ({ id }) {
+                Worker.prototype.postMessage = post;
+                window.fail = () => this.onmessage({ data: { id, error: 'no memory' } });
+            };
+        }"""
+    )
+
+
 def download(page: Any) -> dict:
     """Return what the button gives."""
     with page.expect_download() as waiting:
@@ -162,6 +175,43 @@ def test_bad_pictures_give_a_sentence(page: Any, pictures: list[Path], tmp_path:
         assert sentence in page.get_by_role('alert').inner_text()
     show(page, pictures[1])
     assert page.get_by_role('alert').count() == 0 and ' ms ' in page.locator('#status').inner_text()
+
+
+def test_results_go_with_their_picture(page: Any, pictures: list[Path]) -> None:
+    """They aren't shown beside one on which the model fails, after which the page goes on."""
+    show(page, pictures[0])
+    shown = page.locator('#classes:visible, #objects:visible, #download:enabled')
+    assert shown.count() == 3
+    hold(page)
+    page.set_input_files('#file', pictures[1])
+    page.locator('canvas[aria-label="turned.jpg"]').wait_for()
+    assert shown.count() == 0
+    page.evaluate(
+        """() => {
+            const status = document.getElementById('status');
+            new MutationObserver(() => {
+                if (status.textContent.startsWith('Loading')) status.dataset.loaded = '';
+            }).observe(status, { childList: true });
+            fail();
+        }"""
+    )
+    page.locator('#stage[aria-busy=false]').wait_for()
+    assert 'The model fails on this picture (no memory)' in page.get_by_role('alert').inner_text()
+    page.locator('#status[data-loaded]', has_text='Ready').wait_for()
+    assert shown.count() == 0
+    show(page, pictures[0])
+    assert shown.count() == 3 and len(download(page)['annotations']) > 2
+
+
+def test_camera_takes_over_from_a_picture(page: Any, pictures: list[Path]) -> None:
+    hold(page)
+    page.set_input_files('#file', pictures[0])
+    page.get_by_text('Looking for objects').wait_for()
+    page.get_by_role('button', name='Use the camera').click()
+    page.locator('canvas[aria-label^="camera.png: "]').wait_for(timeout=120_000)
+    page.evaluate('fail()')
+    assert page.get_by_role('alert').count() == 0
+    assert page.locator('#stage').get_attribute('aria-busy') == 'false'
 
 
 def test_keyboard_on_a_phones_width(page: Any, pictures: list[Path]) -> None:

@@ -56,11 +56,13 @@ async function openPicture(file) {
     const name = file.name || 'picture';
     say(`Reading ${name}`);
     await show(await decode(file, name, metadata.max_pixels), name, mine);
+    requestAnimationFrame(() => mine === turn && stage.setAttribute('aria-busy', 'false')); // once it is drawn
   } catch (error) {
+    if (mine !== turn) return;
+    stage.setAttribute('aria-busy', 'false');
     sayReady();
     complain(error.message);
   }
-  requestAnimationFrame(() => mine === turn && stage.setAttribute('aria-busy', 'false')); // once it is drawn
 }
 
 async function show(bitmap, name, mine) {
@@ -95,6 +97,7 @@ async function startCamera() {
   }
   stopCamera(); // another one, where the button was pressed twice
   camera = video.srcObject = stream;
+  stage.setAttribute('aria-busy', 'false'); // a picture that is being looked at is dropped
   showCameraState();
   try {
     await video.play();
@@ -137,11 +140,14 @@ function refresh() {
     stage.classList.add('filled');
     const objects = shown();
     draw(canvas, picture.pixels, picture, objects, metadata, selected);
-    if (!picture.milliseconds) return; // it is being looked at
+    const known = Boolean(picture.milliseconds); // else it is being looked at, or the model failed on it
+    byId('controls').classList.toggle('unknown', !known);
+    byId('download').disabled = !known;
+    canvas.setAttribute('aria-label', picture.name); // to which summarise() adds objects
+    if (!known) return;
     listClasses(byId('classes'), reached(), metadata.classes, switchedOff, refresh);
     listObjects(byId('objects'), objects, metadata.classes, select);
     summarise(objects);
-    byId('download').disabled = false;
   });
 }
 
@@ -221,7 +227,7 @@ async function main() {
     loading: (bytes, total) => say(`Loading the model: ${megabytes(bytes)}${total ? ` of ${megabytes(total)}` : ''} MB`),
     ready(name) {
       engine = name;
-      if (!picture) sayReady();
+      if (!camera && stage.getAttribute('aria-busy') !== 'true') sayReady(); // it may have failed on a picture
     },
     failed(reason) {
       say('');
