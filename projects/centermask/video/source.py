@@ -132,7 +132,7 @@ class VideoSource:
             why = f'sent nothing for {TIMEOUT:g} seconds' if silent else f'broke off ({_reason(broken)})'
             raise RunError(f'The stream {self.name} {why} after frame {count - 1}: the results until then are written.')
         # A video that was trimmed without being encoded anew announces the frames that it hides too.
-        to_its_end = 0 < MIN_COMPLETE * self._length <= seconds
+        to_its_end = 0 < MIN_COMPLETE * self._length <= seconds + 1 / self.rate
         if broken or (count < MIN_COMPLETE * self._stated and not to_its_end):
             of = f' of {self._stated}' if self._stated else ''
             raise RunError(
