@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 import torch
 from helpers.read_configs import CONFIGS, find_config, read_config
+from helpers.release_layout import to_release
 from mmcv.ops import ModulatedDeformConv2d
 from mmdet.registry import DATASETS, MODELS, TRANSFORMS
 from mmengine.config import Config
 from torch import nn
 
 from centermask import CenterMask
-from centermask.checkpoints.layouts import to_release
 from centermask.sag_mask_head import SpatialAttention
 from centermask.vovnet import EffectiveSE
 

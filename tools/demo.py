@@ -53,6 +53,8 @@ def demo(work_dir: Path) -> None:
         RunError: a step failed, or the AP is below ``LEAST_AP``.
     """
     start = time.monotonic()
+    if find_latest(work_dir)[0] and not (work_dir / CONFIG.name).exists():
+        raise RunError(f'{work_dir} has a training of another config: remove it, or give another --work-dir')
     print('[1/4] Data', flush=True)
     for split, (images, seed) in SPLITS.items():
         if not dataset_exists(DATA / split, images, seed):

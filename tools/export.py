@@ -22,7 +22,7 @@ from centermask.engine.inferencer import CenterMaskInferencer
 from centermask.engine.model_names import released_weights
 from centermask.export.compare import compare_file
 from centermask.export.exported_detector import use_exported_file
-from centermask.export.files import convert
+from centermask.export.files import convert, save_onnx
 from centermask.export.inputs import make_inputs, paths_of_dataset, read_images, synthetic_images
 from centermask.export.metadata import Metadata
 from centermask.export.onnx import describe, has_deform_conv, to_onnx
@@ -77,6 +77,8 @@ def check_options(args: argparse.Namespace) -> None:
     if args.out.suffix != SUFFIXES[args.format][0]:
         name = f'file ends in {SUFFIXES[args.format][0]}' if args.format != 'web' else 'folder has no suffix'
         raise InputError(f'--out {args.out}: the name of such a {name}.')
+    if args.format != 'web' and args.out.is_dir():
+        raise InputError(f'--out {args.out} is a folder: name a file.')
     if args.format == 'web':
         for option in ('preprocess', 'full_masks', 'fixed', 'half'):
             if getattr(args, option):
@@ -153,9 +155,9 @@ def print_accuracy(args: argparse.Namespace, cfg: Config) -> None:
 def write_model(args: argparse.Namespace, cfg: Config, model: CenterMask, metadata: Metadata, file: Path) -> None:
     """Export a detector to a file in a folder of its own, and compare it where nothing was rounded."""
     print(f'exporting {args.checkpoint}, which takes a minute')
-    exported, source = to_onnx(model, metadata), file.with_name('float32.onnx')
+    exported, source = to_onnx(model, metadata), file.with_name(f'{TMP_PREFIX}float32.onnx')
     inputs = make_inputs(model, calibration_images(args, cfg), metadata.preprocess) if args.int8 else ()
-    require('onnx').save(exported, source)
+    save_onnx(exported, source)
     convert(source, file, metadata, inputs)
     source.unlink()
     if metadata.precision == 'float32':
@@ -188,7 +190,11 @@ def main(argv: Sequence[str] | None = None) -> None:
             file = Path(place) / args.out.name
             write_model(args, cfg, model, metadata, file)
             for suffix in reversed(SUFFIXES[args.format]):
-                out = file.with_suffix(suffix).replace(args.out.with_suffix(suffix))
+                out = args.out.with_suffix(suffix)
+                try:
+                    file.with_suffix(suffix).replace(out)
+                except OSError as error:
+                    raise RunError(f"{out} can't be written ({error.strerror}): name another file.") from error
                 print(f'{out} is written, {out.stat().st_size / 1e6:.1f} MB')
     if metadata.precision != 'float32':
         print_accuracy(args, cfg)

@@ -9,6 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from helpers.read_configs import read_config
+from helpers.release_layout import recipe_of, to_release
 from helpers.small_model import Object, batch, noise_image, sample, square, without_gradient
 from mmdet.registry import MODELS
 from mmdet.structures.mask import BitmapMasks, PolygonMasks
@@ -21,7 +22,7 @@ from torch import Tensor
 from centermask import TensorMask
 from centermask.baselines.windows import locate
 from centermask.checkpoints.conversion import convert
-from centermask.checkpoints.layouts import from_release, recipe_of, to_release
+from centermask.checkpoints.layouts import from_release
 from centermask.checkpoints.loading import load_weights
 from centermask.checkpoints.reading import Contents, read
 from centermask.mask_pasting import paste

@@ -8,6 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from helpers import released_files as released
+from helpers.release_layout import to_release
 from helpers.small_model import small_model, small_model_config
 from mmdet.datasets import CocoDataset
 from mmdet.registry import MODELS
@@ -15,7 +16,7 @@ from mmengine.config import Config
 from torch import Tensor, nn
 
 from centermask.checkpoints.conversion import Conversion, convert
-from centermask.checkpoints.layouts import RECIPES, from_release, to_release
+from centermask.checkpoints.layouts import RECIPES, from_release
 from centermask.checkpoints.loading import add_bn_statistics, load_pretrained, load_weights
 from centermask.checkpoints.reading import Contents
 from centermask.utils.errors import InputError

@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 from helpers import released_files as released
+from helpers.release_layout import recipe_of, to_release
 from helpers.small_model import small_model
 
-from centermask.checkpoints.layouts import RECIPES, from_release, recipe_of, to_release
+from centermask.checkpoints.layouts import RECIPES, from_release
 from centermask.utils.errors import InputError
 
 VOVNET, RESNET, MOBILENETV2 = (512, 768, 1024), (512, 1024, 2048), (32, 96, 320)

@@ -8,6 +8,7 @@ from pickle import UnpicklingError
 import numpy as np
 import pytest
 import torch
+from helpers.release_layout import to_release
 from helpers.released_files import filled, lite_star
 from helpers.small_model import small_model
 from helpers.weights_server import WeightsServer, serve_weights
@@ -17,7 +18,6 @@ from mmengine.runner import load_checkpoint
 from mmengine.runner.checkpoint import CheckpointLoader
 
 from centermask.checkpoints import released_layouts
-from centermask.checkpoints.layouts import to_release
 from centermask.checkpoints.loading import read_checkpoint
 from centermask.checkpoints.metafile import released_models
 from centermask.checkpoints.sources import MIRROR

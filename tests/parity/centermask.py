@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from helpers.release_layout import to_release
 from mmdet.structures import DetDataSample
 from mmdet.structures.mask import PolygonMasks
 from mmengine.config import Config
@@ -16,7 +17,6 @@ from mmengine.structures import InstanceData, PixelData
 from mmengine.utils import ProgressBar
 from torch import Tensor, nn
 
-from centermask.checkpoints.layouts import to_release
 from centermask.detector import CenterMask
 from centermask.utils.errors import InputError
 from centermask.vovnet import VARIANTS, OSAModule

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from functools import partial
 
+from helpers.release_layout import recipe_of, to_release
 from mmdet.registry import MODELS
 from mmengine.config import Config
 from torch import Tensor, nn
 
-from centermask.checkpoints.layouts import from_release, recipe_of, to_release
+from centermask.checkpoints.layouts import from_release
 from centermask.checkpoints.loading import load_weights
 from centermask.detector import CenterMask
 from centermask.utils.errors import InputError, config_errors

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from helpers.release_layout import to_release
 from mmdet.structures import SampleList
 from mmengine.config import Config
 from mmengine.structures import InstanceData
@@ -18,7 +19,6 @@ from torch import Tensor
 from centermask import TensorMask
 from centermask.baselines.swap_align2nat import swap_align2nat
 from centermask.baselines.windows import locate
-from centermask.checkpoints.layouts import to_release
 from centermask.mask_targets import rasterise_in_rois
 from parity.centermask import batch, check_classes, reference_threads
 from parity.comparison import Arrays, Computed, Kind

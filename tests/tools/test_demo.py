@@ -40,6 +40,12 @@ def test_config_names_the_data(demo: ModuleType) -> None:
         assert Path(dataset.data_root) / dataset.ann_file == demo.DATA / split / 'annotations.json'
 
 
+def test_a_training_of_another_recipe(demo: ModuleType, tmp_path: Path) -> None:
+    torch.save({}, tmp_path / 'iter_900.pth')
+    with pytest.raises(RunError, match='has a training of another config: remove it'):
+        demo.demo(tmp_path)
+
+
 @pytest.mark.parametrize('ap', [0.59, 0.61])
 def test_steps_and_least_ap(
     ap: float, demo: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture

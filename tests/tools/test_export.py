@@ -32,7 +32,7 @@ def exported(
     tools: Callable, tiny_config: Path, tiny_run: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, str]:
     """A file, and what the command printed."""
-    out, printed = tmp_path_factory.mktemp('export') / 'tiny.onnx', io.StringIO()
+    out, printed = tmp_path_factory.mktemp('export') / 'float32.onnx', io.StringIO()
     with contextlib.redirect_stdout(printed):
         assert run(lambda: tools('export')([str(tiny_config), str(tiny_run / 'iter_2.pth'), '--out', str(out)])) == 0
     return out, printed.getvalue()
@@ -55,7 +55,7 @@ def test_prints_the_comparison(exported: tuple[Path, str]) -> None:
     for runtime in ('onnxruntime', 'openvino'):
         ((agreeing, total),) = re.findall(rf'{runtime} on 3 images: (\d+) of (\d+) detections agree', printed)
         assert int(agreeing) >= 0.95 * int(total) > 0
-    assert [path.name for path in file.parent.iterdir()] == ['tiny.onnx']
+    assert [path.name for path in file.parent.iterdir()] == ['float32.onnx']
 
 
 @pytest.mark.slow
@@ -215,6 +215,7 @@ def test_reduced_precision_prints_its_ap(
 
 BAD = [
     ('export', '{config} {checkpoint} --out a.xml', '--out a.xml: the name of such a file ends in .onnx.'),
+    ('export', '{config} {checkpoint} --out {tmp}/folder.onnx', 'folder.onnx is a folder: name a file.'),
     ('export', '{config} no.pth --out a.onnx', "The checkpoint no.pth doesn't exist"),
     ('export', '{config} {checkpoint} --out a.onnx --calibration x', '--calibration is for --int8'),
     ('test', '{config} no.onnx', "The checkpoint no.onnx doesn't exist"),
@@ -234,6 +235,7 @@ def test_bad_input(
     tool: str, argv: str, words: str, call: Callable, tiny_config: Path, tiny_run: Path, tmp_path: Path
 ) -> None:
     (tmp_path / 'bad.onnx').write_bytes(b'no model')
+    (tmp_path / 'folder.onnx').mkdir()
     paths = dict(
         config=tiny_config,
         checkpoint=tiny_run / 'iter_2.pth',

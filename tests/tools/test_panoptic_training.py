@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers.release_layout import to_release
 
 from centermask import CenterMaskVisualizer
-from centermask.checkpoints.layouts import to_release
 from centermask.datasets.coco_panoptic import PanopticAnnotations
 from centermask.engine.cli import run
 

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers.release_layout import to_release
 from mmdet.apis import inference_detector, init_detector
 
-from centermask.checkpoints.layouts import to_release
 from centermask.engine.cli import run
 
 REPOSITORY = Path(__file__).resolve().parents[2]

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers.release_layout import to_release
 from mmdet.registry import MODELS
 from mmengine.config import Config
 
-from centermask.checkpoints.layouts import to_release
 from centermask.datasets.shapes import make_dataset
 from centermask.engine.cli import run
 

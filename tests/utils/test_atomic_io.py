@@ -49,6 +49,17 @@ def test_an_error_leaves_what_was_there(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ['out']
 
 
+def test_an_error_names_the_file_that_it_is_about(tmp_path):
+    out = tmp_path / 'out'
+    missing = tmp_path / 'a.jpg'
+    with (
+        pytest.raises(RunError, match=rf'out is not written \(No such file or directory, {missing}\): mend that'),
+        atomic_folder(out, made_here),
+    ):
+        missing.read_bytes()
+    assert not any(tmp_path.iterdir())
+
+
 def test_a_place_that_can_not_be_written(tmp_path):
     (tmp_path / 'file').touch()
     with pytest.raises(InputError, match='can not be written'):

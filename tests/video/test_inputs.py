@@ -49,8 +49,11 @@ def test_names_of_results() -> None:
         ('other/a.mkv', 'a-2'),
         ('a.mov', 'a-3'),
         ('0', 'webcam0'),
-        ('rtsp://user:secret@10.0.0.3:554/cam 1/main.sdp?x=1', '10.0.0.3_cam_1_main'),
-        ('http://[::1', 'stream'),
+        ('rtsp://user:secret@10.0.0.3:554/cam 1/main.sdp#x', '10.0.0.3_554_cam_1_main'),
+        ('rtsp://10.0.0.4', '10.0.0.4'),
+        ('rtsp://host/live.sdp?channel=1&password=secret', 'host_live-9731d7d8'),
+        ('http://[::1]/', '1'),
+        ('http:///', 'stream'),
         ('http://host/', 'host'),
     ):
         taken.append(output_name(video, taken))

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.videos import SIZE, moving_square, streamed, write_video
+from helpers.videos import SIZE, av, moving_square, streamed, write_video
 
 from centermask.utils.errors import InputError, RunError
 from centermask.video import source
@@ -70,6 +70,29 @@ def test_damaged_files(tmp_path: Path) -> None:
     with pytest.raises(RunError, match='is damaged'):
         for frame in VideoSource(str(cut)):
             frames.append(frame)
+
+
+def test_a_trimmed_video(tmp_path: Path) -> None:
+    """Trimmed without being encoded anew, it announces frames that an edit list hides."""
+    write_video(tmp_path / 'a.mp4', moving_square(40))
+    with av.open(str(tmp_path / 'a.mp4')) as whole, av.open(str(tmp_path / 'b.mp4'), 'w') as trimmed:
+        stream = trimmed.add_stream_from_template(whole.streams.video[0])
+        for packet in whole.demux(video=0):
+            if packet.pts is not None:
+                packet.pts -= round(0.6 / packet.time_base)
+                packet.dts -= round(0.6 / packet.time_base)
+                packet.stream = stream
+                trimmed.mux(packet)
+    assert VideoSource(str(tmp_path / 'b.mp4')).total == 40
+    assert len(_read(tmp_path / 'b.mp4')[0]) == 25
+
+
+def test_a_colon_in_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """FFmpeg would take what stands before it for a protocol."""
+    write_video(tmp_path / 'a.mp4', moving_square(2))
+    (tmp_path / 'a.mp4').rename(tmp_path / 'cam1:a.mp4')
+    monkeypatch.chdir(tmp_path)
+    assert len(_read('cam1:a.mp4')[0]) == 2
 
 
 def test_a_live_stream(tmp_path: Path) -> None:

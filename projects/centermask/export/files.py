@@ -30,6 +30,22 @@ def set_metadata(exported: Any, metadata: Metadata) -> None:
     require('onnx').helper.set_model_props(exported, metadata.strings())
 
 
+def save_onnx(exported: Any, out: Path) -> None:
+    """Write an ONNX model.
+
+    Raises:
+        RunError: it can't be written.
+    """
+    try:
+        require('onnx').save(exported, out)
+    except OSError as error:
+        raise _not_written(out) from error
+
+
+def _not_written(out: Path) -> RunError:
+    return RunError(f"{out.name} can't be written: make room in the folder of --out or name another.")
+
+
 def convert(source: Path, out: Path, metadata: Metadata, inputs: Inputs = ()) -> None:
     """Write a float32 ONNX file in another format or precision.
 
@@ -41,7 +57,7 @@ def convert(source: Path, out: Path, metadata: Metadata, inputs: Inputs = ()) ->
 
     Raises:
         InputError: a package isn't installed that this needs.
-        RunError: OpenVINO can't write its files.
+        RunError: the files can't be written.
     """
     (_write_openvino if out.suffix == '.xml' else _write_onnx)(source, out, metadata, inputs)
 
@@ -55,7 +71,7 @@ def _write_onnx(source: Path, out: Path, metadata: Metadata, inputs: Inputs) -> 
         if metadata.precision == 'half':
             exported = half_onnx(exported)
     set_metadata(exported, metadata)
-    onnx.save(exported, out)
+    save_onnx(exported, out)
 
 
 def _write_openvino(source: Path, out: Path, metadata: Metadata, inputs: Inputs) -> None:
@@ -68,7 +84,7 @@ def _write_openvino(source: Path, out: Path, metadata: Metadata, inputs: Inputs)
     try:
         openvino.save_model(model, out, compress_to_fp16=metadata.precision == 'half')
     except RuntimeError as error:  # which doesn't say why
-        raise RunError(f"{out.name} can't be written: make room in the folder of --out or name another.") from error
+        raise _not_written(out) from error
 
 
 def _is_predictor(names: Sequence[str]) -> bool:

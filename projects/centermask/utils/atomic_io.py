@@ -20,13 +20,18 @@ def atomic_folder(out: Path, is_ours: Callable[[Path], bool]) -> Iterator[Path]:
         is_ours: whether a folder that stands there already was made by the same writer, and so may be replaced.
 
     Raises:
-        InputError: ``out`` holds something else, or can't be written.
+        InputError: ``out`` holds something else, or its parent can't be written.
+        RunError: the operating system ends the block.
     """
     if out.exists() and not (out.is_dir() and (is_ours(out) or not any(out.iterdir()))):
         raise InputError(f'{out} exists and was not made by this command: name another folder or remove it.')
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=out.parent, prefix=f'{out.name}.part-') as aside:
+        place = tempfile.TemporaryDirectory(dir=out.parent, prefix=f'{out.name}.part-')
+    except OSError as error:
+        raise InputError(f'{out} can not be written ({error.strerror or error}): name a folder that can.') from error
+    with place as aside:
+        try:
             # The folder inside has ordinary permissions; a temporary one is its owner's alone.
             new = Path(aside) / out.name
             new.mkdir()
@@ -34,8 +39,11 @@ def atomic_folder(out: Path, is_ours: Callable[[Path], bool]) -> Iterator[Path]:
             if out.exists():
                 out.rename(Path(aside) / 'replaced')
             new.rename(out)
-    except OSError as error:
-        raise InputError(f'{out} can not be written ({error.strerror or error}): name a folder that can.') from error
+        except OSError as error:  # maybe of a file that the block reads
+            file = f', {error.filename}' if error.filename else ''
+            raise RunError(
+                f'{out} is not written ({error.strerror or error}{file}): mend that and run the same command again.'
+            ) from error
 
 
 TMP_PREFIX = '.part-'

@@ -9,6 +9,7 @@ from glob import glob, has_magic
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
+from zlib import crc32
 
 from centermask.datasets.images import SUFFIXES, files_in, find_images
 from centermask.utils.errors import InputError
@@ -106,9 +107,12 @@ def output_name(video: str, taken: Collection[str]) -> str:
 
 
 def _name_of_address(address: str) -> str:
-    """Return the host and the path of an address, in letters that files may have."""
-    address = re.sub(r'^\w+://([^/@]*@)?|[?#].*', '', address)
-    return re.sub(r'[^\w.-]+', '_', re.sub(r':\d+(?=/|$)|\.\w+$', '', address)).strip('_.') or 'stream'
+    """Return the host, port and path of an address, in letters that files may have."""
+    address, _, query = re.sub(r'^\w+://([^/@]*@)?|#.*', '', address).partition('?')
+    host, slash, path = address.partition('/')
+    name = re.sub(r'[^\w.-]+', '_', host + slash + re.sub(r'\.\w+$', '', path)).strip('_.') or 'stream'
+    # A query may tell cameras apart, and may hold a password.
+    return f'{name}-{crc32(query.encode()):08x}' if query else name
 
 
 def _expand(word: str) -> list[str]:

@@ -196,7 +196,8 @@ class _Prediction:
         """Return the closing line: files, frames a second, and how the processor time divides."""
         parts = {part: self.times.seconds[part] for part in PARTS if part in self.times.seconds}
         shares = ', '.join(f'{part} {100 * seconds / cpu:.1f}' for part, seconds in parts.items())
-        files = ' and '.join(str(file.path) for file in (self.video, self.results) if file)
+        written = [file.path for file in (self.video, self.results) if file and file.path.is_file()]
+        files = ' and '.join(map(str, written)) or 'nothing is written'
         dropped = f', {self.dropped} dropped' if self.dropped else ''
         return (
             f'{files}: {self.done} frames{dropped} in {wall:.1f} s, {self.done / wall:.2f} a second; processor time '

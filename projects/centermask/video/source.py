@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import re
 import time
 from collections.abc import Callable, Iterator
@@ -21,7 +22,7 @@ from centermask.video.inputs import is_stream
 TIMEOUT = 10.0  # seconds without data after which a stream is given up
 UNSPECIFIED = 2  # FFmpeg's number for colours that a video doesn't name
 UNTAGGED_HD = 720  # lines from which players take a video that doesn't name its colours for BT.709
-MIN_COMPLETE = 0.95  # of the frames that a file announces
+MIN_COMPLETE = 0.95  # of the frames or the time that a file announces
 TURNS = {90: cv2.ROTATE_90_COUNTERCLOCKWISE, 180: cv2.ROTATE_180, 270: cv2.ROTATE_90_CLOCKWISE}
 
 
@@ -61,7 +62,9 @@ class VideoSource:
         self.name = re.sub(r'(?<=//)[^/@]*@', '', address)
         options = {'rtsp_transport': 'tcp'} if address.lower().startswith('rtsp') else {}
         try:
-            self._container = av.open(address, timeout=TIMEOUT if stream else None, options=options)
+            # FFmpeg takes what stands before a colon in a relative path for a protocol.
+            place = address if stream else os.path.abspath(address)
+            self._container = av.open(place, timeout=TIMEOUT if stream else None, options=options)
         except (av.FFmpegError, OSError) as error:
             raise self._refused(stream, error) from error
         if not self._container.streams.video:
@@ -73,6 +76,7 @@ class VideoSource:
             self._container.close()
             raise InputError(f'{self.name} has frames of {video.width}x{video.height} pixels, too many to decode.')
         self._stated = video.frames  # PyAV reads freed memory once the container is closed
+        self._length = float((video.duration or 0) * (video.time_base or 0))  # 0: unknown
         length = self._container.duration
         self.live = stream and not length
         self.rate = Fraction(video.average_rate or video.guessed_rate or 25)
@@ -117,17 +121,19 @@ class VideoSource:
             broken = None if self.live and error.errno == errno.EIO else error
         finally:
             self._container.close()
-        self._check_end(count, damaged, broken)
+        self._check_end(count, damaged, broken, seconds=(last or 0.0) - (start or 0.0))
 
-    def _check_end(self, count: int, damaged: int, broken: Exception | None) -> None:
-        """Raise an error unless all frames were read."""
+    def _check_end(self, count: int, damaged: int, broken: Exception | None, seconds: float) -> None:
+        """Raise an error unless all frames were read, the last of which is shown some seconds after the first."""
         if not count:
             raise InputError(f'{self.name} holds no frame that can be decoded: it is damaged, cut off or empty.')
         if broken and self.live:
             silent = isinstance(broken, av.ExitError)
             why = f'sent nothing for {TIMEOUT:g} seconds' if silent else f'broke off ({_reason(broken)})'
             raise RunError(f'The stream {self.name} {why} after frame {count - 1}: the results until then are written.')
-        if broken or count < MIN_COMPLETE * self._stated:
+        # A video that was trimmed without being encoded anew announces the frames that it hides too.
+        to_its_end = 0 < MIN_COMPLETE * self._length <= seconds + 1 / self.rate
+        if broken or (count < MIN_COMPLETE * self._stated and not to_its_end):
             of = f' of {self._stated}' if self._stated else ''
             raise RunError(
                 f'The video {self.name} is damaged or cut off after {count}{of} frames: their results are written.'
@@ -150,12 +156,14 @@ class Webcam:
 
     def __init__(self, number: str) -> None:
         self.name = f'webcam {number}'
-        level = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # of all that it tries
+        log = getattr(cv2.utils, 'logging', cv2)  # of OpenCV 5, and of 4
+        level = log.setLogLevel(0)  # nothing of all that it tries
         self._capture = cv2.VideoCapture(int(number))
-        cv2.utils.logging.setLogLevel(level)
+        log.setLogLevel(level)
         if not self._capture.isOpened():
             raise InputError(f'There is no webcam {number}, or another program has it: give another number, from 0.')
-        self.rate = Fraction(self._capture.get(cv2.CAP_PROP_FPS) or 30).limit_denominator(1001)
+        rate = self._capture.get(cv2.CAP_PROP_FPS)  # 0, −1 or NaN where it isn't known
+        self.rate = Fraction(rate if 0 < rate < 1000 else 30).limit_denominator(1001)
 
     def __iter__(self) -> Iterator[Frame]:
         """Yield the frames until the camera is gone, which is a RunError."""
@@ -169,7 +177,10 @@ class Webcam:
         raise RunError(f'The {self.name} sends no more frames: the results of {count} frames are written.')
 
     def _image(self) -> np.ndarray:
-        return self._capture.retrieve()[1]
+        decoded, image = self._capture.retrieve()
+        if not decoded:
+            raise RunError(f'The {self.name} sent a frame that can not be decoded: the results until then are written.')
+        return image
 
 
 def open_source(name: str) -> VideoSource | Webcam:

@@ -13,7 +13,7 @@ import numpy as np
 from av.video.reformatter import ColorRange, Colorspace
 
 from centermask.utils.atomic_io import aside_of
-from centermask.utils.errors import RunError
+from centermask.utils.errors import InputError, RunError
 
 TIME_BASE = Fraction(1, 90_000)  # the unit of times; all usual frame rates are whole numbers of it
 BT709 = 1  # number of these colours in the standard
@@ -31,10 +31,13 @@ class VideoWriter:
         pixel_shape: width of a pixel over its height.
 
     Raises:
+        InputError: PyAV's FFmpeg has no encoder of H.264.
         RunError: it can't be written.
     """
 
     def __init__(self, path: Path, rate: Fraction, pixel_shape: Fraction = Fraction(1)) -> None:
+        if 'libx264' not in av.codecs_available:
+            raise InputError("PyAV's FFmpeg has no libx264, by which videos are written: pip install av.")
         self.path, self._aside = path, aside_of(path)
         self._rate, self._pixel_shape = rate, pixel_shape
         self._container: av.container.OutputContainer | None = None
