@@ -163,6 +163,7 @@ def test_mmdet_apis(train: Callable[[Path], Training], shared: Path) -> None:
     training = train(LITE)
     with warnings.catch_warnings():
         warnings.simplefilter('error')
+        warnings.filterwarnings('ignore', "'pkgutil.find_loader' is deprecated")  # MMEngine's, from Python 3.12 on
         model = init_detector(str(training.work_dir / LITE.name), str(training.checkpoint), device='cpu')
         result = inference_detector(model, str(shared / f'data/coco6/images/{CROWDED:012}.jpg'))
     found, expected = result.pred_instances, _predictions(training.tested / 'predictions.pkl')[CROWDED]

@@ -31,7 +31,9 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Path:
     install = [*pip, '--python', folder / 'venv/bin/python', 'install', '-q', '--no-deps', '--no-index']
     subprocess.run([*install, *folder.glob('centermask-*.whl')], check=True, env=ENVIRON)
     (site,) = (folder / 'venv/lib').glob('python3*/site-packages')
-    (site / 'pins.pth').write_text('\n'.join(path for path in sys.path if path.endswith('site-packages')))
+    pins = [path for path in sys.path if path.endswith('site-packages')]
+    # MMEngine imports distutils, which Python 3.12 has from setuptools, by a .pth file that isn't read here.
+    (site / 'pins.pth').write_text('\n'.join([*pins, 'import _distutils_hack; _distutils_hack.add_shim()']))
     return folder / 'venv/bin'
 
 
