@@ -1,11 +1,14 @@
 """Exported files that can't be used: damaged ones, and ONNX files of other tools."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from mmengine.config import Config
 
+from centermask.export.exported_detector import warn_of_another_config
 from centermask.export.metadata import Metadata
 from centermask.export.runtime import ExportedModel
 from centermask.utils.errors import InputError
@@ -13,7 +16,7 @@ from centermask.utils.errors import InputError
 onnx = pytest.importorskip('onnx')
 pytest.importorskip('onnxruntime')
 helper, FLOAT = onnx.helper, onnx.TensorProto.FLOAT
-STRINGS = Metadata(
+METADATA = Metadata(
     recipe='star',
     version='1',
     classes=['thing'],
@@ -27,7 +30,8 @@ STRINGS = Metadata(
     detections=0,
     pasting='sampled',
     mask_threshold=0.5,
-).strings()
+)
+STRINGS = METADATA.strings()
 OUTPUTS = {
     'boxes': np.float32([[1, 1, 20, 20]]),
     'labels': np.int64([0]),
@@ -152,6 +156,19 @@ def test_a_file_of_another_config(predict: Callable) -> None:
     ended = predict({**STRINGS, 'recipe': '"paper"', 'scale': '[80, 40]', 'classes': '["cat", "dog"]'})
     assert ended.code == 0 and 'a.onnx was exported with another config than ' in ended.said
     assert "classes ['cat', 'dog'] (config: ['thing']); recipe 'paper' (config: 'star'); resizing" in ended.said
+
+
+def test_the_config_that_a_test_of_the_file_leaves(capsys: pytest.CaptureFixture) -> None:
+    """It doesn't say the recipe."""
+    resize = dict(type='centermask.Resize', scale=(60, 40))
+    data = dict(type='CocoDataset', metainfo=dict(classes=('thing',)), pipeline=[resize])
+    cfg = Config(dict(model=dict(type='ExportedCenterMask'), test_dataloader=dict(dataset=data)))
+    metadata = replace(METADATA, recipe='paper', resize='centermask.Resize')
+    warn_of_another_config(cfg, metadata, 'a.onnx')
+    assert capsys.readouterr().err == ''
+    cfg.model = dict(type='CenterMask', bbox_head=dict(legacy_boxes=False))
+    warn_of_another_config(cfg, metadata, 'a.onnx')
+    assert "recipe 'paper' (config: 'star')" in capsys.readouterr().err
 
 
 def test_refused_by_a_command(predict: Callable, tmp_path: Path) -> None:
