@@ -59,7 +59,7 @@ def demo(work_dir: Path) -> None:
     for split, (images, seed) in SPLITS.items():
         if not dataset_exists(DATA / split, images, seed):
             make_dataset(DATA / split, images, seed)
-    print(f'[2/4] Training, into {work_dir}: about 9 min on two cores', flush=True)
+    print(f'[2/4] Training, into {work_dir}: about 10 min on two cores', flush=True)
     call('train.py', '--work-dir', work_dir, '--resume')
     print('[3/4] Test on the validation images', flush=True)
     checkpoint, _ = find_latest(work_dir)
