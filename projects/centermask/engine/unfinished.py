@@ -22,7 +22,7 @@ def resume_unfinished(cfg: Config) -> str:
             not share the folder, begin anew.
 
     Returns:
-        A line about it, empty if there is no training.
+        A line about it, empty if there is none or its length is in epochs.
     """
     if count_processes(cfg.launcher) > 1:
         return ''

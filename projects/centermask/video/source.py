@@ -157,7 +157,7 @@ class Webcam:
     def __init__(self, number: str) -> None:
         self.name = f'webcam {number}'
         log = getattr(cv2.utils, 'logging', cv2)  # of OpenCV 5, and of 4
-        level = log.setLogLevel(0)  # nothing of all that it tries
+        level = log.setLogLevel(0)  # silent: it reports each device that it tries
         self._capture = cv2.VideoCapture(int(number))
         log.setLogLevel(level)
         if not self._capture.isOpened():
