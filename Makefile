@@ -28,7 +28,7 @@ endif
 .PHONY: demo test test-all test-slow lint soak setup programs clean
 demo: setup
 	$(PY) tools/demo.py
-test: lint
+test: programs lint
 	$(PYTEST) -m "not slow"
 test-slow: programs
 	$(PYTEST) -m slow
@@ -84,7 +84,7 @@ $(VENV)/rest.done: $(VENV)/mmcv.done requirements/common.txt
 $(VENV)/project.done: $(VENV)/rest.done setup.cfg pyproject.toml
 	$(PIP) install --no-deps --no-build-isolation -e .
 	touch $@
-# SAHI and others, which tests try on the configs; none of the pins changes.
+# Of videos, loggers and other programs, without which their tests are skipped; none of the pins changes.
 $(VENV)/programs.done: $(VENV)/project.done requirements/programs.txt
 	$(PIP) install --no-deps -r requirements/programs.txt
 	touch $@
