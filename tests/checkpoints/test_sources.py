@@ -153,7 +153,7 @@ def test_nothing_runs(server: WeightsServer, tmp_path: Path, cache: Path) -> Non
 
     server.files.update({'/a.pth': _saved({'model': Call()}), '/a.pkl': pickle.dumps({'model': Call()})})
     for name in ('a.pth', 'a.pkl'):
-        with pytest.raises(InputError, match=r'what it sends holds a posix\.mkdir, which no checkpoint needs'):
+        with pytest.raises(InputError, match=r'a file that holds a posix\.mkdir, which no checkpoint needs'):
             fetch(f'{server.address}/{name}')
     assert not (tmp_path / 'mark').exists() and not _files(cache)
 
@@ -161,16 +161,30 @@ def test_nothing_runs(server: WeightsServer, tmp_path: Path, cache: Path) -> Non
 def test_folder_of_ones_own(
     released: str, server: WeightsServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It goes before the cache, and a file that it lacks is fetched."""
+    """It goes before the cache; a file that it lacks, or has another of, is fetched."""
     (tmp_path / 'own').mkdir()
     monkeypatch.setenv(sources.MIRROR, str(tmp_path / 'own'))
-    with pytest.raises(InputError, match=r"can't be fetched \(CENTERMASK_WEIGHTS has no .*own/centermask-R-50-FPN-ms"):
+    with pytest.raises(
+        InputError, match=r"can't be fetched \(CENTERMASK_WEIGHTS: .*own/.*ms-3x\.pth can't be read, No such"
+    ):
         fetch(released)
-    server.files[SECOND] = WEIGHTS
-    assert Path(fetch(released)).read_bytes() == WEIGHTS
     own = tmp_path / 'own/centermask-R-50-FPN-ms-3x.pth'
-    own.write_bytes(OLD)
+    for content, why in ((OLD, 'another file, whose SHA-256 begins with'), (b'<html>', 'another file, whose SHA-256')):
+        own.write_bytes(content)
+        with pytest.raises(InputError, match=rf"can't be fetched \(CENTERMASK_WEIGHTS: {own} is {why}"):
+            fetch(released)
+    server.files[SECOND] = WEIGHTS
+    cached = fetch(released)
+    assert cached != str(own) and Path(cached).read_bytes() == WEIGHTS
+    own.write_bytes(WEIGHTS)
     assert fetch(released) == str(own)
+
+
+def test_a_mirror_with_a_password(released: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(sources.MIRROR, 'http://user:secret@127.0.0.1:9/x')
+    with pytest.raises(InputError, match=r'^CENTERMASK_WEIGHTS has a user name, which is not sent: ') as error:
+        fetch(released)
+    assert 'secret' not in str(error.value)
 
 
 def test_two_processes(server: WeightsServer, cache: Path) -> None:
@@ -231,6 +245,11 @@ def test_damaged_in_the_cache(server: WeightsServer) -> None:
 )
 def test_short_forms(source: str, url: str | None) -> None:
     assert as_url(source) == url
+
+
+def test_a_malformed_address() -> None:
+    with pytest.raises(InputError, match=r'^https://\[bad/x\.pth is no address \(.*\): correct it, or give'):
+        as_url('https://[bad/x.pth')
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import cv2
 import pytest
 import torch
 from helpers.released_files import filled, lite_star
+from helpers.weights_server import serve_weights
 from mmdet.apis import inference_detector, init_detector
 from mmdet.structures import DetDataSample
 
@@ -96,6 +97,7 @@ def test_images_that_cannot_be_used(
             [cv2.imread(str(image)), 'no.jpg'],
             "The image no.jpg is no file or doesn't exist: remove it from the images.",
         ),
+        ('', 'The name of the image is empty: '),
         ('no.jpg', "The image or folder no.jpg doesn't exist: give the path of one."),
         (empty, f'The folder {empty} holds no image: their names would end in '),
     ):
@@ -104,6 +106,15 @@ def test_images_that_cannot_be_used(
         assert str(error.value).startswith(sentence)
     with pytest.raises(InputError, match='more than the 9 that --max-pixels'):
         model.predict(image, max_pixels=9)
+
+
+def test_addresses_without_an_image(tiny_run: Path) -> None:
+    model = centermask.load(tiny_run / 'iter_2.pth', device='cpu')
+    with serve_weights() as server:
+        server.files['/page.jpg'] = b'<html>'
+        for address in (f'{server.address}/page.jpg', f'{server.address}/no.jpg', 'http://127.0.0.1:9/x.jpg'):
+            with pytest.raises(InputError, match=rf'^No image comes from {address} \(.*\): check the address\.$'):
+                model.predict(address)
 
 
 def test_no_config_beside(tmp_path: Path) -> None:

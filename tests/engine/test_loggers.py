@@ -14,6 +14,7 @@ def test_records_beside_the_files_of_the_config(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(loggers, 'find_spec', lambda name: object())
     local = dict(type='LocalVisBackend')
     cfg = Config(dict(visualizer=dict(type='CenterMaskVisualizer', vis_backends=[local]), work_dir=str(tmp_path)))
+    add_loggers(cfg, ['mlflow'])  # of a config that a training with --logger saved
     lines = add_loggers(cfg, ['tensorboard', 'mlflow', 'tensorboard'])
     assert [backend['type'] for backend in cfg.visualizer.vis_backends] == [
         'LocalVisBackend',

@@ -47,9 +47,14 @@ def test_a_file_goes_before_a_model(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         ('panoptic-centermask-lite-star_v2-19-slim', r'several models: give one of .*-slim_shapes, .*-slim_custom\.$'),
         ('centermask-star_v2-93', r"^The config centermask-star_v2-93 doesn't exist: is one of centermask-star_v2-"),
         ('photo.jpg', r"^The config photo\.jpg doesn't exist: give the path of a file, or the name of a model"),
+        ('demo', r"^The config demo doesn't exist: give the path of a file"),  # which is a folder of configs/
+        ('x**y.py', r"^The config x\*\*y\.py doesn't exist: give the path of a file"),
+        ('', r"^The config \. doesn't exist: give the path of a file"),
+        ('configs/centermask_r50_fpn_1x_coco.py', r'1x_coco\.py doesn.t exist: it is at configs/paper/centermask_r50_'),
         ('configs/absent.py', r"^The config configs/absent\.py doesn't exist: give the path of a file, or the name"),
     ],
 )
-def test_unknown_names(name: str, message: str) -> None:
+def test_unknown_names(name: str, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(REPOSITORY)
     with pytest.raises(InputError, match=message):
         find_config(name)

@@ -2,11 +2,13 @@
 
 import pytest
 from helpers.read_configs import read_config
+from mmdet.registry import MODELS
 
 from centermask.engine.train_options import average_weights, freeze, monitored, save_best, stop_early
 from centermask.utils.errors import InputError
 
 DEMO = 'demo/centermask-lite-star_v2-19-slim_shapes'
+MOBILE = 'centermask-lite_mobilenetv2_fpn_4x_coco'
 
 
 def test_mask_ap_is_compared_and_box_ap_without_masks() -> None:
@@ -32,7 +34,9 @@ def test_hooks_come_after_those_of_the_config() -> None:
     cfg.custom_hooks = [dict(type='SyncBuffersHook')]
     average_weights(cfg)
     average_weights(cfg)  # there is one already
-    stop_early(cfg, 3)
+    stop_early(cfg, 2)
+    stop_early(cfg, 3)  # of a config that a training with --patience 2 saved
+    assert cfg.custom_hooks[2]['patience'] == 3
     assert [hook['type'] for hook in cfg.custom_hooks] == ['SyncBuffersHook', 'EMAHook', 'ResumableEarlyStoppingHook']
     assert cfg.custom_hooks[1]['momentum'] == pytest.approx(10 / cfg.train_cfg.max_iters)
 
@@ -44,3 +48,14 @@ def test_random_weights_are_not_frozen() -> None:
     cfg.load_from = 'start.pth'
     freeze(cfg, 1)
     assert cfg.model.backbone.frozen_stages == 1
+
+
+@pytest.mark.parametrize(('config', 'most'), [(DEMO, 4), ('centermask_r50_fpn_3x_coco', 4), (MOBILE, 7)])
+def test_stages_to_freeze(config: str, most: int) -> None:
+    cfg = read_config(config)
+    cfg.load_from = 'start.pth'
+    freeze(cfg, most)
+    cfg.model.backbone.init_cfg = None
+    MODELS.build(cfg.model.backbone)
+    with pytest.raises(InputError, match=rf'^--freeze {most + 1}: the backbone of .* has {most} stages: give at most'):
+        freeze(cfg, most + 1)

@@ -182,7 +182,7 @@ def test_no_detections_and_no_validation(run: Path) -> None:
 def test_curves_of_a_resumed_run(tmp_path: Path) -> None:
     """What it did again replaces what it did before; a line cut off by an interruption is left out."""
     first = [*[_training(i, 9.0) for i in (10, 20, 30, 40)], {'coco/bbox_mAP': 0.1, 'step': 0}]
-    _write_scalars(tmp_path, '1', first, '{"loss": 0.')
+    _write_scalars(tmp_path, '1', first, '5\n{"loss": 0.')
     _write_scalars(tmp_path, '2', [_training(30), {'coco/bbox_mAP': 0.3, 'step': 0}])
     curves = read_curves(tmp_path)
     assert curves['loss'] == {10: 9.0, 20: 9.0, 30: 1.0}
@@ -195,6 +195,8 @@ def test_curves_of_a_resumed_run(tmp_path: Path) -> None:
         ('test/1/1.json', None, 'test holds no figures of a test: test with test_evaluator.outfile_prefix'),
         ('test/1/1.json', '[{', r'1\.json is not valid JSON'),
         ('test/results.segm.json', '[{', r'results\.segm\.json is not valid JSON'),
+        ('test/results.segm.json', '{}', r'results\.segm\.json is not what a test writes: test again'),
+        ('test/results.segm.json', '[{"a": 1}]', 'Result 1 of segm is not what a test writes: test again'),
         ('test/demo.py', None, 'holds no config'),
         ('test/demo.py', 'classes = 3', r'demo\.py has no test_dataloader'),
         ('1/vis_data/scalars.json', None, 'holds no .*scalars.json: name the work dir of a training run'),
@@ -210,6 +212,13 @@ def test_bad_input(run: Path, file: str, content: str | None, message: str) -> N
         path.write_text(content)
     with pytest.raises(InputError, match=message):
         _build(run)
+
+
+def test_data_in_the_test_folder(run: Path) -> None:
+    """A test on own data writes these there in COCO's format."""
+    (run / 'test/data').mkdir()
+    (run / 'test/data/val.json').write_text('{"images": [], "annotations": [], "categories": []}')
+    assert build_report(run, run / 'test', run / 'report', 'make').ap['mask'] == 0.543
 
 
 def test_command(run: Path, tools: Callable, capsys: pytest.CaptureFixture) -> None:

@@ -112,6 +112,8 @@ def test_ema_resumes_bit_for_bit(train: Callable, tmp_path: Path) -> None:
     for entry in ('state_dict', 'ema_state_dict'):
         for key, value in whole[entry].items():
             assert torch.equal(value, parts[entry][key]), key
+    code, text = train('--resume', work_dir=tmp_path / 'again')
+    assert code == 2 and 'holds averaged weights, of a training with --ema: add --ema to go on' in text
 
 
 @pytest.mark.slow
@@ -166,6 +168,14 @@ def test_loggers(train: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert [point.step for point in client.get_metric_history(run.info.run_id, 'coco/segm_AR_100')] == [2]
     assert run.data.params['train_cfg.max_iters'] == '2'
     assert (folder / 'scalars.json').is_file()
+    # The config of the work folder records another training in the folder of that.
+    mlflow.end_run()
+    monkeypatch.delenv('MLFLOW_TRACKING_URI')  # where MLflow keeps the place of this process
+    other = tmp_path / 'other'
+    assert train('--logger', 'mlflow', config=tmp_path / 'run/tiny.py', work_dir=other)[0] == 0
+    client = mlflow.MlflowClient(f'sqlite:///{other}/mlflow.db')
+    (run,) = client.search_runs([client.get_experiment_by_name('centermask').experiment_id])
+    assert run.info.run_name == 'other'
 
 
 def test_starts_from_another_number_of_classes(tiny_run: Path, train: Callable, tmp_path: Path) -> None:

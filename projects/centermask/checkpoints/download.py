@@ -55,26 +55,41 @@ def download(url: str, path: Path, sha256: str = '') -> None:
     """
     aside = path.with_name(f'{TMP_PREFIX}{path.name}')  # which replaces what a killed process left
     try:
-        digest = _receive(url, aside)
-        if not digest.startswith(sha256):
-            raise DownloadError(f'another file, whose SHA-256 begins with {digest[: len(sha256)]} and not {sha256}')
-        load_file(aside)
+        _receive(url, aside)
+        check_file(aside, sha256)
         os.replace(aside, path)
     except HTTPError as error:
         raise DownloadError(f'{error.code} {error.reason}') from error
     except (OSError, HTTPException, ValueError) as error:
         reason = error.reason if isinstance(error, URLError) else error
         raise DownloadError(getattr(reason, 'strerror', None) or str(reason) or type(error).__name__) from error
-    except UnreadableFileError as error:
-        page = aside.read_bytes()[:100].lstrip().startswith(b'<')
-        raise DownloadError('a web page and no file' if page else f'what it sends {error}') from error
     finally:
         aside.unlink(missing_ok=True)
 
 
-def _receive(url: str, path: Path) -> str:
-    """Write what a server sends, all of it, and return its SHA-256."""
-    digest, name = hashlib.sha256(), PurePosixPath(urlparse(url).path).name
+def check_file(path: Path, sha256: str) -> None:
+    """Check that a checkpoint can be read and has a SHA-256, of which the beginning is given.
+
+    Raises:
+        DownloadError: it can't be, or is another one.
+    """
+    digest = hashlib.sha256()
+    try:
+        with path.open('rb') as file:
+            while chunk := file.read(CHUNK):
+                digest.update(chunk)
+        found = digest.hexdigest()[: len(sha256)]
+        if found != sha256:
+            raise DownloadError(f'another file, whose SHA-256 begins with {found} and not {sha256}')
+        load_file(path)
+    except UnreadableFileError as error:
+        page = path.read_bytes()[:100].lstrip().startswith(b'<')
+        raise DownloadError('a web page and no file' if page else f'a file that {error}') from error
+
+
+def _receive(url: str, path: Path) -> None:
+    """Write what a server sends, all of it."""
+    name = PurePosixPath(urlparse(url).path).name
     request = Request(url, headers={'User-Agent': 'centermask'})
     with urlopen(request, timeout=TIMEOUT) as answer, path.open('wb') as file:
         length = int(answer.headers.get('Content-Length') or 0)
@@ -82,8 +97,6 @@ def _receive(url: str, path: Path) -> str:
         with tqdm(total=length or None, unit='B', unit_scale=True, desc=name, disable=None) as bar:
             while chunk := answer.read(CHUNK):
                 file.write(chunk)
-                digest.update(chunk)
                 bar.update(len(chunk))
         if file.tell() < length:
             raise DownloadError(f'it ends after {file.tell()} of {length} bytes')
-    return digest.hexdigest()

@@ -14,7 +14,7 @@ from mmengine.fileio import load
 from mmengine.logging import print_log
 from mmengine.runner.checkpoint import get_deprecated_model_names, get_external_models, get_mmcls_models
 
-from centermask.checkpoints.download import DownloadError, download, one_process
+from centermask.checkpoints.download import DownloadError, check_file, download, one_process
 from centermask.checkpoints.metafile import find_release
 from centermask.utils.errors import InputError
 
@@ -32,7 +32,11 @@ _TIMM = {  # configs with a VoVNet of this depth from the Hugging Face hub
 
 
 def as_url(source: str) -> str | None:
-    """Return a checkpoint's URL, also of MMEngine's short forms; None for a file, and for forms without a URL."""
+    """Return a checkpoint's URL, also of MMEngine's short forms; None for a file, and for forms without a URL.
+
+    Raises:
+        InputError: it is malformed.
+    """
     scheme, _, name = source.partition('://')
     url: str | None = None
     if scheme in ('http', 'https'):
@@ -43,7 +47,13 @@ def as_url(source: str) -> str | None:
         url = get_mmcls_models().get(name)
     elif scheme in ('torchvision', 'modelzoo'):  # whose own list MMEngine would import
         url = load(Path(mmengine.hub.__file__).with_name('torchvision_0.12.json')).get(name)
-    return url if url and url.startswith(('http://', 'https://')) else None
+    if not url or not url.startswith(('http://', 'https://')):
+        return None
+    try:
+        urlparse(url)
+    except ValueError as error:
+        raise InputError(f'{url} is no address ({error}): correct it, or give the path of a checkpoint.') from error
+    return url
 
 
 def fetch(url: str, remedy: str = 'give the path of a checkpoint.') -> str:
@@ -54,17 +64,26 @@ def fetch(url: str, remedy: str = 'give the path of a checkpoint.') -> str:
         remedy: what the user can do where it can't be had, the end of the sentence.
 
     Raises:
-        InputError: no address gives it.
+        InputError: no address gives it, or that of ``CENTERMASK_WEIGHTS`` needs a password.
     """
     name = _file_name(url)
     path = Path(torch.hub.get_dir(), 'checkpoints', name)
     mirror = os.environ.get(MIRROR, '')
     remote = '://' in mirror
-    own = Path(mirror).expanduser() / name if mirror and not remote else path
-    for file in (own, path):
-        if file.is_file():
-            return str(file)
-    failures = [f'{MIRROR} has no {own}'] if own != path else []
+    if remote and '@' in urlparse(mirror).netloc:
+        raise InputError(f'{MIRROR} has a user name, which is not sent: give an address without one, or a folder.')
+    failures = []
+    if mirror and not remote:
+        own = Path(mirror).expanduser() / name
+        try:
+            check_file(own, _expected_sha256(url))
+            return str(own)
+        except OSError as error:
+            failures.append(f"{MIRROR}: {own} can't be read, {error.strerror}")
+        except DownloadError as error:
+            failures.append(f'{MIRROR}: {own} is {error}')
+    if path.is_file():
+        return str(path)
     addresses = {f'{mirror.rstrip("/")}/{quote(name)}': mirror} if remote else {}
     addresses |= {address: urlparse(address).netloc for address in _addresses_of(url)}
     try:

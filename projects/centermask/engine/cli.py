@@ -106,7 +106,7 @@ def load_run_config(args: argparse.Namespace, training: bool = False) -> Config:
     def set_up(cfg: Config) -> None:
         cfg.launcher = args.launcher
         folder = args.work_dir or args.cfg_options.get('work_dir') or (None if args.data else cfg.get('work_dir'))
-        name = Path(cfg.filename).stem + (f'_{Path(args.data).absolute().name}' if args.data else '')
+        name = Path(cfg.filename).stem + (f'_{Path(args.data).resolve().name}' if args.data else '')
         cfg.work_dir = folder or os.path.join('work_dirs', name)
         require_writable(cfg.work_dir, '--work-dir')
         if args.data:

@@ -106,8 +106,10 @@ class CenterMaskInferencer(DetInferencer):
             max_pixels: the most pixels of a file to decode.
 
         Raises:
-            InputError: a file can't be used; none is predicted.
+            InputError: a file can't be used; none is predicted. Or an address gives no image.
         """
+        if isinstance(images, str) and not images:
+            raise InputError('The name of the image is empty: give a file, a folder or an address.')
         if isinstance(images, Path) or (isinstance(images, str) and '://' not in images):
             images = find_images(str(images))
         given = [images] if isinstance(images, str | Path | np.ndarray) else images
@@ -115,7 +117,13 @@ class CenterMaskInferencer(DetInferencer):
         for image in inputs:
             if isinstance(image, str) and '://' not in image:
                 inspect_image(image, max_pixels)
-        return self(inputs, batch_size, return_datasamples=True)['predictions']
+        addresses = [image for image in inputs if isinstance(image, str) and '://' in image]
+        try:
+            return self(inputs, batch_size, return_datasamples=True)['predictions']
+        except (AssertionError, OSError) as error:  # of MMCV, which decodes nothing, and of urllib
+            if not addresses:
+                raise
+            raise InputError(f'No image comes from {" or ".join(addresses)} ({error}): check the address.') from error
 
     def pred2dict(self, data_sample: DetDataSample, pred_out_dir: str = '') -> dict:
         """Return the result with ``mask_scores``, by which masks rank; masks that come run-length encoded stay so.

@@ -51,31 +51,46 @@ def add_loggers(cfg: Config, names: Sequence[str]) -> list[str]:
         if missing := [package for package in LOGGERS[name].packages if find_spec(package) is None]:
             raise InputError(f'--logger {name}: {" and ".join(missing)} is missing: pip install {name}.')
         visualizer = cfg.setdefault('visualizer', ConfigDict(type='CenterMaskVisualizer'))
-        visualizer.vis_backends = [*(visualizer.get('vis_backends') or []), _backend(name, cfg)]
+        backend = _backend(name, cfg)
+        others = [given for given in visualizer.get('vis_backends') or [] if given['type'] != backend['type']]
+        visualizer.vis_backends = [*others, backend]
         lines.append(f'Recorded by {name}: {LOGGERS[name].view.format(work_dir=cfg.work_dir)}')
     return lines
 
 
 def _backend(name: str, cfg: Config) -> dict[str, Any]:
-    run, folder = Path(cfg.work_dir).name, Path(cfg.work_dir).absolute()
     if name == 'wandb':
-        init = dict(project='centermask', name=run, dir=str(folder), mode=os.environ.get('WANDB_MODE', 'offline'))
-        return dict(type='SteppedWandbVisBackend', init_kwargs=init)
+        return dict(type='SteppedWandbVisBackend', init_kwargs=dict(project='centermask'))
     if name == 'mlflow':
         return dict(
             type='RenamingMLflowVisBackend',
-            folder=str(folder),
             exp_name='centermask',
-            run_name=run,
             artifact_suffix=(),  # MMEngine looks for these in the work folder, where the store is
             tracked_config_keys={key: None for key in CONFIG_KEYS if key in cfg},
         )
     return dict(type='TensorboardVisBackend')
 
 
+def _work_folder(save_dir: str) -> Path:
+    """Return the work folder of a back end's ``WORK_DIR/TIMESTAMP/vis_data``."""
+    return Path(save_dir).absolute().parents[1]
+
+
 @VISBACKENDS.register_module()
 class SteppedWandbVisBackend(WandbVisBackend):
-    """MMEngine's back end of Weights & Biases, with the iteration as step; MMEngine's counts its calls."""
+    """MMEngine's back end of Weights & Biases, with the iteration as step; MMEngine's counts its calls.
+
+    The run lies in the work folder and has its name, and is offline unless the environment's ``WANDB_MODE`` says else.
+
+    Args:
+        save_dir: of MMEngine.
+        init_kwargs: other arguments of ``wandb.init``.
+    """
+
+    def __init__(self, save_dir: str, init_kwargs: Mapping[str, Any]) -> None:
+        folder = _work_folder(save_dir)
+        mode = os.environ.get('WANDB_MODE', 'offline')
+        super().__init__(save_dir, dict(dict(name=folder.name, dir=str(folder), mode=mode), **init_kwargs))
 
     def add_scalars(
         self, scalar_dict: Mapping[str, Any], step: int = 0, file_path: str | None = None, **kwargs: Any
@@ -88,15 +103,17 @@ class SteppedWandbVisBackend(WandbVisBackend):
 class RenamingMLflowVisBackend(MLflowVisBackend):
     """MMEngine's back end of MLflow, which refuses some letters of COCO's figures, such as AR@100: they become "_".
 
+    The run has the name of the work folder, where the data base and artifacts lie unless the environment's
+    ``MLFLOW_TRACKING_URI`` says where: it may hold a password, so no config does.
+
     Args:
         save_dir: of MMEngine.
-        folder: folder of the data base and artifacts, unless the environment's ``MLFLOW_TRACKING_URI`` says where: it
-            may hold a password, so no config does.
         **kwargs: other arguments of MMEngine's.
     """
 
-    def __init__(self, save_dir: str, folder: str, **kwargs: Any) -> None:
-        uri = os.environ.get('MLFLOW_TRACKING_URI')
+    def __init__(self, save_dir: str, **kwargs: Any) -> None:
+        uri, folder = os.environ.get('MLFLOW_TRACKING_URI'), _work_folder(save_dir)
+        kwargs.setdefault('run_name', folder.name)
         kwargs['artifact_location'] = None if uri else f'{folder}/mlflow_artifacts'
         super().__init__(save_dir, tracking_uri=uri or f'sqlite:///{folder}/mlflow.db', **kwargs)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from difflib import get_close_matches
+from glob import escape
 from pathlib import Path
 
 from centermask.checkpoints.metafile import CONFIGS, released_models
@@ -32,7 +33,8 @@ def find_config(name: str | Path) -> Path:
         return configs[stem]
     begun = [found for found in configs if found.startswith(f'{stem}_')]
     if not begun:
-        moved = next(path.parent.glob(f'*/{path.name}'), None)  # to configs/paper/, baselines/ or demo/
+        same = path.parent.glob(f'*/{escape(path.name)}') if path.suffix == '.py' else ()
+        moved = next(filter(Path.is_file, same), None)  # to configs/paper/, baselines/ or demo/
         near = ', '.join(get_close_matches(stem, {*configs, *map(_model, configs)}, cutoff=0.5))
         hint = f'it is at {moved} now.' if moved else near and f'is one of {near} meant?'
         raise InputError(

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from mmengine.dist import is_distributed, is_main_process
+from mmengine.hooks import EMAHook
 from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.registry import RUNNERS
 from mmengine.runner import BaseLoop, Runner
@@ -285,6 +286,11 @@ class CenterMaskRunner(Runner):
             optimizer = hook is None or hook.save_optimizer
             schedulers = bool(self.param_schedulers) and (hook is None or hook.save_param_scheduler)
             check_training_state(checkpoint, filename, optimizer, schedulers)
+            if 'ema_state_dict' in checkpoint and not any(isinstance(hook, EMAHook) for hook in self.hooks):
+                raise InputError(
+                    f'{filename} holds averaged weights, of a training with --ema: add --ema to go on with it, or '
+                    'start from its average by load_from.'
+                )
         self.call_hook('after_load_checkpoint', checkpoint=checkpoint)
         load_weights(model, checkpoint['state_dict'])  # an EMA hook may have swapped them for its own
         self._has_loaded = True

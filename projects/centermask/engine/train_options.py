@@ -14,6 +14,7 @@ from centermask.utils.errors import InputError
 
 MIN_DELTA = 0.0005  # the figures have three decimals, so any higher one counts
 EMA_WINDOWS = 10  # in a training; averages are over about one of them
+STAGES = {'MobileNetV2Features': 7, 'ResNet': 4, 'ResNeXt': 4, 'ShapeMaskResNet': 4, 'VoVNet': 4}
 
 
 def add_train_arguments(parser: argparse.ArgumentParser) -> None:
@@ -96,7 +97,9 @@ def stop_early(cfg: Config, patience: int) -> str:
     if figure is None:
         raise InputError(f'--patience: the config {cfg.filename} has no val_evaluator that tests masks or boxes.')
     options = dict(rule='greater', min_delta=MIN_DELTA, patience=patience)
-    _add_hook(cfg, type='ResumableEarlyStoppingHook', monitor=figure, **options)
+    kind = 'ResumableEarlyStoppingHook'  # replaces that of a config which a training saved
+    cfg.custom_hooks = [hook for hook in cfg.get('custom_hooks') or [] if hook['type'] != kind]
+    _add_hook(cfg, type=kind, monitor=figure, **options)
     return f'Early stopping: after {patience} validations without a better {figure}.'
 
 
@@ -104,9 +107,12 @@ def freeze(cfg: Config, stages: int) -> str:
     """Freeze the backbone's stem and first stages; return a line about it.
 
     Raises:
-        InputError: they start from random weights.
+        InputError: they start from random weights, or there are fewer.
     """
     backbone = cfg.model.backbone
+    most = STAGES.get(backbone.type, stages)
+    if stages > most:
+        raise InputError(f'--freeze {stages}: the backbone of {cfg.filename} has {most} stages: give at most {most}.')
     if not (cfg.get('load_from') or cfg.get('resume') or backbone.get('init_cfg')):
         raise InputError(
             f'--freeze: the backbone of {cfg.filename} starts from random weights, which would stay: '

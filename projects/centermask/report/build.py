@@ -68,7 +68,7 @@ def build_report(work_dir: Path, test_dir: Path, out: Path, command: str) -> Rep
         InputError: a file is missing, or ``out`` can't be written.
     """
     curves = read_curves(work_dir)
-    figures = sorted(test_dir.glob('*/*.json'))
+    figures = sorted(path for path in test_dir.glob('*/*.json') if path.stem == path.parent.name)  # times of tests
     files = {kind: path for kind in KINDS if (path := test_dir / f'results.{kind}.json').is_file()}
     if not figures or not files:
         raise InputError(
@@ -78,7 +78,8 @@ def build_report(work_dir: Path, test_dir: Path, out: Path, command: str) -> Rep
     configs = sorted(test_dir.glob('*.py'), key=lambda path: path.stat().st_mtime)
     if not configs:
         raise InputError(f'{test_dir} holds no config (*.py): name the work dir of a test.')
-    metrics, results = _read_json(figures[-1]), {kind: _read_json(path) for kind, path in files.items()}
+    metrics = _read_json(figures[-1], dict)
+    results = {kind: _read_json(path, list) for kind, path in files.items()}
     cfg = load_config(configs[-1])
     images = TestImages(cfg)
     ap = {kind: metrics[key] for name, kind in KINDS.items() if (key := f'coco/{name}_mAP') in metrics}
@@ -96,16 +97,19 @@ def build_report(work_dir: Path, test_dir: Path, out: Path, command: str) -> Rep
     return Report(out / PAGE_NAME, ap)
 
 
-def _read_json(path: Path) -> Any:
-    """Return the content of a JSON file.
+def _read_json(path: Path, kind: type) -> Any:
+    """Return the content of a JSON file, which is of a kind.
 
     Raises:
-        InputError: it is no JSON.
+        InputError: it is no JSON, or something else.
     """
     try:
-        return json.loads(path.read_text())
+        content = json.loads(path.read_text())
     except ValueError as error:
         raise InputError(f'{path} is not valid JSON ({error}): test again.') from error
+    if not isinstance(content, kind):
+        raise InputError(f'{path} is not what a test writes: test again.')
+    return content
 
 
 def _evaluated(images: TestImages, evaluations: Sequence[Evaluation], folder: Path) -> dict[str, str]:

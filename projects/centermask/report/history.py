@@ -30,6 +30,8 @@ def read_curves(work_dir: Path) -> Curves:
                 record = json.loads(line)
             except ValueError:  # the run was stopped while it wrote this line
                 continue
+            if not isinstance(record, dict) or 'step' not in record:
+                continue
             step = record.pop('step')
             if 'loss' in record:
                 last = step

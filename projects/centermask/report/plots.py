@@ -14,6 +14,7 @@ from centermask.structures.visualizer import distinct_colours
 
 MAX_NAMED = 12
 """Classes that have a colour and a name in a plot; of more, each is a grey line."""
+UNNAMED = 'a class'
 
 
 def blank_figure(number: int) -> tuple[Figure, Sequence[Axes]]:
@@ -25,7 +26,7 @@ def blank_figure(number: int) -> tuple[Figure, Sequence[Axes]]:
 def class_style(label: int, classes: Sequence[str]) -> dict:
     """Return how the line of a class looks."""
     if len(classes) > MAX_NAMED:
-        return dict(color='#888888', linewidth=0.6, alpha=0.5, label='a class' if label == 0 else None)
+        return dict(color='#888888', linewidth=0.6, alpha=0.5, label=UNNAMED)
     red, green, blue = distinct_colours(len(classes))[label]
     name = drawable_names(tuple(classes))[label]
     return dict(color=(red / 255, green / 255, blue / 255), linewidth=1.2, label=f' {name}'.replace('$', r'\$'))
@@ -36,7 +37,8 @@ def finish(axes: Axes, title: str, xlabel: str, ylabel: str = '', legend: bool =
     axes.set(title=title, xlabel=xlabel, ylabel=ylabel, xlim=(0, 1), ylim=(0, 1.02))
     axes.grid(color='#e6e6e6')
     if legend and axes.lines:
-        for text in axes.legend(frameon=False, fontsize=7).get_texts():
+        named = {name: line for line, name in zip(*axes.get_legend_handles_labels(), strict=True)}  # each once
+        for text in axes.legend(named.values(), named.keys(), frameon=False, fontsize=7).get_texts():
             text.set_fontproperties(FontProperties(fname=find_font(text.get_text()) or DEFAULT, size=7))
 
 
