@@ -46,15 +46,16 @@ def test_a_training_of_another_recipe(demo: ModuleType, tmp_path: Path) -> None:
         demo.demo(tmp_path)
 
 
-@pytest.mark.parametrize('ap', [0.59, 0.61])
+@pytest.mark.parametrize(('ap', 'amx'), [(0.59, False), (0.61, True)])
 def test_steps_and_least_ap(
-    ap: float, demo: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+    ap: float, amx: bool, demo: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     called = []
 
     def call(tool: str, *args: str | Path) -> None:
         called.append(tool)
         if tool == 'train.py':
+            assert ('--amp' in args) == amx
             Path('run').mkdir()
             torch.save({}, 'run/iter_3.pth')
         else:
@@ -62,6 +63,8 @@ def test_steps_and_least_ap(
             assert 'test_evaluator.outfile_prefix=run/test/results' in args
 
     monkeypatch.setattr(demo, 'call', call)
+    monkeypatch.setattr(torch.cpu, '_is_amx_tile_supported', lambda: amx)
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
     monkeypatch.setattr(demo, 'build_report', lambda *_: Report(Path('run/report/report.html'), {'mask': ap, 'box': 1}))
     if ap < demo.LEAST_AP:
         with pytest.raises(RunError, match=r'The mask AP 0\.590 is below 0\.60'):

@@ -106,7 +106,7 @@ class CenterMaskInferencer(DetInferencer):
             max_pixels: the most pixels of a file to decode.
 
         Raises:
-            InputError: a file can't be used; none is predicted. Or an address gives no image.
+            InputError: a file can't be used, or an address gives no image; none is predicted.
         """
         if isinstance(images, str) and not images:
             raise InputError('The name of the image is empty: give a file, a folder or an address.')

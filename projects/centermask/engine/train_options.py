@@ -14,7 +14,7 @@ from centermask.utils.errors import InputError
 
 MIN_DELTA = 0.0005  # the figures have three decimals, so any higher one counts
 EMA_WINDOWS = 10  # in a training; averages are over about one of them
-STAGES = {'MobileNetV2Features': 7, 'ResNet': 4, 'ResNeXt': 4, 'ShapeMaskResNet': 4, 'VoVNet': 4}
+STAGES = {'MobileNetV2Features': 7, 'ResNet': 4, 'ResNeXt': 4, 'ShapeMaskResNet': 4, 'VoVNet': 4}  # to freeze
 
 
 def add_train_arguments(parser: argparse.ArgumentParser) -> None:
