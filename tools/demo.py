@@ -61,7 +61,7 @@ def demo(work_dir: Path) -> None:
     for split, (images, seed) in SPLITS.items():
         if not dataset_exists(DATA / split, images, seed):
             make_dataset(DATA / split, images, seed)
-    print(f'[2/4] Training, into {work_dir}: about 10 min on two cores', flush=True)
+    print(f'[2/4] Training, into {work_dir}: 7 to 10 min on two cores', flush=True)
     # In bfloat16 a step takes two thirds of the time, where the CPU multiplies matrices of it (AMX).
     amp = ['--amp'] if torch.cpu._is_amx_tile_supported() and not torch.cuda.is_available() else []
     call('train.py', '--work-dir', work_dir, '--resume', *amp)
