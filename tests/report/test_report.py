@@ -196,6 +196,7 @@ def test_curves_of_a_resumed_run(tmp_path: Path) -> None:
         ('test/1/1.json', '[{', r'1\.json is not valid JSON'),
         ('test/results.segm.json', '[{', r'results\.segm\.json is not valid JSON'),
         ('test/results.segm.json', '{}', r'results\.segm\.json is not what a test writes: test again'),
+        ('test/results.segm.json', '[5]', 'Result 1 of segm is not what a test writes: test again'),
         ('test/results.segm.json', '[{"a": 1}]', 'Result 1 of segm is not what a test writes: test again'),
         ('test/demo.py', None, 'holds no config'),
         ('test/demo.py', 'classes = 3', r'demo\.py has no test_dataloader'),

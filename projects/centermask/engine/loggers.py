@@ -90,7 +90,7 @@ class SteppedWandbVisBackend(WandbVisBackend):
     def __init__(self, save_dir: str, init_kwargs: Mapping[str, Any]) -> None:
         folder = _work_folder(save_dir)
         mode = os.environ.get('WANDB_MODE', 'offline')
-        super().__init__(save_dir, dict(dict(name=folder.name, dir=str(folder), mode=mode), **init_kwargs))
+        super().__init__(save_dir, {'name': folder.name, 'dir': str(folder), 'mode': mode, **init_kwargs})
 
     def add_scalars(
         self, scalar_dict: Mapping[str, Any], step: int = 0, file_path: str | None = None, **kwargs: Any

@@ -128,8 +128,9 @@ def _index_results(
     """Return pycocotools' index of results, numbered as the ground truth is."""
     numbers = {image: number for number, image in enumerate(annotations.imgs)}
     labels = {category: label for label, category in enumerate(annotations.get_cat_ids(cat_names=classes))}
+    keys = {'image_id', 'category_id', 'score', 'segmentation' if kind == 'segm' else 'bbox'}
     for number, result in enumerate(results, start=1):
-        if not {'image_id', 'category_id', 'score', 'segmentation' if kind == 'segm' else 'bbox'} <= {*result}:
+        if not isinstance(result, dict) or not keys <= result.keys():
             raise InputError(f'Result {number} of {kind} is not what a test writes: test again.')
         image, label = numbers.get(result['image_id']), labels.get(result['category_id'])
         if image is None or label is None:
